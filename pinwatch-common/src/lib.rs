@@ -1,0 +1,29 @@
+//! What crosses the boundary between the BPF programs and user space: records, and the list of kernel offsets.
+//!
+//! Everything is `#[repr(C)]` without implicit padding, asserted below at compile time, and made of integers only, so
+//! that any bytes are a valid value. Nothing here depends on a kernel version.
+
+#![no_std]
+
+mod offsets;
+mod records;
+
+pub use offsets::{ModuleOffsets, Offsets};
+pub use records::*;
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::*;
+
+    macro_rules! pod {
+        ($($record:ty),+ $(,)?) => { $(
+            // SAFETY: `repr(C)`, only integers, no padding (asserted in records.rs and offsets.rs): any bytes are valid.
+            unsafe impl aya::Pod for $record {}
+        )+ };
+    }
+
+    pod!(
+        Event, ExtentKey, ExtentRecord, FileKey, FileRecord, LongPath, ModuleOffsets, Offsets, PendingCall, PinRecord,
+        DeviceName,
+    );
+}

@@ -1,0 +1,142 @@
+//! Every kernel offset and every per-kernel choice that a BPF program needs. User space fills them in from BTF
+//! (`pinwatch/src/kernel/plan.rs`); none is ever compiled in.
+
+macro_rules! offsets {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name { $($(#[$field_doc])* pub $field: u64),+ }
+
+        impl $name {
+            /// All zero: what the BPF object holds until user space fills it in.
+            pub const ZERO: Self = Self { $($field: 0),+ };
+        }
+    };
+}
+
+offsets! {
+    /// Offsets in vmlinux's structs, in bytes, frozen in `.rodata` before the programs are verified: the verifier sees
+    /// constants, so it accepts them in typed loads and drops code of the branches not taken.
+    Offsets {
+        /// `vm_area_struct.vm_start`
+        vma_start,
+        /// `vm_area_struct.vm_end`
+        vma_end,
+        /// `vm_area_struct.vm_flags`
+        vma_flags,
+        /// `vm_area_struct.vm_pgoff`
+        vma_pgoff,
+        /// `vm_area_struct.vm_file`
+        vma_file,
+        /// `file.f_inode`
+        file_inode,
+        /// `file.f_mapping`
+        file_mapping,
+        /// `file.f_path` (a `struct path`: vfsmount, then dentry)
+        file_path,
+        /// `inode.i_mode` (16 bits)
+        inode_mode,
+        /// `inode.i_ino`
+        inode_ino,
+        /// `inode.i_generation`
+        inode_generation,
+        /// `inode.i_sb`
+        inode_sb,
+        /// `super_block.s_dev`
+        sb_dev,
+        /// `super_block.s_magic`
+        sb_magic,
+        /// `super_block.s_type`
+        sb_type,
+        /// `file_system_type.name`
+        fstype_name,
+        /// `dentry.d_parent`
+        dentry_parent,
+        /// `dentry.d_name.hash_len` (length in the upper 32 bits)
+        dentry_hash_len,
+        /// `dentry.d_name.name`
+        dentry_name,
+        /// `mount.mnt`
+        mount_mnt,
+        /// `mount.mnt_parent`
+        mount_parent,
+        /// `mount.mnt_mountpoint`
+        mount_mountpoint,
+        /// `vfsmount.mnt_root`
+        vfsmount_root,
+        /// `page.mapping`
+        page_mapping,
+        /// `page.compound_head`, or `compound_info` from 7.1 on; the same word, two encodings
+        page_head,
+        /// `sizeof(struct page)`
+        page_size,
+        /// `task_struct.group_leader`
+        task_leader,
+        /// `task_struct.comm`
+        task_comm,
+        /// `task_struct.start_boottime`
+        task_start,
+        /// `pt_regs.di`: first argument of a system call
+        regs_arg0,
+        /// `pt_regs.si`
+        regs_arg1,
+        /// `pt_regs.dx`
+        regs_arg2,
+        /// `pt_regs.r10`
+        regs_arg3,
+        /// 1: `io_sqe_buffer_register` returns an `io_rsrc_node *` (6.13 and later); 0: an int, the buffer being in `*pimu`
+        io_uring_returns_node,
+        /// `io_rsrc_node.buf`
+        io_node_buf,
+        /// `io_ring_ctx.user_bufs` (before 6.13)
+        io_ctx_user_bufs,
+        /// `io_mapped_ubuf.refs`; 0 where a buffer has one owner only (before 6.12)
+        io_buf_refs,
+        /// `io_mapped_ubuf.nr_bvecs`
+        io_buf_nr_bvecs,
+        /// `io_mapped_ubuf.folio_shift`; 0 where buffers are not coalesced (before 6.12)
+        io_buf_folio_shift,
+        /// `io_mapped_ubuf.bvec`
+        io_buf_bvec,
+        /// `xdp_umem.pgs`
+        xdp_pages,
+        /// `xdp_umem.id`
+        xdp_id,
+        /// 1: every fentry/fexit program has a second instance behind it (kernels that preempt inside BPF programs)
+        twins,
+        /// log2 of the base page size
+        page_shift,
+    }
+}
+
+offsets! {
+    /// Offsets in the RDMA modules' structs. They are kept in a map, not in `.rodata`: the modules may be loaded, or be
+    /// replaced by others, long after the programs were verified.
+    ModuleOffsets {
+        /// `ib_device.name`
+        ib_device_name,
+        /// `ib_device.index`
+        ib_device_index,
+        /// `ib_umem.sgt_append.sgt.sgl`
+        ib_umem_sgl,
+        /// `rdma_restrack_entry.type`
+        restrack_type,
+        /// `rdma_restrack_entry.id`
+        restrack_id,
+        /// `ib_mr.res`
+        ib_mr_res,
+        /// `ib_mr.lkey`
+        ib_mr_lkey,
+        /// `ib_mr.rkey`
+        ib_mr_rkey,
+        /// Value of `RDMA_RESTRACK_CQ`
+        restrack_cq,
+        /// Value of `RDMA_RESTRACK_QP`
+        restrack_qp,
+        /// Value of `RDMA_RESTRACK_MR`
+        restrack_mr,
+        /// Value of `RDMA_RESTRACK_SRQ`
+        restrack_srq,
+    }
+}

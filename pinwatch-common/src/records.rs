@@ -1,0 +1,274 @@
+//! Records in the BPF maps and in the ring buffer.
+
+/// What kind of kernel object a record stands for: values of [`PinRecord::kind`].
+pub mod kind {
+    /// An RDMA buffer not (yet) known to be of a memory region.
+    pub const RDMA_BUFFER: u32 = 1;
+    /// An RDMA memory region.
+    pub const RDMA_MR: u32 = 2;
+    /// The buffer of a completion queue.
+    pub const RDMA_CQ: u32 = 3;
+    /// The buffer of a queue pair.
+    pub const RDMA_QP: u32 = 4;
+    /// The buffer of a shared receive queue.
+    pub const RDMA_SRQ: u32 = 5;
+    /// A registered io_uring buffer.
+    pub const IO_URING: u32 = 6;
+    /// An AF_XDP umem.
+    pub const XDP: u32 = 7;
+}
+
+/// Bits of [`PinRecord::doubt`]: why the extents may not be exact.
+pub mod doubt {
+    /// Looking up a VMA failed: the memory was being remapped all the time.
+    pub const BUSY: u32 = 1;
+    /// A part of the range had no VMA any more.
+    pub const UNMAPPED: u32 = 2;
+    /// More VMAs than [`super::MAX_EXTENTS`].
+    pub const TOO_MANY: u32 = 4;
+    /// The map of extents was full.
+    pub const MAP_FULL: u32 = 8;
+    /// The page at the start of an extent is not one of the file that is mapped there now.
+    pub const PAGE_MISMATCH: u32 = 16;
+    /// The map of files was full, so a path is missing.
+    pub const NO_PATH: u32 = 32;
+    /// The page at the start of an extent was not looked at.
+    pub const UNCHECKED: u32 = 64;
+}
+
+/// Bits of [`ExtentRecord::flags`].
+pub mod extent_flag {
+    /// A file is mapped here.
+    pub const FILE: u32 = 1;
+    /// The mapping is private: what is written through it is anonymous memory.
+    pub const PRIVATE: u32 = 2;
+    /// The first page was seen to be anonymous.
+    pub const PAGE_ANON: u32 = 4;
+    /// The first page was seen to belong to the file.
+    pub const PAGE_FILE: u32 = 8;
+}
+
+/// Bits of [`FileRecord::flags`].
+pub mod path_flag {
+    /// The walk reached the top of a mount tree: the path is absolute in its mount namespace.
+    pub const ABSOLUTE: u32 = 1;
+    /// The path was cut: its beginning is missing.
+    pub const CUT: u32 = 2;
+    /// The name hangs below no mount (memfd, pseudo file systems).
+    pub const DETACHED: u32 = 4;
+    /// A read failed on the way.
+    pub const FAULT: u32 = 8;
+}
+
+/// Indices of the map of counters.
+pub mod counter {
+    /// Next sequence number of a pin.
+    pub const SEQUENCE: u32 = 0;
+    /// Pins that found no room in the map of pins.
+    pub const PINS_FULL: u32 = 1;
+    /// Extents that found no room.
+    pub const EXTENTS_FULL: u32 = 2;
+    /// Files that found no room.
+    pub const FILES_FULL: u32 = 3;
+    /// Calls that found no room in the map of calls under way.
+    pub const CALLS_FULL: u32 = 4;
+    /// Returns that were never seen (kretprobe instances ran out).
+    pub const RETURNS_MISSED: u32 = 5;
+    /// Calls that the first instance of a program missed and the second one saw.
+    pub const RECOVERED: u32 = 6;
+    /// Records that a new object replaced: its predecessor's end was missed.
+    pub const REPLACED: u32 = 7;
+    /// Ring buffer events that found no room. No pin is lost by that.
+    pub const EVENTS_LOST: u32 = 8;
+    /// VMA look-ups that had to be repeated.
+    pub const VMA_RETRIES: u32 = 9;
+    /// How many counters there are.
+    pub const COUNT: u32 = 16;
+}
+
+/// At most so many VMAs of one pin are looked at.
+pub const MAX_EXTENTS: u32 = 4096;
+/// Path bytes kept in a [`FileRecord`]; longer ones go to a [`LongPath`].
+pub const SHORT_PATH: usize = 424;
+/// Path bytes kept in a [`LongPath`]: `PATH_MAX`.
+pub const LONG_PATH: usize = 4096;
+
+/// Which file: as [`ExtentRecord`] has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FileKey {
+    /// Inode number.
+    pub ino: u64,
+    /// `s_dev`, the kernel's encoding.
+    pub dev: u32,
+    /// Inode generation.
+    pub generation: u32,
+}
+
+/// A run of pages behind one VMA.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExtentRecord {
+    /// Which file; zero where none is mapped.
+    pub file: FileKey,
+    /// Offset in the file in bytes; of no meaning without a file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// `extent_flag` bits.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Second and later extents of a pin.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ExtentKey {
+    /// [`PinRecord::sequence`].
+    pub sequence: u64,
+    /// 1 for the second.
+    pub index: u64,
+}
+
+/// One live pin. Its key is the address of the kernel object that holds the pages.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PinRecord {
+    /// Counted from 1.
+    pub sequence: u64,
+    /// When it was made, CLOCK_BOOTTIME in nanoseconds.
+    pub created: u64,
+    /// User address of the first byte.
+    pub address: u64,
+    /// Bytes asked for.
+    pub length: u64,
+    /// The object's owner: the ring's `io_ring_ctx`; for RDMA the `ib_umem` made before it by the same call, if unnamed.
+    pub owner: u64,
+    /// Thread group id in the upper half, thread id in the lower.
+    pub pid_tgid: u64,
+    /// io_uring: how many unmaps of a shared buffer are under way.
+    pub leaving: u64,
+    /// `start_boottime` of the thread group's leader, nanoseconds.
+    pub start: u64,
+    /// Command name of the thread group's leader.
+    pub comm: [u8; 16],
+    /// User id in the initial user namespace.
+    pub uid: u32,
+    /// `kind`.
+    pub kind: u32,
+    /// `doubt` bits.
+    pub doubt: u32,
+    /// How many extents there are; the first is in this record.
+    pub extents: u32,
+    /// The anchor's file descriptor in the creator; -1 if not known.
+    pub anchor_fd: i32,
+    /// io_uring: slot, -1 if not known; RDMA: access flags; AF_XDP: umem id.
+    pub number: i32,
+    /// RDMA: the device's index.
+    pub device: u32,
+    /// RDMA memory regions: mrn.
+    pub mrn: u32,
+    /// RDMA memory regions: local key.
+    pub lkey: u32,
+    /// RDMA memory regions: remote key.
+    pub rkey: u32,
+    /// The first extent.
+    pub first: ExtentRecord,
+}
+
+/// A file's name, the last component first, each ended by NUL.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct FileRecord {
+    /// Address of the dentry that the name was read from.
+    pub dentry: u64,
+    /// Its parent: with `hash_len` tells a renamed file.
+    pub parent: u64,
+    /// `d_name.hash_len`.
+    pub hash_len: u64,
+    /// `s_magic`.
+    pub magic: u64,
+    /// CLOCK_BOOTTIME nanoseconds of the latest pin of this file.
+    pub used: u64,
+    /// Bytes of the path; more than [`SHORT_PATH`]: it is in the map of long paths.
+    pub length: u32,
+    /// `path_flag` bits.
+    pub flags: u32,
+    /// `i_mode`.
+    pub mode: u32,
+    /// Components of the path.
+    pub components: u32,
+    /// File system type, ended by NUL unless it fills the array.
+    pub fstype: [u8; 32],
+    /// The path, if short.
+    pub path: [u8; SHORT_PATH],
+}
+
+/// A path that does not fit into [`FileRecord`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct LongPath {
+    /// As [`FileRecord::path`].
+    pub path: [u8; LONG_PATH],
+}
+
+/// Arguments of a call between its kprobe and its kretprobe.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PendingCall {
+    /// The arguments.
+    pub args: [u64; 4],
+}
+
+/// An RDMA device's name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceName {
+    /// Ended by NUL unless it fills the array (`IB_DEVICE_NAME_MAX`).
+    pub name: [u8; 64],
+}
+
+/// What happened: values of [`Event::what`].
+pub mod event {
+    /// A pin was made.
+    pub const MADE: u32 = 1;
+    /// A pin was released.
+    pub const RELEASED: u32 = 2;
+    /// A kernel module was loaded or is being removed.
+    pub const MODULES: u32 = 3;
+}
+
+/// History, and a reason to wake up. Losing one never loses a pin.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// CLOCK_BOOTTIME, nanoseconds.
+    pub time: u64,
+    /// [`PinRecord::sequence`].
+    pub sequence: u64,
+    /// `event`.
+    pub what: u32,
+    /// [`PinRecord::kind`].
+    pub kind: u32,
+    /// Thread group id of the process that did it.
+    pub pid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const fn no_padding<T>(sum_of_fields: usize) {
+    assert!(size_of::<T>() == sum_of_fields && size_of::<T>() % 8 == 0);
+}
+
+const _: () = {
+    no_padding::<FileKey>(16);
+    no_padding::<ExtentRecord>(40);
+    no_padding::<ExtentKey>(16);
+    no_padding::<PinRecord>(8 * 8 + 16 + 10 * 4 + 40);
+    no_padding::<FileRecord>(5 * 8 + 4 * 4 + 32 + SHORT_PATH);
+    no_padding::<LongPath>(LONG_PATH);
+    no_padding::<PendingCall>(32);
+    no_padding::<DeviceName>(64);
+    no_padding::<Event>(32);
+};

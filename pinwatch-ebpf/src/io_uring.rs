@@ -1,0 +1,257 @@
+//! io_uring: registered ("fixed") buffers.
+//!
+//! The pages belong to an `io_mapped_ubuf`. Several slots, of several rings even, may share one (cloned buffers): that is
+//! one pin. It is made by `io_sqe_buffer_register`, whatever the request was, and ends in `io_release_ubuf` (6.13 and
+//! later) or, before, in the `io_buffer_unmap` that drops the last reference.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_loop, bpf_task_pt_regs},
+    },
+    macros::map,
+    maps::HashMap,
+};
+use core::ffi::c_void;
+use pinwatch_common::kind;
+
+use crate::{
+    backing::{PAGES_BVEC, Pages},
+    call::{Call, entry_hook, exit_hook},
+    kernel::{current, fetch_add, is_err_or_null, load, offset, opaque_zero, read, read32, try_read, try_read_user},
+    registry::{Made, PINS, already_made, made, released},
+};
+
+exit_hook!(6, register, io_register, io_register_twin, io_register_kprobe, io_register_kretprobe);
+entry_hook!(7, release, io_release, io_release_twin, io_release_kprobe);
+entry_hook!(8, unmap, io_unmap, io_unmap_twin, io_unmap_kprobe);
+exit_hook!(9, unmapped, io_unmap_done, io_unmap_done_twin, io_unmap_done_kprobe, io_unmap_done_kretprobe);
+
+/// The user's first four system call arguments.
+#[inline(always)]
+pub fn system_call() -> [u64; 4] {
+    // SAFETY: the current task always has user registers where a system call can pin; typed loads.
+    unsafe {
+        let regs = bpf_task_pt_regs(current()) as u64;
+        [
+            load(regs, offset!(regs_arg0)),
+            load(regs, offset!(regs_arg1)),
+            load(regs, offset!(regs_arg2)),
+            load(regs, offset!(regs_arg3)),
+        ]
+    }
+}
+
+/// 6.1, 6.12: `int io_sqe_buffer_register(ctx, struct iovec *, struct io_mapped_ubuf **, struct page **)`; later
+/// `struct io_rsrc_node *io_sqe_buffer_register(ctx, struct iovec *, ...)`.
+#[inline(always)]
+fn register(call: &Call) {
+    let Some(wanted) = try_read::<[u64; 2]>(call.args[1]) else { return };
+    let buffer = if offset!(io_uring_returns_node) != 0 {
+        if is_err_or_null(call.ret) { 0 } else { read(call.ret + offset!(io_node_buf)) }
+    } else if (call.ret as i32) < 0 {
+        0
+    } else {
+        read(call.args[2])
+    };
+    if call.twin && (buffer == 0 || already_made(buffer, wanted[0])) {
+        return;
+    }
+    let regs = system_call();
+    if wanted[0] == 0 || buffer == 0 {
+        // An empty slot of a sparse table, or an error: nothing is pinned, but slots are counted on.
+        skip_slot(&regs);
+        return;
+    }
+    let mut shift = 0;
+    if offset!(io_buf_folio_shift) != 0 {
+        shift = u64::from(read32(buffer + offset!(io_buf_folio_shift)));
+    }
+    made(
+        call,
+        &Made {
+            object: buffer,
+            kind: kind::IO_URING,
+            address: wanted[0],
+            length: wanted[1],
+            owner: call.args[0],
+            anchor_fd: if regs[1] & REGISTERED_RING != 0 { -1 } else { regs[0] as i32 },
+            number: slot_of(&regs, &wanted),
+            device: 0,
+            pages: Pages { form: PAGES_BVEC, at: buffer + offset!(io_buf_bvec), shift },
+        },
+    );
+}
+
+/// `void io_release_ubuf(void *priv)`
+#[inline(always)]
+fn release(call: &Call) {
+    released(call, call.args[0]);
+}
+
+/// `void io_buffer_unmap(struct io_ring_ctx *, struct io_mapped_ubuf **slot)`
+///
+/// The last reference goes in the callee. Two rings may drop theirs at the same time and both read "two left", so those
+/// on their way are counted: whoever finds that they are all that is left knows the buffer's end.
+#[inline(always)]
+fn unmap(call: &Call) {
+    let buffer = read(call.args[1]);
+    if offset!(io_buf_refs) != 0 {
+        let references = read32(buffer + offset!(io_buf_refs));
+        if references > 1 {
+            let Some(pin) = PINS.get_ptr_mut(&buffer) else { return };
+            if call.twin {
+                return;
+            }
+            // SAFETY: a live, aligned map value, changed atomically by everybody.
+            let leaving = unsafe { fetch_add(&raw mut (*pin).leaving, 1) } + 1;
+            let _ = LEAVING.insert(&bpf_get_current_pid_tgid(), &buffer, 0);
+            if u64::from(references) > leaving {
+                return;
+            }
+        }
+    }
+    released(call, buffer);
+}
+
+/// Buffers that a thread is dropping a reference of.
+#[map]
+static LEAVING: HashMap<u64, u64> = HashMap::with_max_entries(4096, 1);
+
+/// Behind `io_buffer_unmap`, where buffers can be shared: this one is no longer on its way.
+#[inline(always)]
+fn unmapped(_call: &Call) {
+    let thread = bpf_get_current_pid_tgid();
+    let Some(buffer) = LEAVING.get_ptr(&thread) else { return };
+    // SAFETY: a live map value of this thread.
+    let buffer = unsafe { *buffer };
+    let _ = LEAVING.remove(&thread);
+    if let Some(pin) = PINS.get_ptr_mut(&buffer) {
+        // SAFETY: as in `unmap`.
+        unsafe { fetch_add(&raw mut (*pin).leaving, u64::MAX) };
+    }
+}
+
+// ---- which slot of the ring's table -----------------------------------------------------------------------------------
+//
+// The hooked function is not told. But its caller works through the user's array of iovecs in order, and the user's
+// registers say which array it is.
+
+/// `IORING_REGISTER_USE_REGISTERED_RING`: the first argument is no file descriptor then.
+const REGISTERED_RING: u64 = 1 << 31;
+/// `IORING_REGISTER_BUFFERS`, `_BUFFERS2`, `_BUFFERS_UPDATE` (include/uapi/linux/io_uring.h).
+const REGISTER_BUFFERS: u64 = 0;
+const REGISTER_BUFFERS2: u64 = 15;
+const BUFFERS_UPDATE: u64 = 16;
+/// `IORING_MAX_REG_BUFFERS`
+const MAX_BUFFERS: u32 = 1 << 14;
+
+/// How far a thread has come in its array of iovecs.
+#[map]
+static PROGRESS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(4096, 1);
+
+/// An array of iovecs in user memory.
+struct Iovecs {
+    at: u64,
+    count: u64,
+    first_slot: u64,
+}
+
+#[inline(always)]
+fn iovecs(regs: &[u64; 4]) -> Iovecs {
+    let [_, operation, argument, count] = *regs;
+    let nothing = Iovecs { at: 0, count: 0, first_slot: 0 };
+    match operation & !REGISTERED_RING {
+        REGISTER_BUFFERS => Iovecs { at: argument, count, first_slot: 0 },
+        REGISTER_BUFFERS2 => {
+            // struct io_uring_rsrc_register: nr (32 bits), flags, resv2, data, tags
+            let Some(request) = try_read_user::<[u64; 4]>(argument) else { return nothing };
+            Iovecs { at: request[2], count: request[0] & 0xffff_ffff, first_slot: 0 }
+        }
+        BUFFERS_UPDATE => {
+            // struct io_uring_rsrc_update2: offset (32 bits), resv, data, tags, nr (32 bits), resv2
+            let Some(request) = try_read_user::<[u64; 4]>(argument) else { return nothing };
+            Iovecs { at: request[1], count: request[3] & 0xffff_ffff, first_slot: request[0] & 0xffff_ffff }
+        }
+        _ => nothing,
+    }
+}
+
+/// The slot that this buffer goes to; -1 if that cannot be told.
+#[inline(always)]
+fn slot_of(regs: &[u64; 4], wanted: &[u64; 2]) -> i32 {
+    let array = iovecs(regs);
+    if array.count == 1 {
+        return array.first_slot as i32;
+    }
+    if array.count == 0 || array.at == 0 {
+        return -1;
+    }
+    let thread = bpf_get_current_pid_tgid();
+    let mut search = SlotSearch { at: array.at, count: array.count, index: progress(thread, array.at), wanted: *wanted };
+    if !search.matches() {
+        search.index = opaque_zero();
+        // SAFETY: the callback gets a pointer that outlives the loop.
+        unsafe { bpf_loop(MAX_BUFFERS, next_slot as *mut c_void, (&raw mut search).cast(), 0) };
+        if search.index >= search.count {
+            return -1;
+        }
+    }
+    advance(thread, &array, search.index + 1);
+    (array.first_slot + search.index) as i32
+}
+
+/// Counts a slot that stays empty.
+#[inline(always)]
+fn skip_slot(regs: &[u64; 4]) {
+    let array = iovecs(regs);
+    if array.count > 1 && array.at != 0 {
+        let thread = bpf_get_current_pid_tgid();
+        advance(thread, &array, progress(thread, array.at) + 1);
+    }
+}
+
+#[inline(always)]
+fn progress(thread: u64, array: u64) -> u64 {
+    match PROGRESS.get_ptr(&thread) {
+        // SAFETY: a live map value of this thread.
+        Some(progress) => unsafe { if (*progress)[0] == array { (*progress)[1] } else { 0 } },
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn advance(thread: u64, array: &Iovecs, next: u64) {
+    if next >= array.count {
+        let _ = PROGRESS.remove(&thread);
+    } else {
+        let _ = PROGRESS.insert(&thread, &[array.at, next], 0);
+    }
+}
+
+#[repr(C)]
+struct SlotSearch {
+    at: u64,
+    count: u64,
+    index: u64,
+    wanted: [u64; 2],
+}
+
+impl SlotSearch {
+    #[inline(always)]
+    fn matches(&self) -> bool {
+        self.index < self.count
+            && try_read_user::<[u64; 2]>(self.at + self.index * 16)
+                .is_some_and(|iovec| iovec[0] == self.wanted[0] && iovec[1] == self.wanted[1])
+    }
+}
+
+extern "C" fn next_slot(_i: u32, context: *mut c_void) -> i64 {
+    // SAFETY: see `slot_of`.
+    let search = unsafe { &mut *context.cast::<SlotSearch>() };
+    if search.matches() {
+        return 1;
+    }
+    search.index += 1;
+    i64::from(search.index >= search.count)
+}

@@ -1,0 +1,186 @@
+//! Reading kernel memory at offsets that user space found in BTF.
+//!
+//! Two ways. A *typed* load goes through a pointer whose BTF type the verifier knows, at a constant offset: one
+//! instruction, and a fault reads as zero. A *probe* read takes any address, costs a helper call, and reports a fault.
+
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user},
+};
+use core::{ffi::c_void, mem::MaybeUninit};
+use pinwatch_common::Offsets;
+
+/// Frozen before the programs are verified, so that every offset is a constant to the verifier.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = Offsets::ZERO;
+
+/// A zero that the verifier cannot know, being writable. 6.1 verifies a `bpf_loop` callback once, with its caller's
+/// constants, and deletes the branches that these rule out: loop state has to start from an unknown.
+#[unsafe(no_mangle)]
+static mut OPAQUE_ZERO: u64 = 0;
+
+/// An offset by name, as a constant.
+macro_rules! offset {
+    ($field:ident) => {
+        $crate::kernel::constant(&$crate::kernel::OFFSETS.$field)
+    };
+}
+pub(crate) use offset;
+
+/// Reads a word of [`OFFSETS`]. Volatile, or the compiler would use the zero that it sees.
+#[inline(always)]
+pub fn constant(word: &'static u64) -> u64 {
+    // SAFETY: a reference is valid.
+    unsafe { core::ptr::read_volatile(word) }
+}
+
+/// Zero, unknown to the verifier.
+#[inline(always)]
+pub fn opaque_zero() -> u64 {
+    // SAFETY: nobody writes it.
+    unsafe { core::ptr::read_volatile(&raw const OPAQUE_ZERO) }
+}
+
+/// Typed load of 8 bytes.
+///
+/// # Safety
+/// `base` must be a pointer that the verifier knows by BTF type; `offset` one of [`OFFSETS`].
+#[inline(always)]
+pub unsafe fn load(base: u64, offset: u64) -> u64 {
+    // SAFETY: the verifier turns this into a load that survives faults.
+    unsafe { core::ptr::read_volatile((base + offset) as *const u64) }
+}
+
+/// Typed load of 4 bytes.
+///
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+pub unsafe fn load32(base: u64, offset: u64) -> u32 {
+    // SAFETY: as `load`.
+    unsafe { core::ptr::read_volatile((base + offset) as *const u32) }
+}
+
+/// Typed load of 2 bytes.
+///
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+pub unsafe fn load16(base: u64, offset: u64) -> u16 {
+    // SAFETY: as `load`.
+    unsafe { core::ptr::read_volatile((base + offset) as *const u16) }
+}
+
+/// Reads a value at any kernel address into `into`, zeros on a fault; false on a fault.
+#[inline(always)]
+pub fn read_into<T>(into: *mut T, address: u64) -> bool {
+    // SAFETY: the helper writes size_of::<T>() bytes; callers pass valid places made of integers.
+    unsafe { bpf_probe_read_kernel(into.cast(), size_of::<T>() as u32, address as *const c_void) == 0 }
+}
+
+/// Reads integers at a kernel address; `None` on a fault.
+#[inline(always)]
+pub fn try_read<T: Copy>(address: u64) -> Option<T> {
+    // Not initialised first: the compiler would call memset for it, and the helper writes all of it anyway.
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: written by the helper.
+    if read_into(value.as_mut_ptr(), address) { Some(unsafe { value.assume_init() }) } else { None }
+}
+
+/// Reads 8 bytes at a kernel address; 0 on a fault.
+#[inline(always)]
+pub fn read(address: u64) -> u64 {
+    let mut value = 0u64;
+    read_into(&raw mut value, address);
+    value
+}
+
+/// Reads 4 bytes at a kernel address; 0 on a fault.
+#[inline(always)]
+pub fn read32(address: u64) -> u32 {
+    let mut value = 0u32;
+    read_into(&raw mut value, address);
+    value
+}
+
+/// Reads integers at a user address; `None` on a fault.
+#[inline(always)]
+pub fn try_read_user<T: Copy>(address: u64) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: as `read_into`; read only where the helper has written all of it.
+    unsafe {
+        let error =
+            bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void);
+        if error == 0 { Some(value.assume_init()) } else { None }
+    }
+}
+
+/// Whether a returned pointer is NULL or an error.
+#[inline(always)]
+pub fn is_err_or_null(pointer: u64) -> bool {
+    pointer == 0 || pointer > 0xffff_ffff_ffff_f000
+}
+
+/// The current task.
+#[inline(always)]
+pub fn current() -> *mut task_struct {
+    // SAFETY: no arguments; always a valid task.
+    unsafe { bpf_get_current_task_btf() }
+}
+
+/// Zeroes a record word by word. aya-ebpf's `memset` works byte by byte, and the compiler calls it for anything of this
+/// size that is not volatile.
+///
+/// # Safety
+/// `record` must be valid for writes and a multiple of 8 bytes long.
+#[inline(always)]
+pub unsafe fn zero<T>(record: *mut T) {
+    let words = record.cast::<u64>();
+    let mut i = 0;
+    while i < size_of::<T>() / 8 {
+        // SAFETY: within the record.
+        unsafe { words.add(i).write_volatile(0) };
+        i += 1;
+    }
+}
+
+/// Copies a record word by word, for the reason given at [`zero`].
+///
+/// # Safety
+/// Both must be valid and a multiple of 8 bytes long.
+#[inline(always)]
+pub unsafe fn copy<T>(to: *mut T, from: *const T) {
+    let (to, from) = (to.cast::<u64>(), from.cast::<u64>());
+    let mut i = 0;
+    while i < size_of::<T>() / 8 {
+        // SAFETY: within both records.
+        unsafe { to.add(i).write_volatile(from.add(i).read_volatile()) };
+        i += 1;
+    }
+}
+
+/// Adds to a word that other CPUs change too; gives what was there before. `core`'s atomics are not built for this target,
+/// which has no compare-and-swap in its lowest instruction set.
+///
+/// # Safety
+/// `word` must be a live, aligned map value.
+#[inline(always)]
+pub unsafe fn fetch_add(word: *mut u64, n: u64) -> u64 {
+    let before;
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: one instruction that changes the word and one register.
+    unsafe {
+        core::arch::asm!(
+            "{value} = atomic_fetch_add((u64 *)({word} + 0), {value})",
+            value = inout(reg) n => before,
+            word = in(reg) word,
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: by the caller. Never run: it lets the host's compiler check this crate.
+    unsafe {
+        before = *word;
+        *word += n;
+    }
+    before
+}

@@ -1,0 +1,33 @@
+//! The BPF programs of pinwatch.
+//!
+//! One file for each subsystem's hooks; under them `registry` (the maps and what is written into them), `backing` (address
+//! range to extents), `path` (a file's name), `call` (one shape for arguments and results, however a hook is attached)
+//! and `kernel` (reads at offsets that user space resolved).
+//!
+//! Every hook exists three times: `NAME` (fentry or fexit), `NAME_twin` (a second instance behind it, see `call`), and
+//! `NAME_kprobe` with, for hooks on a return, `NAME_kretprobe`. User space attaches what the kernel can do.
+
+#![no_std]
+#![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+mod backing;
+mod call;
+mod io_uring;
+mod kernel;
+mod modules;
+mod path;
+mod rdma;
+mod registry;
+mod xdp;
+
+/// The helpers that read kernel memory are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

@@ -1,0 +1,19 @@
+//! Modules come and go: probes on the functions of one that was removed are dead, so user space has to know.
+
+use core::ffi::c_void;
+
+use crate::registry::tell_modules;
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/module_load")]
+extern "C" fn module_load(_ctx: *mut c_void) -> i32 {
+    tell_modules();
+    0
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/module_free")]
+extern "C" fn module_free(_ctx: *mut c_void) -> i32 {
+    tell_modules();
+    0
+}

@@ -1,0 +1,245 @@
+//! The maps, and what is written into them when a pin is made and when it is released.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{bpf_ktime_get_boot_ns, bpf_loop},
+    },
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use aya_log_ebpf::debug;
+use core::ffi::c_void;
+use pinwatch_common::{
+    DeviceName, Event, ExtentKey, ExtentRecord, FileKey, FileRecord, LONG_PATH, LongPath, ModuleOffsets, PinRecord,
+    SHORT_PATH, counter, doubt, event,
+};
+
+use crate::{
+    backing::{self, Pages},
+    call::Call,
+    kernel::{copy, current, fetch_add, load, offset, zero},
+    path::Walk,
+};
+
+/// Not preallocated: an idle machine pays nothing, a busy one what it uses (`BPF_F_NO_PREALLOC`).
+const NO_PREALLOC: u32 = 1;
+
+/// Live pins, by the address of the kernel object that holds the pages.
+#[map]
+pub static PINS: HashMap<u64, PinRecord> = HashMap::with_max_entries(1 << 20, NO_PREALLOC);
+/// Second and later extents.
+#[map]
+pub static EXTENTS: HashMap<ExtentKey, ExtentRecord> = HashMap::with_max_entries(1 << 20, NO_PREALLOC);
+/// Names of pinned files; user space removes those that no pin refers to any more.
+#[map]
+pub static FILES: HashMap<FileKey, FileRecord> = HashMap::with_max_entries(1 << 17, NO_PREALLOC);
+/// Names too long for `FILES`.
+#[map]
+pub static LONG_PATHS: HashMap<FileKey, LongPath> = HashMap::with_max_entries(1 << 14, NO_PREALLOC);
+/// RDMA devices' names by index.
+#[map]
+pub static DEVICES: HashMap<u32, DeviceName> = HashMap::with_max_entries(1024, NO_PREALLOC);
+/// Offsets in modules; all zero until user space has seen the modules.
+#[map]
+pub static MODULE_OFFSETS: Array<ModuleOffsets> = Array::with_max_entries(1, 0);
+/// `counter`s.
+#[map]
+static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, 0);
+/// History, and the daemon's wake-up.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+/// Room for a record and a path while they are put together (a stack has 512 bytes, callbacks included): one slot for each program that makes pins: they can preempt each other, but no
+/// program can preempt itself.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(32, 0);
+
+/// See [`SCRATCH`]. The path is read into `file.path`, and runs on into `overflow`.
+#[repr(C)]
+pub struct Scratch {
+    pin: PinRecord,
+    pub file: FileRecord,
+    overflow: [u8; LONG_PATH - SHORT_PATH + 256],
+    pub walk: Walk,
+}
+
+/// The ring is drained by a timer; it is worth a wake-up only when it fills.
+const RING_WAKE_BYTES: u64 = 1 << 18;
+
+/// Adds one to a counter.
+#[inline(always)]
+pub fn count(which: u32) {
+    add(which, 1);
+}
+
+/// Adds to a counter and gives the new value.
+#[inline(always)]
+pub fn add(which: u32, n: u64) -> u64 {
+    match COUNTERS.get_ptr_mut(which) {
+        // SAFETY: a live, aligned map value.
+        Some(value) => unsafe { fetch_add(value, n) + n },
+        None => 0,
+    }
+}
+
+/// What a subsystem's hook knows of a new object.
+pub struct Made {
+    pub object: u64,
+    pub kind: u32,
+    pub address: u64,
+    pub length: u64,
+    pub owner: u64,
+    pub anchor_fd: i32,
+    pub number: i32,
+    pub device: u32,
+    pub pages: Pages,
+}
+
+/// Whether the first instance of a program has recorded this object, which the current thread is making.
+#[inline(always)]
+pub fn already_made(object: u64, address: u64) -> bool {
+    PINS.get_ptr(&object).is_some_and(|pin| {
+        // SAFETY: a live map value.
+        unsafe { (*pin).pid_tgid == bpf_get_current_pid_tgid() && (*pin).address == address }
+    })
+}
+
+/// Records a pin. A twin asks [`already_made`] first.
+#[inline(always)]
+pub fn made(call: &Call, new: &Made) {
+    let thread = bpf_get_current_pid_tgid();
+    if let Some(old) = PINS.get_ptr(&new.object) {
+        // The object's address was used again, so its last life ended unseen.
+        count(counter::REPLACED);
+        released_record(new.object, old);
+    }
+    if call.twin {
+        count(counter::RECOVERED);
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+    // SAFETY: this program's own slot on this CPU.
+    let pin = unsafe { &raw mut (*scratch).pin };
+    let task = current() as u64;
+    // SAFETY: every word of the record is written before it is read; `task` and its leader have BTF types.
+    unsafe {
+        zero(pin);
+        let leader = load(task, offset!(task_leader));
+        (*pin).sequence = add(counter::SEQUENCE, 1);
+        (*pin).created = bpf_ktime_get_boot_ns();
+        (*pin).address = new.address;
+        (*pin).length = new.length;
+        (*pin).owner = new.owner;
+        (*pin).pid_tgid = thread;
+        (*pin).start = load(leader, offset!(task_start));
+        let comm = (&raw mut (*pin).comm).cast::<u64>();
+        comm.write(load(leader, offset!(task_comm)));
+        comm.add(1).write(load(leader, offset!(task_comm) + 8));
+        (*pin).uid = bpf_get_current_uid_gid() as u32;
+        (*pin).kind = new.kind;
+        (*pin).anchor_fd = new.anchor_fd;
+        (*pin).number = new.number;
+        (*pin).device = new.device;
+        backing::find(call.slot, pin, &new.pages);
+    }
+    // SAFETY: initialised above.
+    let pin = unsafe { &*pin };
+    if PINS.insert(&new.object, pin, 0).is_err() {
+        count(counter::PINS_FULL);
+        remove_extents(pin.sequence, pin.extents);
+        return;
+    }
+    tell(event::MADE, pin);
+    debug!(call, "made: kind {} object {:x} address {:x} length {}", new.kind, new.object, new.address, new.length);
+}
+
+/// Forgets a pin, if it is known.
+#[inline(always)]
+pub fn released(call: &Call, object: u64) {
+    let Some(pin) = PINS.get_ptr(&object) else { return };
+    if call.twin {
+        count(counter::RECOVERED);
+    }
+    released_record(object, pin);
+    debug!(call, "released: object {:x}", object);
+}
+
+#[inline(always)]
+fn released_record(object: u64, pin: *const PinRecord) {
+    // SAFETY: a live map value; it stays valid until the program ends, even when removed.
+    let pin = unsafe { &*pin };
+    tell(event::RELEASED, pin);
+    remove_extents(pin.sequence, pin.extents);
+    let _ = PINS.remove(&object);
+}
+
+#[inline(always)]
+fn remove_extents(sequence: u64, extents: u32) {
+    if extents > 1 {
+        let mut sequence = sequence;
+        // SAFETY: the callback takes a pointer to the sequence number, which outlives the loop.
+        unsafe { bpf_loop(extents - 1, remove_extent as *mut c_void, (&raw mut sequence).cast(), 0) };
+    }
+}
+
+extern "C" fn remove_extent(i: u32, sequence: *mut c_void) -> i64 {
+    // SAFETY: see `remove_extents`.
+    let sequence = unsafe { *sequence.cast::<u64>() };
+    let _ = EXTENTS.remove(&ExtentKey { sequence, index: u64::from(i) + 1 });
+    0
+}
+
+/// Stores the second or a later extent; false if there is no room.
+#[inline(always)]
+pub fn store_extent(sequence: u64, index: u64, extent: &ExtentRecord) -> bool {
+    let stored = EXTENTS.insert(&ExtentKey { sequence, index }, extent, 0).is_ok();
+    if !stored {
+        count(counter::EXTENTS_FULL);
+    }
+    stored
+}
+
+#[inline(always)]
+fn tell(what: u32, pin: &PinRecord) {
+    let Some(mut room) = EVENTS.reserve::<Event>(0) else {
+        count(counter::EVENTS_LOST);
+        return;
+    };
+    let event = Event {
+        // SAFETY: no arguments.
+        time: unsafe { bpf_ktime_get_boot_ns() },
+        sequence: pin.sequence,
+        what,
+        kind: pin.kind,
+        pid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        reserved: 0,
+    };
+    // SAFETY: room for one event; word-wise, see `kernel::copy`.
+    unsafe { copy(room.as_mut_ptr(), &raw const event) };
+    const AVAILABLE: u64 = 0;
+    const NO_WAKEUP: u64 = 1;
+    const FORCE_WAKEUP: u64 = 2;
+    room.submit(if EVENTS.query(AVAILABLE) > RING_WAKE_BYTES { FORCE_WAKEUP } else { NO_WAKEUP });
+}
+
+/// Wakes the daemon: modules came or go.
+#[inline(always)]
+pub fn tell_modules() {
+    let Some(mut room) = EVENTS.reserve::<Event>(0) else {
+        count(counter::EVENTS_LOST);
+        return;
+    };
+    let event = Event { what: event::MODULES, ..Event::default() };
+    // SAFETY: as in `tell`.
+    unsafe { copy(room.as_mut_ptr(), &raw const event) };
+    room.submit(2);
+}
+
+/// Marks a pin's extents as not exact.
+#[inline(always)]
+pub fn mark(pin: *mut PinRecord, bits: u32) {
+    // SAFETY: the caller's own record.
+    unsafe { (*pin).doubt |= bits };
+    if bits & doubt::NO_PATH != 0 {
+        count(counter::FILES_FULL);
+    }
+}

@@ -1,0 +1,52 @@
+//! AF_XDP: umems.
+//!
+//! A umem is made by `xdp_umem_create`. Its end is inlined into several functions before 6.18; what all of them do is to
+//! unpin the umem's own array of pages, whose address no other array has meanwhile. So that address is the pin's key, and
+//! the pin ends when the pages are given back, in a kworker after the last socket is gone.
+
+use crate::{
+    backing::{PAGES_ARRAY, Pages},
+    call::{Call, entry_hook, exit_hook},
+    io_uring::system_call,
+    kernel::{is_err_or_null, offset, read, read32, try_read},
+    registry::{Made, already_made, made, released},
+};
+use pinwatch_common::kind;
+
+exit_hook!(4, create, xdp_create, xdp_create_twin, xdp_create_kprobe, xdp_create_kretprobe);
+entry_hook!(5, unpin, xdp_release, xdp_release_twin, xdp_release_kprobe);
+
+/// `struct xdp_umem *xdp_umem_create(struct xdp_umem_reg *)`
+#[inline(always)]
+fn create(call: &Call) {
+    let umem = call.ret;
+    if is_err_or_null(umem) {
+        return;
+    }
+    // The first two members of `struct xdp_umem_reg` (include/uapi/linux/if_xdp.h): addr, len.
+    let Some(wanted) = try_read::<[u64; 2]>(call.args[0]) else { return };
+    let pages = read(umem + offset!(xdp_pages));
+    if pages == 0 || (call.twin && already_made(pages, wanted[0])) {
+        return;
+    }
+    made(
+        call,
+        &Made {
+            object: pages,
+            kind: kind::XDP,
+            address: wanted[0],
+            length: wanted[1],
+            owner: umem,
+            anchor_fd: system_call()[0] as i32,
+            number: read32(umem + offset!(xdp_id)) as i32,
+            device: 0,
+            pages: Pages { form: PAGES_ARRAY, at: pages, shift: 0 },
+        },
+    );
+}
+
+/// `void unpin_user_pages_dirty_lock(struct page **, unsigned long npages, bool make_dirty)`
+#[inline(always)]
+fn unpin(call: &Call) {
+    released(call, call.args[0]);
+}

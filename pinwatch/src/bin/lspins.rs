@@ -1,0 +1,351 @@
+//! `lspins`: arguments, where the table comes from, what is printed where, and the exit status.
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use clap::Parser;
+use pinwatch::listing::columns::{self, COLUMNS, Column, Context};
+use pinwatch::listing::render::{self, Look};
+use pinwatch::listing::select::{self, Selection};
+use pinwatch::listing::size::Size;
+use pinwatch::listing::{self, escape, json, operand};
+use pinwatch::model::Table;
+use pinwatch::source;
+use pinwatch::wire::{self, Reply, Request, WireError};
+
+/// How long the daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Lists long-term page pins: which memory, on which file, and who keeps it.
+///
+/// One row for each pin and file, largest first. Asks the daemon pinwatch; without it, shows what procfs and netlink
+/// know. Several values of one option are alternatives; all options together must fit.
+///
+/// Exit status: 0 something was listed, 1 nothing, 2 an error, 3 with --strict if the answer is not complete.
+#[derive(Parser)]
+#[command(name = "lspins", version, max_term_width = 110)]
+struct Args {
+    /// Files whose pins to list, deleted ones by the name they had.
+    files: Vec<OsString>,
+    /// Pins of files under a directory.
+    #[arg(long, value_name = "DIR")]
+    dir: Vec<OsString>,
+    /// Pins of files on a mount, also after it was unmounted.
+    #[arg(long, value_name = "MNT")]
+    mount: Vec<OsString>,
+    /// Pins that these processes made or hold.
+    #[arg(short = 'p', long = "pid", value_name = "PID,...", value_delimiter = ',')]
+    pids: Vec<String>,
+    /// Pins that processes of these users made or hold; names or numbers.
+    #[arg(short = 'u', long = "user", value_name = "USER,...", value_delimiter = ',')]
+    users: Vec<String>,
+    /// Pins of processes whose command name begins so.
+    #[arg(short = 'c', long = "command", value_name = "NAME")]
+    commands: Vec<OsString>,
+    /// Types (rdma-mr, ...) or subsystems (rdma, io_uring, xdp, ...).
+    #[arg(long = "type", value_name = "T,...", value_delimiter = ',')]
+    types: Vec<String>,
+    /// Only files whose name is gone.
+    #[arg(long)]
+    deleted: bool,
+    /// Only pins of at least this size, as in 64K, 1.5G.
+    #[arg(long, value_name = "SIZE")]
+    min_size: Option<Size>,
+    /// Only pins that no process holds any more.
+    #[arg(long)]
+    unheld: bool,
+
+    /// Columns, as in PID,NAME, or those to add, as in +ID,BACKING.
+    #[arg(short = 'o', long = "output", value_name = "COL,...")]
+    columns: Option<String>,
+    /// List all columns.
+    #[arg(short = 'H', long = "list-columns")]
+    list_columns: bool,
+    /// Sizes in bytes.
+    #[arg(short, long)]
+    bytes: bool,
+    /// No header.
+    #[arg(short, long)]
+    no_header: bool,
+    /// One JSON document.
+    #[arg(short = 'J', long, group = "form")]
+    json: bool,
+    /// A line of JSON for each pin.
+    #[arg(short = 'j', long, group = "form")]
+    json_lines: bool,
+    /// Process ids only: holders, and creators that are alive.
+    #[arg(short = 't', long = "terse", group = "form")]
+    terse: bool,
+    /// Totals by subsystem.
+    #[arg(long, group = "form")]
+    summary: bool,
+    /// List again every so many seconds until interrupted.
+    #[arg(short, long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
+    repeat: Option<u64>,
+    /// Say on stderr what was searched if nothing was found.
+    #[arg(short, long)]
+    verbose: bool,
+    /// Exit with 3 if pins may be missing.
+    #[arg(long)]
+    strict: bool,
+
+    /// Where pinwatch listens [default: $PINWATCH_SOCKET or /run/pinwatch/pinwatch.sock].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Do not ask pinwatch.
+    #[arg(long, conflicts_with = "socket")]
+    no_daemon: bool,
+}
+
+/// What the exit status says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Listed,
+    Nothing,
+    Error,
+    Incomplete,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Listed => 0,
+            Outcome::Nothing => 1,
+            Outcome::Error => 2,
+            Outcome::Incomplete => 3,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) if e.use_stderr() => {
+            let text = e.render().to_string();
+            complain(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+            return Outcome::Error.into();
+        }
+        // --help and --version; a reader that is gone has read enough.
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::SUCCESS;
+        }
+    };
+    let outcome = run(&args).unwrap_or_else(|sentence| {
+        complain(&sentence);
+        Outcome::Error
+    });
+    outcome.into()
+}
+
+/// Prints a line on stderr; if that fails there is nobody left to tell.
+fn complain(sentence: &str) {
+    let _ = writeln!(io::stderr(), "lspins: {sentence}");
+}
+
+fn run(args: &Args) -> Result<Outcome, String> {
+    if args.list_columns {
+        let lines = COLUMNS.iter().map(|c| format!("{:<11} {}\n", c.name, c.help));
+        return print(|out| out.write_all(lines.collect::<String>().as_bytes())).map(|_| Outcome::Listed);
+    }
+    let columns = columns::choose(args.columns.as_deref())?;
+    let selection = selection(args)?;
+    for path in args.files.iter().filter(|p| operand::is_directory(p)) {
+        let path = operand::shown(path);
+        complain(&format!("{path} is a directory, and pins are on files: --dir {path} lists those under it"));
+    }
+    let mut warned = false;
+    loop {
+        let table = table(args, &mut warned)?;
+        let (outcome, reader_left) = show(args, &selection, &columns, &table, warned)?;
+        match args.repeat {
+            Some(seconds) if !reader_left => std::thread::sleep(Duration::from_secs(seconds)),
+            _ => return Ok(outcome),
+        }
+        if !(args.json || args.json_lines) && print(|out| out.write_all(b"=======\n"))? {
+            return Ok(outcome);
+        }
+    }
+}
+
+fn selection(args: &Args) -> Result<Selection, String> {
+    use std::os::unix::ffi::OsStrExt;
+    Ok(Selection {
+        files: args.files.iter().map(|p| operand::file(p)).collect::<Result<_, _>>()?,
+        directories: args.dir.iter().map(|p| operand::directory(p)).collect(),
+        mounts: args.mount.iter().map(|p| operand::mount(p)).collect(),
+        pids: args.pids.iter().map(|p| operand::pid(p)).collect::<Result<_, _>>()?,
+        uids: args.users.iter().map(|u| operand::user(u)).collect::<Result<_, _>>()?,
+        commands: args.commands.iter().map(|c| c.as_bytes().to_vec()).collect(),
+        types: args.types.iter().map(|t| select::type_word(t)).collect::<Result<_, _>>()?,
+        deleted: args.deleted,
+        min_size: args.min_size.map_or(0, |s| s.0),
+        unheld: args.unheld,
+    })
+}
+
+/// The table, from the daemon or without it. `warned` keeps `--repeat` from saying the same again and again.
+fn table(args: &Args, warned: &mut bool) -> Result<Table, String> {
+    let (path, chosen) = wire::socket_path(args.socket.clone());
+    if !args.no_daemon {
+        match wire::ask(&path, &Request::List {}, PATIENCE) {
+            Ok(Reply::Table(table)) => return Ok(table),
+            Ok(Reply::Error(sentence)) => {
+                return Err(format!("pinwatch says: {}", escape::sentence(&sentence)));
+            }
+            Err(e) => {
+                let warning = without(&e, &path, chosen)?;
+                if !std::mem::replace(warned, true) {
+                    complain(&warning);
+                }
+            }
+        }
+    }
+    source::proc::table()
+        .map_err(|e| format!("cannot read /proc: {e}; mount procfs there, or ask a running pinwatch"))
+}
+
+/// What to say when going on without the daemon; an error if that would hide that something is broken, or that it is
+/// not what the user asked for.
+fn without(error: &WireError, path: &Path, chosen: bool) -> Result<String, String> {
+    let shown = operand::shown(path.as_os_str());
+    let going_on = "showing what procfs and netlink know, where unmapped memory has no file name and other subsystems \
+                    than io_uring, RDMA and AF_XDP are missing";
+    match error {
+        _ if chosen && error.no_daemon() => Err(format!(
+            "cannot reach pinwatch at {shown}: {error}; start it with `pinwatch run`, or use --no-daemon to see what \
+             procfs and netlink know"
+        )),
+        WireError::Absent => Ok(format!(
+            "pinwatch is not running (no {shown}): {going_on}; `pinwatch run` as root shows every pin with its file"
+        )),
+        WireError::Refused => Ok(format!(
+            "pinwatch is not running any more (nobody listens at {shown}): {going_on}; `pinwatch run` as root shows \
+             every pin with its file"
+        )),
+        WireError::Denied if !chosen => Ok(format!(
+            "cannot reach pinwatch at {shown}: permission denied: {going_on}; run as root, or ask for access to it"
+        )),
+        WireError::Denied => Err(format!(
+            "cannot reach pinwatch at {shown}: permission denied; run as root, or use --no-daemon to see what procfs \
+             and netlink know"
+        )),
+        WireError::Version { .. } => Err(format!("cannot understand pinwatch at {shown}: {error}")),
+        _ => Err(format!(
+            "cannot get the pins from {shown}: {error}; see whether pinwatch is well there, or use --no-daemon to see \
+             what procfs and netlink know"
+        )),
+    }
+}
+
+/// Prints what was asked for. `warned` is whether the user knows what this source lacks by nature. Also gives whether the reader went away, which is no error.
+fn show(
+    args: &Args,
+    selection: &Selection,
+    columns: &[&'static Column],
+    table: &Table,
+    warned: bool,
+) -> Result<(Outcome, bool), String> {
+    let rows = selection.rows(table);
+    let context = Context { now: now(), bytes: args.bytes };
+    let terminal = io::stdout().is_terminal();
+    let look = Look {
+        width: terminal.then(terminal_width).flatten(),
+        may_drop: args.columns.is_none(),
+        colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        header: !args.no_header,
+    };
+    let said = if warned { &source::proc::BY_NATURE[..] } else { &[] };
+    let lacking = render::lacking(table, said);
+    let text_form = !(args.json || args.json_lines || args.terse);
+    let reader_left = print(|out| {
+        if args.json {
+            return json::document(out, table, &Selection::pins(&rows), context.now, terminal);
+        }
+        if args.json_lines {
+            return json::lines(out, table, &Selection::pins(&rows), context.now);
+        }
+        if args.terse {
+            let pids = listing::pids(table, &Selection::pins(&rows));
+            return pids.iter().try_for_each(|pid| writeln!(out, "{pid}"));
+        }
+        let text = if args.summary {
+            render::summary(&rows, look, &context)
+        } else {
+            render::table(&rows, columns, look, &context)
+        };
+        out.write_all(text.as_bytes())?;
+        // Under a table on the terminal; a pipe gets rows and nothing else.
+        if terminal && !rows.is_empty() {
+            let page = rustix::param::page_size() as u64;
+            return render::footer(table, &rows, page, &lacking)
+                .iter()
+                .try_for_each(|line| writeln!(out, "{line}"));
+        }
+        Ok(())
+    })?;
+    if text_form && (!terminal || (rows.is_empty() && args.verbose)) {
+        lacking.iter().for_each(|line| complain(line));
+    }
+    if rows.is_empty() && args.verbose {
+        complain(&nothing(args, table));
+    }
+    let missing = selection.missing(table);
+    for place in &missing {
+        let path = escape::name(&place.written);
+        complain(&format!(
+            "{path}: there is no such file, and no pin on a deleted one of that name; check the path"
+        ));
+    }
+    let outcome = match &rows[..] {
+        _ if !missing.is_empty() => Outcome::Error,
+        _ if args.strict && !table.complete() => Outcome::Incomplete,
+        [] => Outcome::Nothing,
+        _ => Outcome::Listed,
+    };
+    Ok((outcome, reader_left))
+}
+
+/// What was searched when nothing was found.
+fn nothing(args: &Args, table: &Table) -> String {
+    let places = args.files.iter().chain(&args.dir).chain(&args.mount).map(|p| operand::shown(p));
+    let places: Vec<String> = places.collect();
+    let on = if places.is_empty() { String::new() } else { format!(" on {}", places.join(", ")) };
+    let since = table.watching_since.and_then(|ns| jiff::Timestamp::from_nanosecond(i128::from(ns)).ok());
+    let since = since.map_or_else(
+        || "not watching".to_owned(),
+        |at| {
+            format!("watching since {}", at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M"))
+        },
+    );
+    let complete = if table.complete() { "complete" } else { "not complete" };
+    format!("no long-term pins{on} that fit; {since}, {complete}")
+}
+
+/// Writes to stdout through a buffer; true if the reader went away, which is no error.
+fn print(write: impl FnOnce(&mut BufWriter<io::StdoutLock>) -> io::Result<()>) -> Result<bool, String> {
+    let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    let result = write(&mut out).and_then(|()| out.flush());
+    // What is still in the buffer is not to be tried again on drop.
+    let _ = out.into_parts();
+    match result {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot write the listing: {e}")),
+        result => Ok(result.is_err()),
+    }
+}
+
+/// Now, in nanoseconds since the Unix epoch.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Columns of the terminal; what `COLUMNS` says goes first.
+fn terminal_width() -> Option<usize> {
+    let told = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
+    let asked = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|w| usize::from(w.ws_col));
+    told.or_else(asked).filter(|w| *w > 0)
+}

@@ -1,0 +1,111 @@
+//! `pinwatch`: arguments and wiring.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use pinwatch::daemon::{self, Settings};
+use pinwatch::kernel::plan::AttachMode;
+use pinwatch::wire;
+use tracing_subscriber::EnvFilter;
+
+/// Watches long-term page pins: who has pinned which memory, on which file.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch pins and answer lspins, until SIGTERM
+    Run {
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Tell what this kernel offers, and what is hooked how
+    ///
+    /// Exit status: 0 everything is on, 1 something is missing, 2 no pin can be watched here.
+    Check {
+        /// One JSON document
+        #[arg(short = 'J', long)]
+        json: bool,
+        /// How to hook kernel functions
+        #[arg(long, value_enum, default_value_t = Attach::Auto)]
+        attach: Attach,
+    },
+}
+
+#[derive(clap::Args)]
+struct Options {
+    /// Where to listen
+    #[arg(long, value_name = "PATH", env = wire::SOCKET_VARIABLE, default_value = wire::SOCKET)]
+    socket: PathBuf,
+    /// How to hook kernel functions
+    #[arg(long, value_enum, default_value_t = Attach::Auto)]
+    attach: Attach,
+    /// Room for so many pins; the kernel uses memory only for those there are
+    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 22))]
+    max_pins: u32,
+    /// What to log: error, warn, info, debug (which has every pin, and the BPF programs' own log)
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: tracing::Level,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Attach {
+    /// fentry and fexit where the kernel has them, kprobes elsewhere
+    Auto,
+    /// kprobes for everything
+    Kprobe,
+}
+
+impl From<Attach> for AttachMode {
+    fn from(attach: Attach) -> Self {
+        match attach {
+            Attach::Auto => Self::Auto,
+            Attach::Kprobe => Self::Kprobe,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { options } => run(&options),
+        Command::Check { json, attach } => check(json, attach.into()),
+    }
+}
+
+fn run(options: &Options) -> ExitCode {
+    let filter = EnvFilter::new(format!("off,pinwatch={level},bpf={level}", level = options.log));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let settings = Settings {
+        socket: options.socket.clone(),
+        attach: options.attach.into(),
+        max_pins: options.max_pins,
+        bpf_log: options.log >= tracing::Level::DEBUG,
+    };
+    match daemon::run(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pinwatch: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn check(json: bool, attach: AttachMode) -> ExitCode {
+    let report = daemon::check(attach);
+    let text = if json { report.json() } else { report.text() };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads the pipe may go away when they have seen enough.
+        Ok(()) => ExitCode::from(report.exit_code()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(report.exit_code()),
+        Err(error) => {
+            eprintln!("pinwatch: cannot write the report: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The daemon: hooks attached, maps read on demand, answers over a Unix socket.
+//!
+//! It keeps no copy of the pins: what the kernel's maps hold is the truth, and is read when somebody asks.
+
+mod check;
+mod instance;
+mod socket;
+mod watch;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aya_log::EbpfLogger;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+use tracing::{debug, info, warn};
+
+use crate::kernel::plan::AttachMode;
+pub use check::check;
+pub use instance::InstanceError;
+pub use watch::{StartError, Watch, probe};
+
+/// How often the ring is drained and unused file names are removed, if nothing happens.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What the daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// How to hook.
+    pub attach: AttachMode,
+    /// Room for so many pins.
+    pub max_pins: u32,
+    /// Whether the BPF programs log.
+    pub bpf_log: bool,
+}
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Another one runs, or its files cannot be made.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The kernel's side.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Anything else of the operating system.
+    #[error("{what}: {error}")]
+    System {
+        /// What could not be done.
+        what: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it cannot start. Once it runs it goes on, and says in its answers what it lacks.
+pub fn run(settings: &Settings) -> Result<(), DaemonError> {
+    let system = |what: &str| {
+        let what = what.to_owned();
+        move |error| DaemonError::System { what, error }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the event loop"))?;
+    let _instance = instance::claim(&settings.socket)?;
+    let watch = Watch::start(settings)?;
+    LocalSet::new().block_on(&runtime, serve(settings, watch))
+}
+
+async fn serve(settings: &Settings, mut watch: Watch) -> Result<(), DaemonError> {
+    let system = |what: &str| {
+        let what = what.to_owned();
+        move |error| DaemonError::System { what, error }
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot wait for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot wait for SIGINT"))?;
+    if settings.bpf_log {
+        start_bpf_log(&mut watch);
+    }
+    let events = watch.take_events().map(AsyncFd::new).transpose().map_err(system("cannot watch the events"))?;
+    let Some(mut events) = events else {
+        return Err(system("cannot watch the events")(std::io::ErrorKind::NotFound.into()));
+    };
+    let listener = socket::bind(&settings.socket)?;
+    info!(socket = %settings.socket.display(), "watching");
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let watch = std::rc::Rc::new(std::cell::RefCell::new(watch));
+    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(socket::MAX_CLIENTS));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            ready = events.readable_mut() => match ready {
+                Ok(mut guard) => {
+                    watch.borrow_mut().drain(guard.get_inner_mut());
+                    guard.clear_ready();
+                }
+                Err(error) => warn!(%error, "the events cannot be read"),
+            },
+            _ = tick.tick() => {
+                let mut watch = watch.borrow_mut();
+                watch.drain(events.get_mut());
+                watch.tidy();
+            }
+            client = listener.accept() => match client {
+                Ok((stream, _)) => {
+                    let Ok(place) = places.clone().try_acquire_owned() else {
+                        debug!("too many clients at once; one is turned away");
+                        continue;
+                    };
+                    let watch = watch.clone();
+                    tokio::task::spawn_local(async move {
+                        socket::answer(stream, &watch).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "a client cannot be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+        }
+    }
+    info!("ending: hooks are taken off");
+    // The socket goes first: nobody shall ask a daemon that no longer knows.
+    if let Err(error) = std::fs::remove_file(&settings.socket) {
+        debug!(%error, "the socket was gone already");
+    }
+    Ok(())
+}
+
+/// Passes on what the BPF programs log.
+fn start_bpf_log(watch: &mut Watch) {
+    let logger = match EbpfLogger::init_with_logger(watch.ebpf(), BpfLog) {
+        Ok(logger) => logger,
+        Err(error) => return warn!(%error, "the BPF programs' log cannot be read"),
+    };
+    match AsyncFd::new(logger) {
+        Ok(mut logger) => {
+            tokio::task::spawn_local(async move {
+                while let Ok(mut guard) = logger.readable_mut().await {
+                    guard.get_inner_mut().flush();
+                    guard.clear_ready();
+                }
+            });
+        }
+        Err(error) => warn!(%error, "the BPF programs' log cannot be waited for"),
+    }
+}
+
+/// Hands a record of the BPF side to `tracing`.
+struct BpfLog;
+
+impl log::Log for BpfLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        debug!(target: "bpf", "{}", record.args());
+    }
+
+    fn flush(&self) {}
+}

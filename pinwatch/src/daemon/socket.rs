@@ -1,0 +1,133 @@
+//! The Unix socket: who asks, what they may see, and bounds for those who are slow.
+
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tracing::{debug, warn};
+
+use super::{DaemonError, Watch};
+use crate::model::Table;
+use crate::wire::{self, Request, WireError};
+
+/// So many clients are served at once; more are turned away at once, which is better than never.
+pub const MAX_CLIENTS: usize = 64;
+/// A client that does not say what it wants, or does not take its answer, for so long, is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Listens at a path. What a daemon left behind there is removed: the instance lock says that none runs.
+pub fn bind(path: &Path) -> Result<UnixListener, DaemonError> {
+    let failed = |what: &str| {
+        let what = format!("cannot {what} {}", path.display());
+        move |error| DaemonError::System { what, error }
+    };
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path).map_err(failed("remove the old socket"))?,
+        Ok(_) => {
+            let error = std::io::Error::other("something that is no socket is there; remove it, or use --socket");
+            return Err(failed("listen at")(error));
+        }
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed("listen at"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(failed("open up"))?;
+    Ok(listener)
+}
+
+/// Answers one client.
+pub async fn answer(mut stream: UnixStream, watch: &RefCell<Watch>) {
+    let exchange = async {
+        let uid = stream.peer_cred()?.uid();
+        let reply = match read_request(&mut stream).await {
+            Ok(Request::List {}) => list(watch, uid),
+            Err(WireError::Io(error)) => return Err(error),
+            Err(error) => wire::encode_error(&format!("the daemon did not understand: {error}")),
+        };
+        match reply {
+            Ok(bytes) => stream.write_all(&bytes).await?,
+            Err(error) => warn!(%error, "an answer cannot be sent"),
+        }
+        stream.shutdown().await
+    };
+    match tokio::time::timeout(PATIENCE, exchange).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a client went away"),
+        Err(_) => debug!("a client was too slow"),
+    }
+}
+
+async fn read_request(stream: &mut UnixStream) -> Result<Request, WireError> {
+    let mut header = [0u8; wire::HEADER];
+    stream.read_exact(&mut header).await?;
+    let length = wire::decode_header(&header, wire::REQUEST_LIMIT)?;
+    let mut body = vec![0u8; length];
+    stream.read_exact(&mut body).await?;
+    wire::decode_request(&body)
+}
+
+fn list(watch: &RefCell<Watch>, uid: u32) -> Result<Vec<u8>, WireError> {
+    match watch.borrow_mut().table() {
+        Ok(table) => wire::encode_table(&visible_to(table, uid)),
+        Err(error) => wire::encode_error(&error.to_string()),
+    }
+}
+
+/// What a user may see: root all; others the pins that a process of theirs made or holds, and how much the rest is.
+fn visible_to(mut table: Table, uid: u32) -> Table {
+    if uid == 0 {
+        return table;
+    }
+    let theirs = |at| table.processes.get::<usize>(at).is_some_and(|process| process.uid == Some(uid));
+    let (mut hidden, mut seen) = ((0u64, 0u64), Vec::new());
+    for pin in std::mem::take(&mut table.pins) {
+        let holders = pin.holders.iter().flatten().map(|holder| holder.process);
+        if pin.creator.into_iter().chain(holders).any(|process| theirs(process.0 as usize)) {
+            seen.push(pin);
+        } else {
+            hidden = (hidden.0 + 1, hidden.1.saturating_add(pin.bytes));
+        }
+    }
+    table.pins = seen;
+    table.hidden = hidden;
+    // Names of files and processes that no visible pin refers to are nobody's business.
+    let mut files = vec![false; table.files.len()];
+    let mut processes = vec![false; table.processes.len()];
+    for pin in &table.pins {
+        for file in pin.parts.iter().filter_map(|part| part.file) {
+            if let Some(used) = files.get_mut(file.0 as usize) {
+                *used = true;
+            }
+        }
+        let holders = pin.holders.iter().flatten().map(|holder| holder.process);
+        for process in pin.creator.into_iter().chain(holders) {
+            if let Some(used) = processes.get_mut(process.0 as usize) {
+                *used = true;
+            }
+        }
+    }
+    for (file, used) in table.files.iter_mut().zip(files) {
+        if !used {
+            file.path = crate::model::Name::default();
+            file.fstype.clear();
+            file.id = crate::model::FileId { dev: Default::default(), ino: 0, generation: None };
+        }
+    }
+    for (process, used) in table.processes.iter_mut().zip(processes) {
+        if !used {
+            *process = crate::model::Process {
+                pid: 0,
+                start: None,
+                comm: crate::model::Name::default(),
+                uid: None,
+                user: None,
+                alive: false,
+                cgroup: None,
+            };
+        }
+    }
+    table
+}

@@ -1,0 +1,269 @@
+//! The kernel's side of the daemon: programs loaded and attached, attached anew when modules come and go, and the table
+//! with all that is to be said about its completeness.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use pinwatch_common::{Event, event};
+use tracing::{debug, info, warn};
+
+use super::Settings;
+use crate::kernel::bpf::{BpfError, LoadOptions, Losses, Programs};
+use crate::kernel::facts::{Depth, Facts};
+use crate::kernel::feature::{FeatureName, State};
+use crate::kernel::plan::{AttachMode, Hook, Plan, Verdict};
+use crate::kernel::raw;
+use crate::model::Table;
+use crate::source::trace::{Clocks, FileStates, Snapshot};
+
+/// Why watching cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// This kernel, or what it allows us, is not enough to see a single pin.
+    #[error("no pin can be watched here: {0}. `pinwatch check` tells more; `lspins` works without the daemon")]
+    Unusable(String),
+    /// The programs do not load.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+}
+
+/// So many ticks pass between two looks for file names that are no longer needed.
+const TIDY_TICKS: u32 = 120;
+/// File names are kept so long after their last pin, in nanoseconds: a pin being made right now may count on one.
+const FILE_AGE: u64 = 60_000_000_000;
+
+/// Programs in the kernel, and what is known of their completeness.
+pub struct Watch {
+    programs: Programs,
+    plan: Plan,
+    attach: AttachMode,
+    states: FileStates,
+    /// Since when each subsystem is watched, nanoseconds since the epoch.
+    since: BTreeMap<FeatureName, i64>,
+    /// Hooks that could not be attached, and why.
+    failed: BTreeMap<&'static str, (FeatureName, String)>,
+    modules: Vec<(String, String)>,
+    ticks: u32,
+}
+
+/// The facts, with the one that only trying tells.
+pub fn probe(depth: Depth) -> Facts {
+    let mut facts = Facts::read(Path::new("/"), depth);
+    facts.bpf_tracing = Some(match raw::probe_tracing() {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+    });
+    facts
+}
+
+impl Watch {
+    /// Loads and attaches everything that the plan has.
+    ///
+    /// # Errors
+    /// [`StartError`] if no pin would be seen.
+    pub fn start(settings: &Settings) -> Result<Self, StartError> {
+        let facts = probe(Depth::Quick);
+        let plan = Plan::decide(&facts, settings.attach);
+        if plan.verdict() == Verdict::Unusable {
+            let reason = plan.features.iter().find(|feature| feature.name.is_subsystem());
+            return Err(StartError::Unusable(reason.map(|feature| feature.text.clone()).unwrap_or_default()));
+        }
+        let options = LoadOptions { max_pins: settings.max_pins, log: settings.bpf_log };
+        let programs = Programs::load(&plan.offsets, options)?;
+        let mut watch = Self {
+            programs,
+            plan,
+            attach: settings.attach,
+            states: FileStates::default(),
+            since: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            modules: rdma_modules(),
+            ticks: 0,
+        };
+        watch.attach_hooks(|_| true);
+        Ok(watch)
+    }
+
+    /// The loaded object.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        self.programs.ebpf()
+    }
+
+    /// The programs, for `pinwatch check`.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// The plan that was followed, and hooks that could not be attached.
+    pub fn outcome(&self) -> (&Plan, Vec<(&'static str, Result<(), String>)>) {
+        let result = |hook: &Hook| match self.failed.get(hook.name) {
+            Some((_, reason)) => (hook.name, Err(reason.clone())),
+            None => (hook.name, Ok(())),
+        };
+        (&self.plan, self.plan.hooks.iter().map(result).collect())
+    }
+
+    /// The ring buffer.
+    pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
+        self.programs.take_events()
+    }
+
+    /// Attaches those hooks of the plan that are asked for. Ends before beginnings: no pin is recorded whose end could be
+    /// missed.
+    fn attach_hooks(&mut self, wanted: impl Fn(&Hook) -> bool) {
+        if let Some(offsets) = &self.plan.module_offsets
+            && let Err(error) = self.programs.set_module_offsets(offsets)
+        {
+            warn!(%error, "RDMA pins are not traced");
+        }
+        let is_beginning = |hook: &Hook| matches!(hook.name, "rdma_get" | "io_register" | "xdp_create");
+        let mut hooks: Vec<Hook> = self.plan.hooks.iter().filter(|hook| wanted(hook)).cloned().collect();
+        hooks.sort_by_key(is_beginning);
+        for hook in &hooks {
+            match self.programs.attach(hook) {
+                Ok(()) => {
+                    self.failed.remove(hook.name);
+                    self.log_attached(hook.name);
+                    if is_beginning(hook) {
+                        self.since.insert(hook.feature, Clocks::now().realtime);
+                    }
+                }
+                Err(error) => {
+                    warn!(hook = hook.name, %error, "a hook is missing");
+                    self.failed.insert(hook.name, (hook.feature, error.to_string()));
+                }
+            }
+        }
+    }
+
+    fn log_attached(&self, name: &'static str) {
+        let Some(attached) = self.programs.attached().get(name) else { return };
+        let function = attached.symbol;
+        match &attached.instead {
+            Some(reason) => info!(hook = name, function, reason, "attached by kprobe instead"),
+            None => debug!(hook = name, function, method = ?attached.method, "attached"),
+        }
+    }
+
+    /// Looks at what has happened since the last time.
+    pub fn drain(&mut self, ring: &mut RingBuf<MapData>) {
+        let mut modules_changed = false;
+        while let Some(item) = ring.next() {
+            if item.len() < size_of::<Event>() {
+                continue;
+            }
+            // SAFETY: long enough, and any bytes are a valid event.
+            let event: Event = unsafe { item.as_ptr().cast::<Event>().read_unaligned() };
+            match event.what {
+                event::MODULES => modules_changed = true,
+                what => debug!(sequence = event.sequence, pid = event.pid, made = what == event::MADE, "pin"),
+            }
+        }
+        if modules_changed {
+            self.modules_changed();
+        }
+    }
+
+    /// Attaches to RDMA modules that were loaded, or loaded anew. Probes on a module that went are dead without an error.
+    fn modules_changed(&mut self) {
+        let modules = rdma_modules();
+        if modules == self.modules {
+            return;
+        }
+        info!(modules = ?modules.iter().map(|(name, _)| name).collect::<Vec<_>>(), "the RDMA modules have changed");
+        let gone: Vec<&'static str> =
+            self.plan.hooks.iter().filter(|hook| hook.module.is_some()).map(|hook| hook.name).collect();
+        for name in gone {
+            self.programs.detach(name);
+            self.failed.remove(name);
+        }
+        self.modules = modules;
+        self.since.remove(&FeatureName::Rdma);
+        let plan = Plan::decide(&probe(Depth::Quick), self.attach);
+        self.plan.module_offsets = plan.module_offsets;
+        self.plan.hooks = plan.hooks;
+        self.plan.features = plan.features;
+        self.attach_hooks(|hook| hook.module.is_some());
+    }
+
+    /// Removes file names that no pin refers to any more.
+    pub fn tidy(&mut self) {
+        self.ticks += 1;
+        if !self.ticks.is_multiple_of(TIDY_TICKS) {
+            return;
+        }
+        let before = u64::try_from(Clocks::now().boottime).unwrap_or(0).saturating_sub(FILE_AGE);
+        let tidied = Snapshot::read(&self.programs)
+            .and_then(|snapshot| self.programs.remove_files(&snapshot.unused_files(before)));
+        if let Err(error) = tidied {
+            warn!(%error, "names of files without pins are kept");
+        }
+    }
+
+    /// The table now.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] if the maps cannot be read.
+    pub fn table(&mut self) -> Result<Table, BpfError> {
+        // A module that was loaded a moment ago may not have been seen yet.
+        self.modules_changed();
+        let snapshot = Snapshot::read(&self.programs)?;
+        let mut table = snapshot.table(Clocks::now(), &mut self.states);
+        table.watching_since = self.since.values().min().copied();
+        table.incomplete = self.incomplete(&self.programs.losses()?);
+        Ok(table)
+    }
+
+    /// All that may make the table wrong, in sentences.
+    fn incomplete(&self, losses: &Losses) -> Vec<String> {
+        let mut said = Vec::new();
+        let first = self.since.values().min().copied();
+        for (feature, since) in &self.since {
+            let time = jiff::Timestamp::from_nanosecond(i128::from(*since)).unwrap_or_default();
+            let time = time.strftime("%Y-%m-%dT%H:%M:%SZ");
+            if Some(*since) == first {
+                said.push(format!("pins made before {time}, when pinwatch began to watch, are not listed"));
+            } else if since - first.unwrap_or(0) > 5_000_000_000 {
+                said.push(format!("{feature} pins made before {time}, when its modules were hooked, are not listed"));
+            }
+        }
+        for feature in self.plan.features.iter().filter(|feature| feature.name.is_subsystem()) {
+            if matches!(feature.state, State::Off | State::Degraded) {
+                said.push(format!("{}: {}", feature.name, feature.text));
+            }
+        }
+        for (feature, reason) in self.failed.values() {
+            said.push(format!("{feature}: {reason}"));
+        }
+        let mut count = |n: u64, what: &str| {
+            if n > 0 {
+                said.push(format!("{n} {what}"));
+            }
+        };
+        count(losses.calls, "calls were not seen because a program was running already: as many pins may be missing, or listed though released");
+        count(losses.returns, "registrations were not seen because the kernel had no return probe left: they are missing");
+        count(losses.full[0], "pins found no room and are missing: start pinwatch with a larger --max-pins");
+        count(losses.full[1], "extents found no room: their pins are marked as not exact");
+        count(losses.full[2], "file names found no room: their pins are marked as not exact");
+        count(losses.full[3], "registrations under way found no room and are missing");
+        said
+    }
+}
+
+/// The loaded modules that RDMA is made of, with their addresses: a module that was loaded anew has another one.
+fn rdma_modules() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string("/proc/modules").unwrap_or_default();
+    let mut modules: Vec<(String, String)> = text
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            let name = fields.next()?;
+            let wanted = crate::kernel::table::RDMA_MODULES.contains(&name);
+            wanted.then(|| (name.to_owned(), fields.nth(4).unwrap_or_default().to_owned()))
+        })
+        .collect();
+    modules.sort();
+    modules
+}

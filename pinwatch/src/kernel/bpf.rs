@@ -1,0 +1,373 @@
+//! Loading the BPF programs, attaching them as the plan says, and taking them off again.
+
+use std::collections::{BTreeMap, HashMap as Table};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
+use aya::programs::fentry::FEntryLink;
+use aya::programs::fexit::FExitLink;
+use aya::programs::kprobe::KProbeLink;
+use aya::programs::raw_trace_point::RawTracePointLink;
+use aya::programs::{FEntry, FExit, KProbe, RawTracePoint};
+use aya::{Btf, Ebpf, EbpfLoader};
+use pinwatch_common::{FileKey, FileRecord, LongPath, ModuleOffsets, Offsets, counter};
+
+use super::module_program::{ModuleLink, ModulePrograms, fd_of};
+use super::plan::{Hook, Method, When};
+use super::raw;
+
+/// The object, aligned as its parser wants it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinwatch-ebpf"));
+
+/// What can go wrong between user space and the kernel's BPF side.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// The object does not load at all.
+    #[error("cannot load the BPF programs: {0}")]
+    Load(String),
+    /// One hook cannot be attached.
+    #[error("cannot attach to {symbol}: {reason}")]
+    Attach {
+        /// The kernel function.
+        symbol: &'static str,
+        /// What the kernel says.
+        reason: String,
+    },
+    /// A map cannot be read.
+    #[error("cannot read the map {map}: {error}")]
+    Map {
+        /// The map's name.
+        map: &'static str,
+        /// What the kernel says.
+        error: io::Error,
+    },
+}
+
+/// How the programs are to be loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Room for so many pins.
+    pub max_pins: u32,
+    /// Whether the programs log what they do.
+    pub log: bool,
+}
+
+enum Link {
+    Entry(#[expect(dead_code, reason = "detaches when dropped")] FEntryLink),
+    Exit(#[expect(dead_code, reason = "detaches when dropped")] FExitLink),
+    Probe(#[expect(dead_code, reason = "detaches when dropped")] KProbeLink),
+    Module(ModuleLink),
+}
+
+/// How a hook is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The kernel function.
+    pub symbol: &'static str,
+    /// The module it is in.
+    pub module: Option<String>,
+    /// How.
+    pub method: Method,
+    /// Why it is not attached the way that was planned, if so.
+    pub instead: Option<String>,
+}
+
+/// Calls that no program saw, as far as the kernel tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Calls that found the program running already, less those that its twin saw.
+    pub calls: u64,
+    /// Returns without a kretprobe instance.
+    pub returns: u64,
+    /// Pins, extents, files and calls that found no room.
+    pub full: [u64; 4],
+    /// Records whose object's address was used again.
+    pub replaced: u64,
+    /// Events; no pin is lost by these.
+    pub events: u64,
+}
+
+/// The programs in the kernel.
+pub struct Programs {
+    ebpf: Ebpf,
+    /// Descriptors of all maps, also of those that were taken out of `ebpf`.
+    maps: Table<String, OwnedFd>,
+    offsets: Offsets,
+    log_level: u8,
+    btf: Option<Btf>,
+    module_programs: Option<ModulePrograms>,
+    links: BTreeMap<&'static str, Vec<Link>>,
+    attached: BTreeMap<&'static str, Attached>,
+    _module_watch: Vec<RawTracePointLink>,
+    /// Misses of programs that were loaded for a module and are gone with it.
+    past_misses: u64,
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Level(u8);
+// SAFETY: a byte.
+unsafe impl aya::Pod for Level {}
+
+impl Programs {
+    /// Loads the object with its offsets; attaches nothing yet but the watch on modules.
+    ///
+    /// # Errors
+    /// [`BpfError::Load`] with the kernel's reason.
+    pub fn load(offsets: &Offsets, options: LoadOptions) -> Result<Self, BpfError> {
+        let failed = |error: &dyn std::error::Error| BpfError::Load(whole(error));
+        let log_level = Level(if options.log { 4 } else { 0 });
+        let mut ebpf = EbpfLoader::new()
+            .override_global("OFFSETS", offsets, true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .map_max_entries("PINS", options.max_pins)
+            .load(OBJECT)
+            .map_err(|error| failed(&error))?;
+        let duplicate = |(name, map): (&str, &Map)| Some((name.to_owned(), fd_of(map)?.try_clone_to_owned().ok()?));
+        let maps = ebpf.maps().filter_map(duplicate).collect();
+        let mut module_watch = Vec::new();
+        for name in ["module_load", "module_free"] {
+            let program: &mut RawTracePoint = match ebpf.program_mut(name) {
+                Some(program) => program.try_into().map_err(|error| failed(&error))?,
+                None => return Err(BpfError::Load(format!("the BPF object has no program {name}"))),
+            };
+            program.load().map_err(|error| failed(&error))?;
+            let link = program.attach(name).map_err(|error| failed(&error))?;
+            module_watch.push(program.take_link(link).map_err(|error| failed(&error))?);
+        }
+        Ok(Self {
+            ebpf,
+            maps,
+            offsets: *offsets,
+            log_level: log_level.0,
+            btf: None,
+            module_programs: None,
+            links: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            _module_watch: module_watch,
+            past_misses: 0,
+        })
+    }
+
+    /// The loaded object, for the log's reader.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// What is attached, by hook.
+    pub fn attached(&self) -> &BTreeMap<&'static str, Attached> {
+        &self.attached
+    }
+
+    /// Tells the programs where things are in the RDMA modules.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn set_module_offsets(&mut self, offsets: &ModuleOffsets) -> Result<(), BpfError> {
+        let failed = |error: String| BpfError::Map { map: "MODULE_OFFSETS", error: io::Error::other(error) };
+        let map = self.ebpf.map_mut("MODULE_OFFSETS").ok_or_else(|| failed("not there".to_owned()))?;
+        let mut array: Array<&mut MapData, ModuleOffsets> =
+            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
+        array.set(0, offsets, 0).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Attaches a hook as planned; where a trampoline is refused, by probes.
+    ///
+    /// # Errors
+    /// [`BpfError::Attach`] if the function cannot be hooked at all.
+    pub fn attach(&mut self, hook: &Hook) -> Result<(), BpfError> {
+        self.detach(hook.name);
+        let planned = match hook.method {
+            Method::Trampoline => self.attach_trampoline(hook),
+            Method::ModuleTrampoline => self.attach_to_module(hook),
+            Method::Kprobe => self.attach_probes(hook),
+        };
+        let (links, method, instead) = match planned {
+            Ok(links) => (links, hook.method, None),
+            Err(reason) if hook.method != Method::Kprobe && hook.fallback => {
+                let links = self
+                    .attach_probes(hook)
+                    .map_err(|error| BpfError::Attach { symbol: hook.symbol, reason: error })?;
+                (links, Method::Kprobe, Some(reason))
+            }
+            Err(reason) => return Err(BpfError::Attach { symbol: hook.symbol, reason }),
+        };
+        self.links.insert(hook.name, links);
+        let attached = Attached { symbol: hook.symbol, module: hook.module.clone(), method, instead };
+        self.attached.insert(hook.name, attached);
+        Ok(())
+    }
+
+    /// Takes a hook off.
+    pub fn detach(&mut self, name: &str) {
+        if let Some(links) = self.links.remove(name) {
+            for link in &links {
+                if let Link::Module(link) = link {
+                    self.past_misses +=
+                        raw::program_counts(link.program()).map_or(0, |counts| counts.missed);
+                }
+            }
+        }
+        self.attached.remove(name);
+    }
+
+    fn attach_trampoline(&mut self, hook: &Hook) -> Result<Vec<Link>, String> {
+        if self.btf.is_none() {
+            self.btf = Some(Btf::from_sys_fs().map_err(|error| whole(&error))?);
+        }
+        let btf = self.btf.as_ref().ok_or("no BTF")?;
+        let mut links = Vec::new();
+        for name in hook.programs(hook.method, self.offsets.twins != 0) {
+            let program = self.ebpf.program_mut(&name).ok_or_else(|| format!("no program {name}"))?;
+            if hook.when == When::Exit {
+                let program: &mut FExit = program.try_into().map_err(|error| whole(&error))?;
+                if program.fd().is_err() {
+                    program.load(hook.symbol, btf).map_err(|error| whole(&error))?;
+                }
+                let id = program.attach().map_err(|error| whole(&error))?;
+                links.push(Link::Exit(program.take_link(id).map_err(|error| whole(&error))?));
+            } else {
+                let program: &mut FEntry = program.try_into().map_err(|error| whole(&error))?;
+                if program.fd().is_err() {
+                    program.load(hook.symbol, btf).map_err(|error| whole(&error))?;
+                }
+                let id = program.attach().map_err(|error| whole(&error))?;
+                links.push(Link::Entry(program.take_link(id).map_err(|error| whole(&error))?));
+            }
+        }
+        Ok(links)
+    }
+
+    fn attach_to_module(&mut self, hook: &Hook) -> Result<Vec<Link>, String> {
+        if self.module_programs.is_none() {
+            // SAFETY: `Offsets` is `repr(C)` and made of u64 only.
+            let offsets = unsafe {
+                std::slice::from_raw_parts((&raw const self.offsets).cast::<u8>(), size_of::<Offsets>())
+            };
+            let globals = [("OFFSETS", offsets), ("AYA_LOG_LEVEL", std::slice::from_ref(&self.log_level))];
+            let programs =
+                ModulePrograms::new(OBJECT, &globals, |name| self.maps.get(name).map(|fd| fd.as_raw_fd()))
+                    .map_err(|error| error.to_string())?;
+            self.module_programs = Some(programs);
+        }
+        let programs = self.module_programs.as_ref().ok_or("no programs")?;
+        let module = hook.module.as_deref().ok_or("no module")?;
+        let function = hook.btf_id.ok_or("the module's BTF does not have it")?;
+        let mut links = Vec::new();
+        for name in hook.programs(hook.method, self.offsets.twins != 0) {
+            let link = programs
+                .attach(&name, hook.when == When::Exit, module, function)
+                .map_err(|error| error.to_string())?;
+            links.push(Link::Module(link));
+        }
+        Ok(links)
+    }
+
+    fn attach_probes(&mut self, hook: &Hook) -> Result<Vec<Link>, String> {
+        let mut links = Vec::new();
+        for name in hook.programs(Method::Kprobe, false) {
+            let program = self.ebpf.program_mut(&name).ok_or_else(|| format!("no program {name}"))?;
+            let program: &mut KProbe = program.try_into().map_err(|error| whole(&error))?;
+            if program.fd().is_err() {
+                program.load().map_err(|error| whole(&error))?;
+            }
+            let id = program.attach(hook.symbol, 0).map_err(|error| whole(&error))?;
+            links.push(Link::Probe(program.take_link(id).map_err(|error| whole(&error))?));
+        }
+        Ok(links)
+    }
+
+    /// The descriptor of a map.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`] if the object has no such hash map.
+    pub fn hash_map(&self, map: &'static str) -> Result<BorrowedFd<'_>, BpfError> {
+        match self.ebpf.map(map) {
+            Some(Map::HashMap(data)) => Ok(data.fd().as_fd()),
+            _ => Err(BpfError::Map { map, error: io::ErrorKind::NotFound.into() }),
+        }
+    }
+
+    /// Forgets the names of files.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn remove_files(&mut self, keys: &[FileKey]) -> Result<(), BpfError> {
+        fn remove<V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, keys: &[FileKey]) -> Result<(), BpfError> {
+            let failed = |error: String| BpfError::Map { map: name, error: io::Error::other(error) };
+            let map = ebpf.map_mut(name).ok_or_else(|| failed("not there".to_owned()))?;
+            let mut map: HashMap<&mut MapData, FileKey, V> =
+                HashMap::try_from(map).map_err(|error| failed(error.to_string()))?;
+            for key in keys {
+                // It may have gone, or never have been there: most paths are short.
+                let _ = map.remove(key);
+            }
+            Ok(())
+        }
+        remove::<FileRecord>(&mut self.ebpf, "FILES", keys)?;
+        remove::<LongPath>(&mut self.ebpf, "LONG_PATHS", keys)
+    }
+
+    /// The ring buffer of events.
+    pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
+        RingBuf::try_from(self.ebpf.take_map("EVENTS")?).ok()
+    }
+
+    /// What was lost so far.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn losses(&self) -> Result<Losses, BpfError> {
+        let failed = |error: String| BpfError::Map { map: "COUNTERS", error: io::Error::other(error) };
+        let map = self.ebpf.map("COUNTERS").ok_or_else(|| failed("not there".to_owned()))?;
+        let counters: Array<&MapData, u64> = Array::try_from(map).map_err(|error| failed(error.to_string()))?;
+        let get = |which| counters.get(&which, 0).map_err(|error| failed(error.to_string()));
+        let missed = self.missed();
+        Ok(Losses {
+            calls: missed.saturating_sub(get(counter::RECOVERED)?),
+            returns: get(counter::RETURNS_MISSED)?,
+            full: [
+                get(counter::PINS_FULL)?,
+                get(counter::EXTENTS_FULL)?,
+                get(counter::FILES_FULL)?,
+                get(counter::CALLS_FULL)?,
+            ],
+            replaced: get(counter::REPLACED)?,
+            events: get(counter::EVENTS_LOST)?,
+        })
+    }
+
+    /// How often the kernel skipped a first instance (or a probe) that is or was attached.
+    fn missed(&self) -> u64 {
+        let mut missed = self.past_misses;
+        for (name, program) in self.ebpf.programs() {
+            if name.ends_with("_twin") {
+                continue;
+            }
+            if let Ok(fd) = program.fd() {
+                missed += raw::program_counts(fd.as_fd()).map_or(0, |counts| counts.missed);
+            }
+        }
+        for link in self.links.values().filter_map(|links| links.first()) {
+            if let Link::Module(link) = link {
+                missed += raw::program_counts(link.program()).map_or(0, |counts| counts.missed);
+            }
+        }
+        missed
+    }
+}
+
+/// An error with its causes in one line. The verifier's log is left out: it has thousands of lines.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text.lines().filter(|line| !line.trim().is_empty()).take(3).collect::<Vec<_>>().join(" / ")
+}

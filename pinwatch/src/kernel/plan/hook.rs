@@ -1,0 +1,166 @@
+//! One hook: what is attached where, and how.
+
+use serde::Serialize;
+
+use super::{AttachMode, CAP_SYS_ADMIN, may_have, trampolines_refused};
+use crate::kernel::{
+    facts::{BtfState, Facts, FunctionFact},
+    feature::FeatureName,
+    table::FunctionRule,
+};
+
+/// Before the function's first instruction or after its last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// fentry, kprobe.
+    Entry,
+    /// fexit, or a kprobe that keeps the arguments and a kretprobe.
+    Exit,
+}
+
+/// How a hook is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// fentry or fexit on a function of the kernel proper.
+    Trampoline,
+    /// The same on a module's function, by the module's BTF.
+    ModuleTrampoline,
+    /// By symbol.
+    Kprobe,
+}
+
+/// One hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// What the BPF program is called; see [`Hook::programs`].
+    pub name: &'static str,
+    /// What is lost if it cannot be attached.
+    pub feature: FeatureName,
+    /// The function.
+    pub symbol: &'static str,
+    /// The module that the function is in; `None`: the kernel proper.
+    pub module: Option<String>,
+    /// The function's id in the BTF of the module or the kernel, if it is known.
+    pub btf_id: Option<u32>,
+    /// Before or after.
+    pub when: When,
+    /// How.
+    pub method: Method,
+    /// If a trampoline cannot be attached, a kprobe may be tried.
+    pub fallback: bool,
+}
+
+impl Hook {
+    /// Names of the BPF programs to attach, in this order, if this is done by `method`. `twins`: trampolines have a
+    /// second instance behind the first.
+    pub fn programs(&self, method: Method, twins: bool) -> Vec<String> {
+        let name = self.name;
+        match (method, self.when) {
+            (Method::Kprobe, When::Entry) => vec![format!("{name}_kprobe")],
+            // The return probe comes first: a call seen by the entry probe alone would be kept for ever.
+            (Method::Kprobe, When::Exit) => vec![format!("{name}_kretprobe"), format!("{name}_kprobe")],
+            _ if twins => vec![name.to_owned(), format!("{name}_twin")],
+            _ => vec![name.to_owned()],
+        }
+    }
+
+    /// In the words of `pinwatch check`.
+    pub fn method_name(&self, method: Method) -> &'static str {
+        match (method, self.when) {
+            (Method::Kprobe, When::Entry) => "kprobe",
+            (Method::Kprobe, When::Exit) => "kretprobe",
+            (_, When::Entry) => "fentry",
+            (_, When::Exit) => "fexit",
+        }
+    }
+}
+
+/// A function that can be hooked.
+pub struct Target {
+    /// The module that it is in.
+    pub module: Option<String>,
+    /// Its BTF id.
+    pub btf_id: Option<u32>,
+    /// How.
+    pub method: Method,
+    /// Whether a kprobe is a way out.
+    pub fallback: bool,
+}
+
+/// Whether the kernel, or a module that is loaded, has the function. A symbol is believed only if its module has no BTF:
+/// where there is BTF and the function is not in it, its arguments are not where the source has them.
+pub fn exists(facts: &Facts, rule: &FunctionRule) -> bool {
+    facts.functions.get(rule.symbol).is_some_and(|fact| fact.btf.is_some() || is_opaque(facts, fact))
+}
+
+fn is_opaque(facts: &Facts, fact: &FunctionFact) -> bool {
+    let without_btf = facts.modules.iter().filter(|module| module.btf != BtfState::Read);
+    fact.symbol == Some(true)
+        && without_btf.into_iter().any(|module| fact.module.as_ref() == Some(&module.name))
+}
+
+/// How the function can be hooked, or why not.
+pub fn target(facts: &Facts, mode: AttachMode, rule: &FunctionRule) -> Result<Target, String> {
+    let symbol = rule.symbol;
+    let fact = facts.functions.get(symbol).cloned().unwrap_or_default();
+    if fact.btf.is_none() && !is_opaque(facts, &fact) {
+        return Err(missing(facts, symbol, fact.symbol));
+    }
+    if let Some(function) = &fact.btf {
+        let taken: Vec<_> = function.params.iter().map(|param| param.shape.as_str()).collect();
+        if !taken.starts_with(rule.params) {
+            let (here, known) = (taken.join(", "), rule.params.join(", "));
+            return Err(format!("{symbol} takes ({here}) here, where ({known}) is known"));
+        }
+        if !rule.returns.contains(&function.returns.as_str()) {
+            let known = rule.returns.join(" or ");
+            return Err(format!("{symbol} returns {} here, where {known} is known", function.returns));
+        }
+    }
+    if fact.traceable == Some(false) {
+        return Err(format!("{symbol} cannot be traced: ftrace does not list it"));
+    }
+    let by_btf = mode == AttachMode::Auto && !trampolines_refused(facts) && fact.btf.is_some();
+    let kprobes = facts.kprobes != Some(false);
+    let method = match &fact.module {
+        None if by_btf => Method::Trampoline,
+        // A module's BTF is opened by its id, which takes this capability.
+        Some(_) if by_btf && may_have(facts, CAP_SYS_ADMIN) => Method::ModuleTrampoline,
+        _ if kprobes => Method::Kprobe,
+        _ => {
+            return Err(format!(
+                "{symbol} can be hooked by kprobe only, and this kernel has none (CONFIG_KPROBES)"
+            ));
+        }
+    };
+    let fallback = kprobes && method != Method::Kprobe;
+    Ok(Target { module: fact.module, btf_id: fact.btf.map(|function| function.id), method, fallback })
+}
+
+fn missing(facts: &Facts, symbol: &str, in_kallsyms: Option<bool>) -> String {
+    let without_btf = facts.modules.iter().find(|module| module.btf != BtfState::Read);
+    match (without_btf, in_kallsyms) {
+        (Some(module), None) => {
+            let name = &module.name;
+            format!("{symbol} was not found: module {name} has no BTF, and /proc/kallsyms cannot be read")
+        }
+        (_, Some(true)) => format!("{symbol} is not in this kernel's BTF, though it is in /proc/kallsyms"),
+        _ => format!("{symbol} is not in this kernel"),
+    }
+}
+
+/// "ib_umem_get (fexit), ib_umem_release (fentry) in ib_uverbs": which functions are hooked, and how.
+pub fn describe(hooks: &[(&Hook, Method)]) -> String {
+    let mut text = String::new();
+    for (index, (hook, method)) in hooks.iter().enumerate() {
+        let separator = if index == 0 { "" } else { ", " };
+        text += &format!("{separator}{} ({})", hook.symbol, hook.method_name(*method));
+        let module = hook.module.as_deref();
+        let next = hooks.get(index + 1).and_then(|(next, _)| next.module.as_deref());
+        if let Some(module) = module.filter(|_| next != module) {
+            text += &format!(" in {module}");
+        }
+    }
+    text
+}

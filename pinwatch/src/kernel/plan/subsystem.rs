@@ -1,0 +1,183 @@
+//! The hooks of each subsystem, and what they need.
+
+use pinwatch_common::Offsets;
+
+use super::{
+    AttachMode, Feature, FeatureName, Hook, Plan, State, When,
+    hook::{self, Target},
+    offsets::{self, Parts},
+};
+use crate::kernel::{
+    facts::Facts,
+    table::{self, FunctionRule, Part},
+};
+
+/// Why there are no RDMA names without RDMA.
+pub const NOTHING_TO_NAME: &str = "without rdma there is nothing to name";
+
+/// Adds hooks and features to a plan, one subsystem at a time.
+pub struct Planner<'a> {
+    pub facts: &'a Facts,
+    pub mode: AttachMode,
+    pub parts: &'a Parts,
+    pub offsets: &'a mut Offsets,
+    pub plan: &'a mut Plan,
+}
+
+impl Planner<'_> {
+    /// RDMA buffers, and their names.
+    pub fn rdma(&mut self) {
+        let buffers = self.rdma_buffers().unwrap_or_else(|why| Feature::off(FeatureName::Rdma, &why));
+        let name = FeatureName::RdmaNames;
+        let names = match buffers.state {
+            State::On | State::Degraded => match self.rdma_names() {
+                Ok(text) => Feature { name, state: State::On, text },
+                Err(why) => Feature::off(name, &why),
+            },
+            State::Off => Feature::off(name, NOTHING_TO_NAME),
+            _ => Feature { name, ..buffers.clone() },
+        };
+        self.plan.features.extend([buffers, names]);
+    }
+
+    fn rdma_buffers(&mut self) -> Result<Feature, String> {
+        let (facts, name) = (self.facts, FeatureName::Rdma);
+        let creates = [table::IB_UMEM_GET_VA, table::IB_UMEM_GET];
+        // If neither exists, the reason is worded for the older one.
+        let create = creates.iter().find(|rule| hook::exists(facts, rule)).unwrap_or(&table::IB_UMEM_GET);
+        if !hook::exists(facts, create) && !facts.modules.iter().any(|module| module.name == "ib_uverbs") {
+            let text = "module ib_uverbs is not loaded; it is hooked when it is".to_owned();
+            return Ok(Feature { name, state: State::Waiting, text });
+        }
+        let hooks = self.targets(
+            name,
+            [(create, "rdma_get", When::Exit), (&table::IB_UMEM_RELEASE, "rdma_release", When::Entry)],
+        )?;
+        let (module_offsets, parts) = offsets::modules(facts);
+        self.plan.module_offsets = Some(module_offsets);
+        let mut text = self.add(hooks);
+        let mut state = State::On;
+        for (part, loss) in [
+            (Part::RdmaDevice, "the device is not named"),
+            (Part::RdmaPages, "RDMA buffers' pages are not checked"),
+        ] {
+            if let Some(why) = parts.missing(part) {
+                state = State::Degraded;
+                text += &format!("; {why}, so {loss}");
+            }
+        }
+        Ok(Feature { name, state, text })
+    }
+
+    fn rdma_names(&mut self) -> Result<String, String> {
+        let (_, parts) = offsets::modules(self.facts);
+        if let Some(why) = parts.missing(Part::RdmaNames) {
+            return Err(why.to_owned());
+        }
+        let hooks =
+            self.targets(FeatureName::RdmaNames, [(&table::RDMA_RESTRACK_ADD, "rdma_track", When::Exit)])?;
+        Ok(self.add(hooks))
+    }
+
+    /// Registered io_uring buffers.
+    pub fn io_uring(&mut self) {
+        let known = self.facts.sizes.get(table::IO_MAPPED_UBUF).copied().flatten().is_some();
+        let exists = known || hook::exists(self.facts, &table::IO_SQE_BUFFER_REGISTER);
+        let outcome = self.io_uring_buffers();
+        self.subsystem(FeatureName::IoUring, exists, "CONFIG_IO_URING", outcome);
+    }
+
+    fn io_uring_buffers(&mut self) -> Result<String, String> {
+        if let Some(why) = self.parts.missing(Part::IoUring) {
+            return Err(why.to_owned());
+        }
+        let register = &table::IO_SQE_BUFFER_REGISTER;
+        let (returns_node, buffer) = self.io_register_call()?;
+        if buffer == 0 {
+            let member = if returns_node { "io_rsrc_node.buf" } else { "io_ring_ctx.user_bufs" };
+            return Err(format!("{member} is not in this kernel's BTF"));
+        }
+        let mut wanted = vec![(register, "io_register", When::Exit)];
+        if hook::exists(self.facts, &table::IO_RELEASE_UBUF) {
+            wanted.push((&table::IO_RELEASE_UBUF, "io_release", When::Entry));
+        } else {
+            wanted.push((&table::IO_BUFFER_UNMAP, "io_unmap", When::Entry));
+            // A buffer that two rings share is released by the last one only, which is known after the call.
+            if self.offsets.io_buf_refs != 0 {
+                wanted.push((&table::IO_BUFFER_UNMAP, "io_unmap_done", When::Exit));
+            }
+        }
+        let hooks = self.targets(FeatureName::IoUring, wanted)?;
+        self.offsets.io_uring_returns_node = u64::from(returns_node);
+        Ok(self.add(hooks))
+    }
+
+    /// Whether registering returns a node, and the offset by which the buffer is found then.
+    fn io_register_call(&self) -> Result<(bool, u64), String> {
+        let symbol = table::IO_SQE_BUFFER_REGISTER.symbol;
+        let fact = self.facts.functions.get(symbol).and_then(|fact| fact.btf.as_ref());
+        let function = fact.ok_or_else(|| format!("{symbol} is not in this kernel's BTF"))?;
+        match function.returns.as_str() {
+            "int" if function.params.get(2).is_some_and(|param| param.shape == "io_mapped_ubuf **") => {
+                Ok((false, self.offsets.io_ctx_user_bufs))
+            }
+            "int" => Err(format!("{symbol} returns an int here, but not the buffer by its third parameter")),
+            _ => Ok((true, self.offsets.io_node_buf)),
+        }
+    }
+
+    /// AF_XDP umems.
+    pub fn xdp(&mut self) {
+        let functions = [&table::XDP_UMEM_CREATE, &table::XSK_BIND];
+        let exists = functions.into_iter().any(|rule| hook::exists(self.facts, rule));
+        let outcome = self.xdp_umems();
+        self.subsystem(FeatureName::Xdp, exists, "CONFIG_XDP_SOCKETS", outcome);
+    }
+
+    fn xdp_umems(&mut self) -> Result<String, String> {
+        if let Some(why) = self.parts.missing(Part::Xdp) {
+            return Err(why.to_owned());
+        }
+        let hooks = self.targets(
+            FeatureName::Xdp,
+            [
+                (&table::XDP_UMEM_CREATE, "xdp_create", When::Exit),
+                (&table::UNPIN_PAGES, "xdp_release", When::Entry),
+            ],
+        )?;
+        Ok(self.add(hooks))
+    }
+
+    /// All of the functions, or why one of them cannot be hooked: a start without its end is of no use.
+    fn targets<'r>(
+        &self,
+        feature: FeatureName,
+        wanted: impl IntoIterator<Item = (&'r FunctionRule, &'static str, When)>,
+    ) -> Result<Vec<Hook>, String> {
+        let hooks = wanted.into_iter().map(|(rule, name, when)| {
+            let Target { module, btf_id, method, fallback } = hook::target(self.facts, self.mode, rule)?;
+            Ok(Hook { name, feature, symbol: rule.symbol, module, btf_id, when, method, fallback })
+        });
+        hooks.collect()
+    }
+
+    /// Adds the hooks and tells of them.
+    fn add(&mut self, hooks: Vec<Hook>) -> String {
+        let told: Vec<_> = hooks.iter().map(|hook| (hook, hook.method)).collect();
+        let text = hook::describe(&told);
+        self.plan.hooks.extend(hooks);
+        text
+    }
+
+    fn subsystem(&mut self, name: FeatureName, exists: bool, option: &str, outcome: Result<String, String>) {
+        self.plan.features.push(match outcome {
+            Ok(text) => Feature { name, state: State::On, text },
+            Err(why) if exists => Feature::off(name, &why),
+            Err(_) => Feature {
+                name,
+                state: State::Absent,
+                text: format!("not in this kernel ({option} is not set)"),
+            },
+        });
+    }
+}

@@ -1,0 +1,429 @@
+//! Plans for the kernels of `tests/fixtures/btf`, and for kernels that lack something.
+
+use std::{fs, path::Path};
+
+use super::*;
+use crate::kernel::{btf::Btf, table};
+
+const KERNELS: [&str; 5] = ["6.1", "6.12", "6.18", "7.2", "7.3"];
+
+fn btf(kernel: &str, name: &str) -> Btf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/btf").join(kernel);
+    Btf::parse(fs::read(folder.join(name).with_extension("btf")).unwrap()).unwrap()
+}
+
+fn facts(kernel: &str) -> Facts {
+    let modules = ["ib_core", "ib_uverbs"].map(|name| (name, Some(btf(kernel, name))));
+    Facts::from_btf(kernel, &btf(kernel, "vmlinux"), modules.into())
+}
+
+fn without_modules(kernel: &str) -> Facts {
+    Facts::from_btf(kernel, &btf(kernel, "vmlinux"), Vec::new())
+}
+
+fn state(plan: &Plan, name: FeatureName) -> State {
+    plan.feature(name).unwrap().state
+}
+
+fn text(plan: &Plan, name: FeatureName) -> String {
+    plan.feature(name).unwrap().text.clone()
+}
+
+/// (name, symbol, module, when) of all hooks.
+fn hooks(plan: &Plan) -> Vec<(&str, &str, &str, When)> {
+    let hooks = plan.hooks.iter();
+    hooks.map(|hook| (hook.name, hook.symbol, hook.module.as_deref().unwrap_or(""), hook.when)).collect()
+}
+
+#[test]
+fn every_known_kernel_has_everything() {
+    for kernel in KERNELS {
+        let plan = Plan::decide(&facts(kernel), AttachMode::Auto);
+        for feature in &plan.features {
+            assert_eq!(feature.state, State::On, "{kernel}: {} {}", feature.name, feature.text);
+        }
+        assert_eq!(plan.verdict(), Verdict::AllOn);
+        let names: Vec<_> = plan.features.iter().map(|feature| feature.name).collect();
+        assert_eq!(names, FeatureName::ALL);
+        for hook in &plan.hooks {
+            let expected = if hook.module.is_some() { Method::ModuleTrampoline } else { Method::Trampoline };
+            assert_eq!(hook.method, expected);
+            assert!(hook.btf_id.is_some() && hook.fallback);
+        }
+    }
+}
+
+#[test]
+fn hooks_follow_the_kernel() {
+    use When::{Entry, Exit};
+    let xdp = [
+        ("xdp_create", "xdp_umem_create", "", Exit),
+        ("xdp_release", "unpin_user_pages_dirty_lock", "", Entry),
+    ];
+    let track = ("rdma_track", "rdma_restrack_add", "ib_core", Exit);
+    let register = ("io_register", "io_sqe_buffer_register", "", Exit);
+    for kernel in KERNELS {
+        let mut expected = match kernel {
+            "7.2" | "7.3" => vec![
+                ("rdma_get", "__ib_umem_get_va", "ib_core", Exit),
+                ("rdma_release", "ib_umem_release", "ib_core", Entry),
+            ],
+            _ => vec![
+                ("rdma_get", "ib_umem_get", "ib_uverbs", Exit),
+                ("rdma_release", "ib_umem_release", "ib_uverbs", Entry),
+            ],
+        };
+        expected.extend([track, register]);
+        expected.extend(match kernel {
+            "6.1" => vec![("io_unmap", "io_buffer_unmap", "", Entry)],
+            "6.12" => {
+                vec![
+                    ("io_unmap", "io_buffer_unmap", "", Entry),
+                    ("io_unmap_done", "io_buffer_unmap", "", Exit),
+                ]
+            }
+            _ => vec![("io_release", "io_release_ubuf", "", Entry)],
+        });
+        expected.extend(xdp);
+        assert_eq!(hooks(&Plan::decide(&facts(kernel), AttachMode::Auto)), expected, "{kernel}");
+    }
+}
+
+/// Numbers that pahole shows for Debian's amd64 kernels.
+#[test]
+fn offsets_are_those_of_the_kernel() {
+    let offsets = |kernel| Plan::decide(&facts(kernel), AttachMode::Auto).offsets;
+    let first = Offsets {
+        vma_start: 0,
+        vma_end: 8,
+        vma_flags: 32,
+        vma_pgoff: 104,
+        vma_file: 112,
+        file_inode: 32,
+        file_mapping: 216,
+        file_path: 16,
+        inode_mode: 0,
+        inode_ino: 64,
+        inode_generation: 592,
+        inode_sb: 40,
+        sb_dev: 16,
+        sb_magic: 96,
+        sb_type: 40,
+        fstype_name: 0,
+        dentry_parent: 24,
+        dentry_hash_len: 32,
+        dentry_name: 40,
+        mount_mnt: 32,
+        mount_parent: 16,
+        mount_mountpoint: 24,
+        vfsmount_root: 0,
+        page_mapping: 24,
+        page_head: 8,
+        page_size: 64,
+        task_leader: 2480,
+        task_comm: 2976,
+        task_start: 2784,
+        regs_arg0: 112,
+        regs_arg1: 104,
+        regs_arg2: 96,
+        regs_arg3: 56,
+        io_uring_returns_node: 0,
+        io_node_buf: 0,
+        io_ctx_user_bufs: 168,
+        io_buf_refs: 0,
+        io_buf_nr_bvecs: 16,
+        io_buf_folio_shift: 0,
+        io_buf_bvec: 32,
+        xdp_pages: 48,
+        xdp_id: 56,
+        twins: 1,
+        page_shift: 12,
+    };
+    assert_eq!(offsets("6.1"), first);
+    let second = Offsets {
+        vma_pgoff: 120,
+        vma_file: 128,
+        file_inode: 40,
+        file_mapping: 24,
+        file_path: 64,
+        inode_generation: 124,
+        task_leader: 2496,
+        io_ctx_user_bufs: 176,
+        io_buf_refs: 20,
+        io_buf_nr_bvecs: 12,
+        io_buf_folio_shift: 16,
+        ..first
+    };
+    assert_eq!(offsets("6.12"), second);
+    let third = Offsets {
+        vma_pgoff: 80,
+        vma_file: 88,
+        file_inode: 32,
+        file_mapping: 16,
+        task_leader: 2768,
+        task_comm: 3248,
+        task_start: 3056,
+        io_uring_returns_node: 1,
+        io_node_buf: 16,
+        io_ctx_user_bufs: 0,
+        io_buf_bvec: 56,
+        ..second
+    };
+    assert_eq!(offsets("6.18"), third);
+    let fourth = Offsets {
+        task_leader: 2872,
+        task_comm: 3344,
+        task_start: 3160,
+        io_buf_refs: 24,
+        io_buf_nr_bvecs: 16,
+        io_buf_folio_shift: 20,
+        io_buf_bvec: 48,
+        ..third
+    };
+    assert_eq!(offsets("7.2"), fourth);
+    let fifth = Offsets {
+        sb_magic: 112,
+        sb_type: 56,
+        task_leader: 2936,
+        task_comm: 3408,
+        task_start: 3224,
+        ..fourth
+    };
+    assert_eq!(offsets("7.3"), fifth);
+}
+
+#[test]
+fn module_offsets_are_those_of_the_modules() {
+    for (kernel, name, index, sgl, res) in [
+        ("6.1", 1048, 2584, 80, 88),
+        ("6.12", 1064, 2616, 48, 88),
+        ("6.18", 1144, 2680, 48, 96),
+        ("7.2", 1160, 2712, 56, 144),
+        ("7.3", 1216, 2776, 56, 144),
+    ] {
+        let expected = ModuleOffsets {
+            ib_device_name: name,
+            ib_device_index: index,
+            ib_umem_sgl: sgl,
+            restrack_type: 56,
+            restrack_id: 64,
+            ib_mr_res: res,
+            ib_mr_lkey: 16,
+            ib_mr_rkey: 20,
+            restrack_cq: 1,
+            restrack_qp: 2,
+            restrack_mr: 4,
+            restrack_srq: 7,
+        };
+        assert_eq!(Plan::decide(&facts(kernel), AttachMode::Auto).module_offsets, Some(expected), "{kernel}");
+    }
+}
+
+#[test]
+fn a_missing_member_turns_off_its_feature_only() {
+    use FeatureName as F;
+    for (member, off) in [
+        ("vm_area_struct.vm_end", vec![F::Extents, F::Paths, F::PageCheck]),
+        ("dentry.d_name.name", vec![F::Paths]),
+        ("page.mapping", vec![F::PageCheck]),
+        ("task_struct.comm", vec![F::Owners]),
+        ("pt_regs.r10", vec![F::Anchors]),
+        ("io_mapped_ubuf.bvec", vec![F::IoUring]),
+        ("io_rsrc_node.buf", vec![F::IoUring]),
+        ("xdp_umem.pgs", vec![F::Xdp]),
+        ("ib_mr.rkey", vec![F::RdmaNames]),
+    ] {
+        let mut facts = facts("7.3");
+        facts.members.insert(member, None);
+        let plan = Plan::decide(&facts, AttachMode::Auto);
+        let features = plan.features.iter().filter(|feature| feature.state == State::Off);
+        assert_eq!(features.map(|feature| feature.name).collect::<Vec<_>>(), off, "{member}");
+        let reason = text(&plan, *off.first().unwrap());
+        assert!(reason.contains(member) && reason.contains("; "), "{reason}");
+        assert_eq!(plan.verdict(), Verdict::Degraded);
+        assert!(plan.hooks.iter().all(|hook| !off.contains(&hook.feature)));
+    }
+}
+
+#[test]
+fn what_is_off_can_be_told_by_its_offset() {
+    let without = |member| {
+        let mut facts = facts("7.3");
+        facts.members.insert(member, None);
+        Plan::decide(&facts, AttachMode::Auto)
+    };
+    assert_eq!(without("vm_area_struct.vm_flags").offsets.vma_end, 0);
+    assert_eq!(without("mount.mnt").offsets.dentry_name, 0);
+    assert_eq!(without("file.f_mapping").offsets.page_size, 0);
+    assert_eq!(without("task_struct.group_leader").offsets.task_comm, 0);
+    assert_eq!(without("pt_regs.r10").offsets.regs_arg0, 0);
+    let names = without("ib_mr.res").module_offsets.unwrap();
+    assert_eq!((names.restrack_id, names.restrack_mr), (0, 0));
+    let plan = without("ib_device.index");
+    assert_eq!(plan.module_offsets.unwrap().ib_device_name, 0);
+    assert_eq!(state(&plan, FeatureName::Rdma), State::Degraded);
+}
+
+#[test]
+fn other_shapes_are_not_hooked() {
+    // A member of another width.
+    let mut other = facts("6.12");
+    let member = other.members.get_mut("xdp_umem.id").unwrap().as_mut().unwrap();
+    member.bits = 64;
+    let plan = Plan::decide(&other, AttachMode::Auto);
+    assert_eq!(
+        text(&plan, FeatureName::Xdp),
+        "xdp_umem.id has 64 bits in this kernel, where 32 are known; umems are not traced"
+    );
+    // 6.13 and 6.14 call io_buffer_unmap with a node.
+    let mut other = facts("6.12");
+    let function = other.functions.get_mut("io_buffer_unmap").unwrap().btf.as_mut().unwrap();
+    function.params[1].shape = "io_rsrc_node *".to_owned();
+    let plan = Plan::decide(&other, AttachMode::Auto);
+    assert_eq!(state(&plan, FeatureName::IoUring), State::Off);
+    assert!(
+        text(&plan, FeatureName::IoUring)
+            .starts_with("io_buffer_unmap takes (io_ring_ctx *, io_rsrc_node *) here")
+    );
+    // A path whose members moved.
+    let mut other = facts("6.12");
+    other.members.insert("path.dentry", other.members["path.mnt"]);
+    let plan = Plan::decide(&other, AttachMode::Auto);
+    assert_eq!((state(&plan, FeatureName::Paths), plan.offsets.file_path), (State::Off, 0));
+}
+
+#[test]
+fn layouts_that_are_taken_for_granted() {
+    let mut facts = facts("7.3");
+    facts.sizes.insert("scatterlist", Some(24));
+    let plan = Plan::decide(&facts, AttachMode::Auto);
+    assert_eq!((state(&plan, FeatureName::PageCheck), plan.offsets.page_size), (State::Off, 0));
+    assert!(text(&plan, FeatureName::PageCheck).starts_with("struct scatterlist has not 32 bytes"));
+    facts.members.insert("xdp_umem_reg.len", None);
+    assert_eq!(state(&Plan::decide(&facts, AttachMode::Auto), FeatureName::Xdp), State::Off);
+}
+
+#[test]
+fn modules_are_waited_for() {
+    for kernel in KERNELS {
+        let plan = Plan::decide(&without_modules(kernel), AttachMode::Auto);
+        assert_eq!(state(&plan, FeatureName::Rdma), State::Waiting);
+        assert_eq!(state(&plan, FeatureName::RdmaNames), State::Waiting);
+        assert_eq!(text(&plan, FeatureName::Rdma), "module ib_uverbs is not loaded; it is hooked when it is");
+        assert_eq!((plan.verdict(), plan.module_offsets), (Verdict::AllOn, None));
+        // What is frozen in .rodata must not change when the modules come.
+        assert_eq!(plan.offsets, Plan::decide(&facts(kernel), AttachMode::Auto).offsets);
+    }
+    // 7.x has RDMA buffers in ib_core, 6.x in ib_uverbs.
+    for (kernel, expected) in [("6.1", State::Waiting), ("7.3", State::On)] {
+        let modules = vec![("ib_core", Some(btf(kernel, "ib_core")))];
+        let facts = Facts::from_btf(kernel, &btf(kernel, "vmlinux"), modules);
+        assert_eq!(state(&Plan::decide(&facts, AttachMode::Auto), FeatureName::Rdma), expected);
+    }
+}
+
+#[test]
+fn modules_without_btf_get_kprobes() {
+    let modules = vec![("ib_core", None), ("ib_uverbs", None)];
+    let mut facts = Facts::from_btf("6.1", &btf("6.1", "vmlinux"), modules);
+    let plan = Plan::decide(&facts, AttachMode::Auto);
+    assert_eq!(state(&plan, FeatureName::Rdma), State::Off);
+    assert!(
+        text(&plan, FeatureName::Rdma)
+            .contains("module ib_core has no BTF, and /proc/kallsyms cannot be read")
+    );
+
+    for fact in facts.functions.values_mut() {
+        fact.symbol = Some(fact.btf.is_some());
+    }
+    for (symbol, module) in [("ib_umem_get", "ib_uverbs"), ("ib_umem_release", "ib_uverbs")] {
+        let fact = facts.functions.get_mut(symbol).unwrap();
+        (fact.symbol, fact.module) = (Some(true), Some(module.to_owned()));
+    }
+    let plan = Plan::decide(&facts, AttachMode::Auto);
+    let rdma: Vec<_> = plan.hooks.iter().filter(|hook| hook.feature == FeatureName::Rdma).collect();
+    assert_eq!(rdma.len(), 2);
+    assert!(rdma.iter().all(|hook| hook.method == Method::Kprobe && hook.btf_id.is_none() && !hook.fallback));
+    assert_eq!(state(&plan, FeatureName::Rdma), State::Degraded);
+    assert_eq!(state(&plan, FeatureName::RdmaNames), State::Off);
+    assert_eq!(plan.module_offsets, Some(ModuleOffsets::ZERO));
+    assert_eq!(state(&plan, FeatureName::IoUring), State::On);
+}
+
+#[test]
+fn kprobes_for_all_if_asked_for() {
+    for kernel in KERNELS {
+        let mut facts = facts(kernel);
+        let plan = Plan::decide(&facts, AttachMode::Kprobe);
+        assert!(plan.hooks.iter().all(|hook| hook.method == Method::Kprobe && !hook.fallback));
+        assert_eq!((plan.verdict(), plan.offsets.twins), (Verdict::AllOn, 0));
+        facts.kprobes = Some(false);
+        assert_eq!(Plan::decide(&facts, AttachMode::Kprobe).verdict(), Verdict::Unusable);
+        assert_eq!(Plan::decide(&facts, AttachMode::Auto).verdict(), Verdict::AllOn);
+    }
+}
+
+#[test]
+fn twins_where_programs_can_be_preempted() {
+    for (preemptible, twins) in [(None, 1), (Some(true), 1), (Some(false), 0)] {
+        let facts = Facts { preemptible, ..without_modules("6.12") };
+        assert_eq!(Plan::decide(&facts, AttachMode::Auto).offsets.twins, twins);
+    }
+}
+
+#[test]
+fn capabilities_and_trampolines() {
+    let bpf_and_perfmon = 1 << CAP_BPF | 1 << CAP_PERFMON;
+    let plan = Plan::decide(&Facts { capabilities: Some(bpf_and_perfmon), ..facts("6.1") }, AttachMode::Auto);
+    assert_eq!(plan.verdict(), Verdict::AllOn);
+    for hook in &plan.hooks {
+        assert_eq!(hook.method == Method::Kprobe, hook.module.is_some());
+    }
+    let refused = Facts { bpf_tracing: Some(libc::EINVAL), ..facts("6.1") };
+    let plan = Plan::decide(&refused, AttachMode::Auto);
+    assert!(plan.hooks.iter().all(|hook| hook.method == Method::Kprobe));
+    assert_eq!((plan.verdict(), plan.offsets.twins), (Verdict::AllOn, 0));
+}
+
+#[test]
+fn some_hosts_allow_nothing() {
+    let fine = || facts("7.3");
+    for (facts, reason) in [
+        (Facts { arch: "aarch64".to_owned(), ..fine() }, "aarch64"),
+        (Facts { btf: BtfState::Absent, ..fine() }, "CONFIG_DEBUG_INFO_BTF"),
+        (Facts { btf: BtfState::Unusable("it is damaged".to_owned()), ..fine() }, "it is damaged"),
+        (Facts { capabilities: Some(1 << CAP_BPF), ..fine() }, "CAP_PERFMON"),
+        (Facts { lockdown: Some("confidentiality".to_owned()), ..fine() }, "lockdown"),
+        (Facts { bpf_tracing: Some(libc::EPERM), ..fine() }, "EPERM"),
+    ] {
+        let plan = Plan::decide(&facts, AttachMode::Auto);
+        assert_eq!(plan.verdict(), Verdict::Unusable);
+        assert!(plan.hooks.is_empty() && plan.offsets == Offsets::ZERO);
+        assert!(
+            plan.features.iter().all(|feature| feature.state == State::Off && feature.text.contains(reason))
+        );
+    }
+}
+
+#[test]
+fn what_a_kernel_was_built_without_is_not_missed() {
+    let mut facts = facts("7.3");
+    for symbol in ["io_sqe_buffer_register", "io_release_ubuf", "xdp_umem_create", "xsk_bind"] {
+        facts.functions.insert(symbol, Default::default());
+    }
+    facts.sizes.insert(table::IO_MAPPED_UBUF, None);
+    let plan = Plan::decide(&facts, AttachMode::Auto);
+    assert_eq!(state(&plan, FeatureName::IoUring), State::Absent);
+    assert_eq!(state(&plan, FeatureName::Xdp), State::Absent);
+    assert_eq!(plan.verdict(), Verdict::AllOn);
+}
+
+#[test]
+fn program_names() {
+    let plan = Plan::decide(&facts("6.1"), AttachMode::Auto);
+    let get = plan.hooks.iter().find(|hook| hook.name == "rdma_get").unwrap();
+    assert_eq!(get.programs(get.method, true), ["rdma_get", "rdma_get_twin"]);
+    assert_eq!(get.programs(get.method, false), ["rdma_get"]);
+    assert_eq!(get.programs(Method::Kprobe, true), ["rdma_get_kretprobe", "rdma_get_kprobe"]);
+    assert_eq!(text(&plan, FeatureName::Rdma), "ib_umem_get (fexit), ib_umem_release (fentry) in ib_uverbs");
+}

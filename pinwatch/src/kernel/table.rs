@@ -1,0 +1,213 @@
+//! What is asked of the kernel, by name: `facts` looks these up, `plan` decides by them. Each name is written here once.
+
+use pinwatch_common::{ModuleOffsets, Offsets};
+
+/// The modules that RDMA is made of. `ib_uverbs_support` is new in 7.x, and `ib_umem` moved to `ib_core` there.
+pub const RDMA_MODULES: &[&str] = &["ib_core", "ib_uverbs", "ib_uverbs_support"];
+
+/// A function that may be hooked, with what our programs take for granted of it.
+pub struct FunctionRule {
+    /// Its symbol.
+    pub symbol: &'static str,
+    /// Its first parameters, as `btf::Function` tells them.
+    pub params: &'static [&'static str],
+    /// What it may return.
+    pub returns: &'static [&'static str],
+}
+
+/// 7.x: static, but out of line; all other `ib_umem_get_*` call it.
+pub const IB_UMEM_GET_VA: FunctionRule = FunctionRule { symbol: "__ib_umem_get_va", ..IB_UMEM_GET };
+/// 6.x.
+pub const IB_UMEM_GET: FunctionRule = FunctionRule {
+    symbol: "ib_umem_get",
+    params: &["ib_device *", "int", "int", "int"],
+    returns: &["ib_umem *"],
+};
+/// The end of an RDMA buffer.
+pub const IB_UMEM_RELEASE: FunctionRule =
+    FunctionRule { symbol: "ib_umem_release", params: &["ib_umem *"], returns: &["void"] };
+/// Gives memory regions, queues and the like their numbers.
+pub const RDMA_RESTRACK_ADD: FunctionRule =
+    FunctionRule { symbol: "rdma_restrack_add", params: &["rdma_restrack_entry *"], returns: &["void"] };
+/// Before 6.13 it returns an int, and the buffer through its third parameter.
+pub const IO_SQE_BUFFER_REGISTER: FunctionRule = FunctionRule {
+    symbol: "io_sqe_buffer_register",
+    params: &["io_ring_ctx *", "iovec *"],
+    returns: &["int", "io_rsrc_node *"],
+};
+/// 6.15 and later.
+pub const IO_RELEASE_UBUF: FunctionRule =
+    FunctionRule { symbol: "io_release_ubuf", params: &["void *"], returns: &["void"] };
+/// Before 6.13; later it takes a node.
+pub const IO_BUFFER_UNMAP: FunctionRule = FunctionRule {
+    symbol: "io_buffer_unmap",
+    params: &["io_ring_ctx *", "io_mapped_ubuf **"],
+    returns: &["void"],
+};
+/// The start of an AF_XDP umem.
+pub const XDP_UMEM_CREATE: FunctionRule =
+    FunctionRule { symbol: "xdp_umem_create", params: &["xdp_umem_reg *"], returns: &["xdp_umem *"] };
+/// The end of one: `xdp_umem_release` is inlined before 7.x, so it is known by its array of pages.
+pub const UNPIN_PAGES: FunctionRule = FunctionRule {
+    symbol: "unpin_user_pages_dirty_lock",
+    params: &["page **", "int", "int"],
+    returns: &["void"],
+};
+/// Never hooked: it tells a kernel without AF_XDP.
+pub const XSK_BIND: FunctionRule = FunctionRule { symbol: "xsk_bind", params: &[], returns: &["int"] };
+
+/// All of them.
+pub const FUNCTIONS: &[FunctionRule] = &[
+    IB_UMEM_GET_VA,
+    IB_UMEM_GET,
+    IB_UMEM_RELEASE,
+    RDMA_RESTRACK_ADD,
+    IO_SQE_BUFFER_REGISTER,
+    IO_RELEASE_UBUF,
+    IO_BUFFER_UNMAP,
+    XDP_UMEM_CREATE,
+    UNPIN_PAGES,
+    XSK_BIND,
+];
+
+/// What a set of offsets is good for. They are filled in together or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Which ranges of which files.
+    Extents,
+    /// The files' names.
+    Paths,
+    /// Looking at an extent's first page.
+    PageCheck,
+    /// The creator's command name and start time.
+    Owners,
+    /// The file descriptor that the creator used.
+    Anchors,
+    /// io_uring's structs.
+    IoUring,
+    /// AF_XDP's structs.
+    Xdp,
+    /// The RDMA device.
+    RdmaDevice,
+    /// The RDMA buffer's pages.
+    RdmaPages,
+    /// Numbers and keys of memory regions.
+    RdmaNames,
+    /// Not in every kernel that can be traced: 0 where it is missing.
+    Optional,
+}
+
+/// Where an offset comes from and goes to.
+pub struct OffsetRule<T: 'static> {
+    /// The member; of several the first that exists.
+    pub paths: &'static [&'static str],
+    /// The width in bytes that our programs read; 0: not read as a number.
+    pub bytes: u32,
+    /// What it is good for.
+    pub part: Part,
+    /// The field to fill in.
+    pub slot: fn(&mut T) -> &mut u64,
+}
+
+const fn rule<T>(
+    part: Part,
+    paths: &'static [&'static str],
+    bytes: u32,
+    slot: fn(&mut T) -> &mut u64,
+) -> OffsetRule<T> {
+    OffsetRule { paths, bytes, part, slot }
+}
+
+/// vmlinux's structs.
+#[rustfmt::skip]
+pub const OFFSETS: &[OffsetRule<Offsets>] = &[
+    rule(Part::Extents, &["vm_area_struct.vm_start"], 8, |o| &mut o.vma_start),
+    rule(Part::Extents, &["vm_area_struct.vm_end"], 8, |o| &mut o.vma_end),
+    rule(Part::Extents, &["vm_area_struct.vm_flags"], 8, |o| &mut o.vma_flags),
+    rule(Part::Extents, &["vm_area_struct.vm_pgoff"], 8, |o| &mut o.vma_pgoff),
+    rule(Part::Extents, &["vm_area_struct.vm_file"], 8, |o| &mut o.vma_file),
+    rule(Part::Extents, &["file.f_inode"], 8, |o| &mut o.file_inode),
+    rule(Part::Extents, &["inode.i_ino"], 8, |o| &mut o.inode_ino),
+    rule(Part::Extents, &["inode.i_generation"], 4, |o| &mut o.inode_generation),
+    rule(Part::Extents, &["inode.i_sb"], 8, |o| &mut o.inode_sb),
+    rule(Part::Extents, &["super_block.s_dev"], 4, |o| &mut o.sb_dev),
+    rule(Part::Paths, &["file.f_path"], 16, |o| &mut o.file_path),
+    rule(Part::Paths, &["inode.i_mode"], 2, |o| &mut o.inode_mode),
+    rule(Part::Paths, &["super_block.s_magic"], 8, |o| &mut o.sb_magic),
+    rule(Part::Paths, &["super_block.s_type"], 8, |o| &mut o.sb_type),
+    rule(Part::Paths, &["file_system_type.name"], 8, |o| &mut o.fstype_name),
+    rule(Part::Paths, &["dentry.d_parent"], 8, |o| &mut o.dentry_parent),
+    rule(Part::Paths, &["dentry.d_name.hash_len"], 8, |o| &mut o.dentry_hash_len),
+    rule(Part::Paths, &["dentry.d_name.name"], 8, |o| &mut o.dentry_name),
+    rule(Part::Paths, &["mount.mnt"], 0, |o| &mut o.mount_mnt),
+    rule(Part::Paths, &["mount.mnt_parent"], 8, |o| &mut o.mount_parent),
+    rule(Part::Paths, &["mount.mnt_mountpoint"], 8, |o| &mut o.mount_mountpoint),
+    rule(Part::Paths, &["vfsmount.mnt_root"], 8, |o| &mut o.vfsmount_root),
+    rule(Part::PageCheck, &["file.f_mapping"], 8, |o| &mut o.file_mapping),
+    rule(Part::PageCheck, &["page.mapping"], 8, |o| &mut o.page_mapping),
+    rule(Part::PageCheck, &["page.compound_head", "page.compound_info"], 8, |o| &mut o.page_head),
+    rule(Part::Owners, &["task_struct.group_leader"], 8, |o| &mut o.task_leader),
+    rule(Part::Owners, &["task_struct.comm"], 16, |o| &mut o.task_comm),
+    rule(Part::Owners, &["task_struct.start_boottime"], 8, |o| &mut o.task_start),
+    rule(Part::Anchors, &["pt_regs.di"], 8, |o| &mut o.regs_arg0),
+    rule(Part::Anchors, &["pt_regs.si"], 8, |o| &mut o.regs_arg1),
+    rule(Part::Anchors, &["pt_regs.dx"], 8, |o| &mut o.regs_arg2),
+    rule(Part::Anchors, &["pt_regs.r10"], 8, |o| &mut o.regs_arg3),
+    rule(Part::IoUring, &["io_mapped_ubuf.nr_bvecs"], 4, |o| &mut o.io_buf_nr_bvecs),
+    rule(Part::IoUring, &["io_mapped_ubuf.bvec"], 0, |o| &mut o.io_buf_bvec),
+    // 6.13 and later have the first of these two, earlier kernels the second.
+    rule(Part::Optional, &["io_rsrc_node.buf"], 8, |o| &mut o.io_node_buf),
+    rule(Part::Optional, &["io_ring_ctx.user_bufs"], 8, |o| &mut o.io_ctx_user_bufs),
+    rule(Part::Optional, &["io_mapped_ubuf.refs"], 4, |o| &mut o.io_buf_refs),
+    rule(Part::Optional, &["io_mapped_ubuf.folio_shift"], 4, |o| &mut o.io_buf_folio_shift),
+    rule(Part::Xdp, &["xdp_umem.pgs"], 8, |o| &mut o.xdp_pages),
+    rule(Part::Xdp, &["xdp_umem.id"], 4, |o| &mut o.xdp_id),
+];
+
+/// The RDMA modules' structs.
+#[rustfmt::skip]
+pub const MODULE_OFFSETS: &[OffsetRule<ModuleOffsets>] = &[
+    rule(Part::RdmaDevice, &["ib_device.name"], 64, |o| &mut o.ib_device_name),
+    rule(Part::RdmaDevice, &["ib_device.index"], 4, |o| &mut o.ib_device_index),
+    rule(Part::RdmaPages, &["ib_umem.sgt_append.sgt.sgl"], 8, |o| &mut o.ib_umem_sgl),
+    rule(Part::RdmaNames, &["rdma_restrack_entry.type"], 4, |o| &mut o.restrack_type),
+    rule(Part::RdmaNames, &["rdma_restrack_entry.id"], 4, |o| &mut o.restrack_id),
+    rule(Part::RdmaNames, &["ib_mr.res"], 0, |o| &mut o.ib_mr_res),
+    rule(Part::RdmaNames, &["ib_mr.lkey"], 4, |o| &mut o.ib_mr_lkey),
+    rule(Part::RdmaNames, &["ib_mr.rkey"], 4, |o| &mut o.ib_mr_rkey),
+];
+
+/// Members that our programs read without being told where: layouts that have not changed in ten years. If one does, its
+/// part is off.
+pub const FIXED: &[(&str, u64, Part)] = &[
+    ("path.mnt", 0, Part::Paths),
+    ("path.dentry", 8, Part::Paths),
+    ("bio_vec.bv_page", 0, Part::PageCheck),
+    ("bio_vec.bv_offset", 12, Part::PageCheck),
+    ("scatterlist.page_link", 0, Part::PageCheck),
+    ("scatterlist.length", 12, Part::PageCheck),
+    ("xdp_umem_reg.addr", 0, Part::Xdp),
+    ("xdp_umem_reg.len", 8, Part::Xdp),
+];
+
+/// Sizes that our programs step by without being told.
+pub const FIXED_SIZES: &[(&str, u32, Part)] =
+    &[("bio_vec", 16, Part::PageCheck), ("scatterlist", 32, Part::PageCheck)];
+
+/// An enumerator whose value the programs are told, and where it goes.
+pub type EnumeratorRule = (&'static str, fn(&mut ModuleOffsets) -> &mut u64);
+
+/// All of [`Part::RdmaNames`].
+pub const ENUMERATORS: &[EnumeratorRule] = &[
+    ("RDMA_RESTRACK_CQ", |o| &mut o.restrack_cq),
+    ("RDMA_RESTRACK_QP", |o| &mut o.restrack_qp),
+    ("RDMA_RESTRACK_MR", |o| &mut o.restrack_mr),
+    ("RDMA_RESTRACK_SRQ", |o| &mut o.restrack_srq),
+];
+
+/// `sizeof(struct page)`.
+pub const PAGE: &str = "page";
+/// A kernel without it has no io_uring.
+pub const IO_MAPPED_UBUF: &str = "io_mapped_ubuf";
+/// Structs whose sizes are asked for.
+pub const STRUCTS: &[&str] = &[PAGE, IO_MAPPED_UBUF, "bio_vec", "scatterlist"];

@@ -1,0 +1,400 @@
+//! The JSON of `-J` and `-j`; its contract is `schema/lspins-v1.schema.json`. Fields are added, never renamed or
+//! removed, within a version. Written straight from the table, one pin after the other: there may be very many.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::columns::age_seconds;
+use crate::model::{self, Name, Object, Pin, Table, Via};
+
+/// The version of the contract.
+pub const VERSION: u32 = 1;
+
+/// Writes one document. `now` is in nanoseconds since the Unix epoch; `pretty` is for reading by eye.
+pub fn document(
+    out: &mut impl Write,
+    table: &Table,
+    pins: &[&Pin],
+    now: i64,
+    pretty: bool,
+) -> io::Result<()> {
+    let document = Document {
+        version: VERSION,
+        complete: table.complete(),
+        watching_since: table.watching_since.and_then(time),
+        incomplete: &table.incomplete,
+        unattributed_pages: table.unattributed_pages,
+        hidden: Hidden { pins: table.hidden.0, bytes: table.hidden.1 },
+        pins: Pins { table, pins, now },
+    };
+    if pretty {
+        serde_json::to_writer_pretty(&mut *out, &document)?;
+    } else {
+        serde_json::to_writer(&mut *out, &document)?;
+    }
+    out.write_all(b"\n")
+}
+
+/// Writes one line for each pin.
+pub fn lines(out: &mut impl Write, table: &Table, pins: &[&Pin], now: i64) -> io::Result<()> {
+    for pin in pins {
+        serde_json::to_writer(&mut *out, &OnePin::new(table, pin, now))?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    complete: bool,
+    watching_since: Option<Time>,
+    incomplete: &'a [String],
+    unattributed_pages: Option<u64>,
+    hidden: Hidden,
+    pins: Pins<'a>,
+}
+
+#[derive(Serialize)]
+struct Hidden {
+    pins: u64,
+    bytes: u64,
+}
+
+struct Pins<'a> {
+    table: &'a Table,
+    pins: &'a [&'a Pin],
+    now: i64,
+}
+
+impl Serialize for Pins<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.pins.iter().map(|pin| OnePin::new(self.table, pin, self.now)))
+    }
+}
+
+#[derive(Serialize)]
+struct OnePin<'a> {
+    #[serde(serialize_with = "text_of")]
+    id: model::PinId,
+    subsystem: &'static str,
+    r#type: &'static str,
+    #[serde(serialize_with = "text_of")]
+    object: &'a Object,
+    #[serde(flatten)]
+    details: Details<'a>,
+    mode: &'static str,
+    bytes: u64,
+    pages: u64,
+    address: Option<u64>,
+    backing: &'static str,
+    file: Option<File<'a>>,
+    extents: &'a [model::Extent],
+    orphan_pages: Option<u64>,
+    creator: Option<Process<'a>>,
+    holders: Option<Vec<Holder<'a>>>,
+    coverage: Coverage<'a>,
+    created: Option<Time>,
+    age_seconds: Option<u64>,
+    origin: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parts: Option<Vec<Part<'a>>>,
+    exact: bool,
+    doubt: Option<&'a str>,
+}
+
+impl<'a> OnePin<'a> {
+    fn new(table: &'a Table, pin: &'a Pin, now: i64) -> Self {
+        let largest = pin.parts.first();
+        let holder = |h: &'a model::Holder| {
+            let p = Process::new(table.process(h.process)?);
+            Some(Holder {
+                pid: p.pid,
+                comm: p.comm,
+                comm_hex: p.comm_hex,
+                uid: p.uid,
+                user: p.user,
+                via: Vias(&h.via),
+            })
+        };
+        let part = |p: &'a model::Part| Part {
+            backing: p.backing.word(),
+            file: p.file.and_then(|f| table.file(f)).map(File::new),
+            extents: &p.extents,
+            bytes: p.bytes,
+        };
+        Self {
+            id: pin.id,
+            subsystem: pin.subsystem().word(),
+            r#type: pin.object.type_word(),
+            object: &pin.object,
+            details: Details(&pin.object),
+            mode: pin.mode.word(),
+            bytes: pin.bytes,
+            pages: pin.pages,
+            address: pin.address,
+            backing: largest.map_or("unknown", |p| p.backing.word()),
+            file: largest.and_then(|p| p.file).and_then(|f| table.file(f)).map(File::new),
+            extents: largest.map_or(&[], |p| &p.extents),
+            orphan_pages: pin.orphan_pages,
+            creator: pin.creator.and_then(|p| table.process(p)).map(Process::new),
+            holders: pin.holders.as_ref().map(|h| h.iter().filter_map(holder).collect()),
+            coverage: Coverage {
+                state: pin.coverage.state.word(),
+                covered: pin.coverage.covered,
+                holders: pin.coverage.holders,
+                lease_pids: &pin.coverage.lease_pids,
+                seconds_left: pin.coverage.seconds_left,
+            },
+            created: pin.created.and_then(time),
+            age_seconds: age_seconds(pin.created, now),
+            origin: pin.origin.word(),
+            parts: (pin.parts.len() > 1).then(|| pin.parts.iter().map(part).collect()),
+            exact: pin.exact,
+            doubt: pin.doubt.as_deref(),
+        }
+    }
+}
+
+/// What only objects of one subsystem have, as one more field named after it.
+struct Details<'a>(&'a Object);
+
+impl Serialize for Details<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Rdma<'a> {
+            device: &'a str,
+            mrn: Option<u32>,
+            lkey: Option<u32>,
+            rkey: Option<u32>,
+        }
+        #[derive(Serialize)]
+        struct IoUring {
+            ring_fd: Option<u32>,
+            slot: Option<u32>,
+        }
+        #[derive(Serialize)]
+        struct Xdp {
+            umem: u32,
+        }
+        let mut map = serializer.serialize_map(None)?;
+        match self.0 {
+            Object::RdmaMr { device, mrn, lkey, rkey } => {
+                map.serialize_entry("rdma", &Rdma { device, mrn: Some(*mrn), lkey: *lkey, rkey: *rkey })?;
+            }
+            Object::RdmaBuffer { device, .. } => {
+                map.serialize_entry("rdma", &Rdma { device, mrn: None, lkey: None, rkey: None })?;
+            }
+            Object::IoUring { ring_fd, slot } => {
+                map.serialize_entry("io_uring", &IoUring { ring_fd: *ring_fd, slot: *slot })?;
+            }
+            Object::Xdp { umem } => map.serialize_entry("xdp", &Xdp { umem: *umem })?,
+        }
+        map.end()
+    }
+}
+
+#[derive(Serialize)]
+struct Part<'a> {
+    backing: &'static str,
+    file: Option<File<'a>>,
+    extents: &'a [model::Extent],
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    path: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<String>,
+    path_complete: bool,
+    #[serde(serialize_with = "text_of")]
+    dev: model::Device,
+    ino: u64,
+    generation: Option<u32>,
+    fstype: Option<&'a str>,
+    deleted: Option<bool>,
+}
+
+impl<'a> File<'a> {
+    fn new(file: &'a model::File) -> Self {
+        Self {
+            path: file.path.text(),
+            path_hex: lossless(&file.path),
+            path_complete: file.path_complete,
+            dev: file.id.dev,
+            ino: file.id.ino,
+            generation: file.id.generation,
+            fstype: Some(file.fstype.as_str()).filter(|t| !t.is_empty()),
+            deleted: file.deleted,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Process<'a> {
+    pid: u32,
+    start: Option<u64>,
+    comm: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm_hex: Option<String>,
+    uid: Option<u32>,
+    user: Option<&'a str>,
+    alive: bool,
+    cgroup: Option<Cow<'a, str>>,
+}
+
+impl<'a> Process<'a> {
+    fn new(process: &'a model::Process) -> Self {
+        Self {
+            pid: process.pid,
+            start: process.start,
+            comm: process.comm.text(),
+            comm_hex: lossless(&process.comm),
+            uid: process.uid,
+            user: process.user.as_deref(),
+            alive: process.alive,
+            cgroup: process.cgroup.as_ref().map(Name::text),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Holder<'a> {
+    pid: u32,
+    comm: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm_hex: Option<String>,
+    uid: Option<u32>,
+    user: Option<&'a str>,
+    via: Vias<'a>,
+}
+
+struct Vias<'a>(&'a [Via]);
+
+impl Serialize for Vias<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "snake_case")]
+        enum One {
+            Fd(u32),
+            Mapping(u64),
+        }
+        serializer.collect_seq(self.0.iter().map(|via| match via {
+            Via::Fd(fd) => One::Fd(*fd),
+            Via::Mapping(address) => One::Mapping(*address),
+        }))
+    }
+}
+
+#[derive(Serialize)]
+struct Coverage<'a> {
+    state: &'static str,
+    covered: u32,
+    holders: u32,
+    lease_pids: &'a [u32],
+    seconds_left: Option<u64>,
+}
+
+fn text_of<T: std::fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// A moment, written as RFC 3339.
+struct Time(jiff::Timestamp);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// A time of the model; `None` if it is beyond what the calendar has.
+fn time(nanoseconds: i64) -> Option<Time> {
+    jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).ok().map(Time)
+}
+
+/// The bytes of a name in hexadecimal, if its text has lost some.
+fn lossless(name: &Name) -> Option<String> {
+    if name.is_utf8() {
+        return None;
+    }
+    let mut hex = String::with_capacity(name.as_bytes().len() * 2);
+    for byte in name.as_bytes() {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    Some(hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::listing::sample;
+
+    fn parsed(pretty: bool) -> Value {
+        let table = sample::table();
+        let pins: Vec<&Pin> = table.pins.iter().collect();
+        let mut out = Vec::new();
+        document(&mut out, &table, &pins, sample::CREATED + 180_000_000_000, pretty).unwrap();
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn the_document_is_as_the_contract_says() {
+        let document = parsed(false);
+        assert_eq!(document, parsed(true));
+        assert_eq!((document["version"].as_u64(), document["complete"].as_bool()), (Some(1), Some(true)));
+        assert_eq!(document["watching_since"], "2026-11-20T23:55:04Z");
+        let pin = &document["pins"][1];
+        let expected = serde_json::json!({
+            "id": "r1", "subsystem": "rdma", "type": "rdma-mr", "object": "rxe0 mr 7", "mode": "rw",
+            "rdma": {"device": "rxe0", "mrn": 7, "lkey": null, "rkey": 0x1234},
+            "bytes": 67108864, "pages": 16384, "address": 0x7f00_0000, "backing": "file",
+            "file": {"path": "/srv/pool.dat", "path_complete": true, "dev": "253:1", "ino": 131, "generation": 9,
+                     "fstype": "xfs", "deleted": false},
+            "extents": [{"offset": 0, "length": 67108864}], "orphan_pages": 0,
+            "creator": {"pid": 812, "start": 81234, "comm": "ib_server", "uid": 2, "user": "user2", "alive": true,
+                        "cgroup": "/system.slice/x.service"},
+            "holders": [{"pid": 812, "comm": "ib_server", "uid": 2, "user": "user2", "via": [{"fd": 5}]}],
+            "coverage": {"state": "unknown", "covered": 0, "holders": 0, "lease_pids": [], "seconds_left": null},
+            "created": "2026-11-20T23:55:04Z", "age_seconds": 180, "origin": "trace", "exact": true, "doubt": null
+        });
+        assert_eq!(*pin, expected);
+    }
+
+    #[test]
+    fn names_are_lossless_and_parts_complete() {
+        let document = parsed(false);
+        let pin = &document["pins"][2];
+        assert_eq!(pin["file"]["path_hex"], "2f7372762f710a1b5b33316dff");
+        assert_eq!(pin["file"]["path"], "/srv/q\n\u{1b}[31m\u{fffd}");
+        assert_eq!(pin["parts"].as_array().unwrap().len(), 2);
+        assert_eq!(pin["parts"][1]["file"]["ino"], 1035);
+        assert_eq!(pin["holders"][1]["via"][1]["mapping"], 4096);
+        let gone = &document["pins"][0];
+        assert!(gone["file"].is_null() && gone["created"].is_null() && gone["age_seconds"].is_null());
+        assert_eq!(gone["holders"].as_array().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_line_is_an_element_of_the_document() {
+        let table = sample::table();
+        let pins: Vec<&Pin> = table.pins.iter().collect();
+        let mut out = Vec::new();
+        lines(&mut out, &table, &pins, sample::CREATED).unwrap();
+        let lines: Vec<Value> = out
+            .split(|&b| b == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|l| serde_json::from_slice(l).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[2]["file"], parsed(false)["pins"][2]["file"]);
+    }
+}

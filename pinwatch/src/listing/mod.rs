@@ -1,0 +1,56 @@
+//! From a table of pins to what a person or a script reads: selecting, columns, rendering, JSON.
+//!
+//! Nothing here knows where a table came from. Names, commands and sentences are data of other users: they are
+//! escaped wherever they are printed.
+
+pub mod columns;
+pub mod escape;
+pub mod json;
+pub mod operand;
+pub mod render;
+pub mod select;
+pub mod size;
+
+use crate::model::{File, Holder, Part, Pin, Process, Table};
+
+/// A line of the listing: a pin, and what it has of one file.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The table that the pin is of.
+    pub table: &'a Table,
+    /// The pin.
+    pub pin: &'a Pin,
+    /// One of its parts.
+    pub part: &'a Part,
+}
+
+impl<'a> Row<'a> {
+    /// The file of this part, if any.
+    pub fn file(&self) -> Option<&'a File> {
+        self.part.file.and_then(|f| self.table.file(f))
+    }
+
+    /// The process to name in the row: who made the pin, or else the first that holds it.
+    pub fn process(&self) -> Option<&'a Process> {
+        let holder = || self.pin.holders.iter().flatten().next().map(|h| h.process);
+        self.pin.creator.or_else(holder).and_then(|p| self.table.process(p))
+    }
+}
+
+/// All processes that made or hold a pin; the same one may come twice.
+pub fn involved<'a>(table: &'a Table, pin: &'a Pin) -> impl Iterator<Item = &'a Process> {
+    let holders = pin.holders.iter().flatten().map(|h: &Holder| h.process);
+    pin.creator.into_iter().chain(holders).filter_map(|p| table.process(p))
+}
+
+/// The ids of the processes that a set of pins needs to end: holders, and creators that are alive. Ascending, each once.
+pub fn pids<'a>(table: &'a Table, pins: &[&'a Pin]) -> Vec<u32> {
+    let alive = pins.iter().flat_map(|pin| involved(table, pin)).filter(|p| p.alive && p.pid != 0);
+    let mut pids: Vec<u32> = alive.map(|p| p.pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+#[cfg(test)]
+mod sample;

@@ -1,0 +1,161 @@
+//! From what the user wrote to what can be compared: paths to files, names to users.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use super::escape;
+use super::select::Place;
+use crate::model::Device;
+use crate::source::proc::mounts;
+
+/// A file operand. An error is a sentence for the user: the file is there, but cannot be looked at.
+pub fn file(written: &OsStr) -> Result<Place, String> {
+    let mut place = place(written);
+    match rustix::fs::stat(written) {
+        Ok(stat) => {
+            place.exists = true;
+            place.ids.push((device(stat.st_dev), stat.st_ino));
+            // On btrfs the kernel's maps have another device than stat: the one of the mount.
+            place.ids.extend(mount_device(written).map(|dev| (dev, stat.st_ino)));
+            place.ids.dedup();
+            Ok(place)
+        }
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(place),
+        Err(e) => Err(format!("cannot look at {}: {}", shown(written), sentence(e))),
+    }
+}
+
+/// Whether a file operand is a directory, on which there can be no pin.
+pub fn is_directory(written: &OsStr) -> bool {
+    Path::new(written).is_dir()
+}
+
+/// A directory whose files are asked for. It need not exist any more.
+pub fn directory(written: &OsStr) -> Place {
+    place(written)
+}
+
+/// A mount. It need not be mounted any more.
+pub fn mount(written: &OsStr) -> Place {
+    let mut place = place(written);
+    // The last one listed lies on top.
+    let mounts = mounts::of(Path::new("/proc/self"));
+    place.device = mounts.iter().rev().find(|m| place.paths.contains(&m.point)).map(|m| m.dev);
+    place
+}
+
+/// A user, by name or number.
+pub fn user(written: &str) -> Result<u32, String> {
+    match nix::unistd::User::from_name(written) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => written.parse().map_err(|_| format!("no user \"{}\"", escape::sentence(written))),
+        Err(e) => written.parse().map_err(|_| {
+            format!("cannot look up user \"{}\": {}; give the number", escape::sentence(written), e.desc())
+        }),
+    }
+}
+
+/// A process id.
+pub fn pid(written: &str) -> Result<u32, String> {
+    match written.parse::<u32>() {
+        Ok(pid) if pid > 0 && pid <= i32::MAX as u32 => Ok(pid),
+        _ => Err(format!(
+            "\"{}\" is no process id; write numbers, as in -p 812,990",
+            escape::sentence(written)
+        )),
+    }
+}
+
+/// A path for a sentence.
+pub fn shown(path: &OsStr) -> String {
+    escape::name(path.as_bytes())
+}
+
+/// Why a system call failed, in the words of the C library.
+fn sentence(errno: rustix::io::Errno) -> String {
+    let text = io::Error::from(errno).to_string();
+    let end = text.find(" (os error").unwrap_or(text.len());
+    text[..end].to_lowercase()
+}
+
+fn place(written: &OsStr) -> Place {
+    let path = Path::new(written);
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut paths = vec![bytes(absolute.clone())];
+    // Without the file itself, the directory that it was in still tells where it was.
+    let real = absolute
+        .canonicalize()
+        .ok()
+        .or_else(|| Some(absolute.parent()?.canonicalize().ok()?.join(absolute.file_name()?)));
+    paths.extend(real.map(bytes));
+    paths.dedup();
+    Place { written: written.as_bytes().to_vec(), paths, ..Place::default() }
+}
+
+fn bytes(path: PathBuf) -> Vec<u8> {
+    let mut bytes = path.into_os_string().into_vec();
+    while bytes.len() > 1 && bytes.ends_with(b"/") {
+        bytes.pop();
+    }
+    bytes
+}
+
+fn device(dev: u64) -> Device {
+    Device { major: rustix::fs::major(dev), minor: rustix::fs::minor(dev) }
+}
+
+/// The kernel's device of the mount that a file is on.
+fn mount_device(path: &OsStr) -> Option<Device> {
+    let statx = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+    if statx.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        return None;
+    }
+    let mounts = mounts::of(Path::new("/proc/self"));
+    mounts.iter().find(|m| m.id == statx.stx_mnt_id).map(|m| m.dev)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_there_and_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, "x").unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let place = file(link.as_os_str()).unwrap();
+        assert!(
+            place.exists && place.paths.contains(&bytes(path.clone())) && place.paths.contains(&bytes(link))
+        );
+        assert_eq!(place.ids.first(), file(path.as_os_str()).unwrap().ids.first());
+        let gone = file(dir.path().join("b").as_os_str()).unwrap();
+        assert!(!gone.exists && gone.ids.is_empty() && !gone.paths.is_empty());
+        let below = file(path.join("x").as_os_str()).unwrap();
+        assert!(!below.exists);
+        assert!(file(OsStr::new(&"x".repeat(5000))).is_err());
+    }
+
+    #[test]
+    fn mounts_by_where_they_are() {
+        assert!(mount(OsStr::new("/proc/")).device.is_some());
+        assert!(mount(OsStr::new("/proc/self")).device.is_none());
+        assert_eq!(mount(OsStr::new("/")).paths, [b"/".to_vec()]);
+    }
+
+    #[test]
+    fn users_and_processes() {
+        assert_eq!(user("root"), Ok(0));
+        assert_eq!(user("4242"), Ok(4242));
+        assert_eq!(user("x y\n"), Err("no user \"x y\\n\"".to_owned()));
+        assert_eq!(pid("812"), Ok(812));
+        for bad in ["", "0", "-1", "1x", "4294967296", "3000000000"] {
+            assert!(pid(bad).is_err());
+        }
+    }
+}

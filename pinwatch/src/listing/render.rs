@@ -1,0 +1,263 @@
+//! The table for people: widths fitted to the terminal, colour where it means something, and what to know about it.
+
+use tabled::builder::Builder;
+use tabled::grid::util::string::get_line_width;
+use tabled::settings::object::{Cell, Columns};
+use tabled::settings::{Alignment, Color, Padding, Style};
+
+use super::columns::{Column, Context};
+use super::select::Selection;
+use super::{Row, escape, size};
+use crate::model::Table;
+
+/// Columns between two columns of the table.
+const GAP: usize = 1;
+/// A name is never cut to less than this.
+const SHORTEST_NAME: usize = 24;
+
+/// How to draw.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Columns of the terminal; `None` for a pipe, which gets everything.
+    pub width: Option<usize>,
+    /// Whether columns may be left out: not if the user chose them.
+    pub may_drop: bool,
+    /// Whether to colour.
+    pub colour: bool,
+    /// Whether to print the header.
+    pub header: bool,
+}
+
+/// Draws the rows, each with a newline at its end; nothing if there are none.
+pub fn table(rows: &[Row], columns: &[&'static Column], look: Look, context: &Context) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut columns = columns.to_vec();
+    let mut cells: Vec<Vec<String>> =
+        columns.iter().map(|c| rows.iter().map(|r| (c.cell)(r, context)).collect()).collect();
+    if let Some(width) = look.width {
+        fit(&mut columns, &mut cells, width, look);
+    }
+    let mut builder = Builder::with_capacity(rows.len() + 1, columns.len());
+    if look.header {
+        builder.push_record(columns.iter().map(|c| c.name));
+    }
+    for row in 0..rows.len() {
+        builder.push_record(cells.iter_mut().map(|column| std::mem::take(&mut column[row])));
+    }
+    let mut table = builder.build();
+    table.with(Style::empty()).with(Padding::new(0, GAP, 0, 0)).with(Alignment::left());
+    for (at, _) in columns.iter().enumerate().filter(|(_, c)| c.right) {
+        table.modify(Columns::one(at), Alignment::right());
+    }
+    if look.colour
+        && let Some(at) = columns.iter().position(|c| c.name == "LEASE")
+    {
+        for (line, row) in rows.iter().enumerate() {
+            if let Some(colour) = colour(row) {
+                table.modify(Cell::new(line + usize::from(look.header), at), colour);
+            }
+        }
+    }
+    let drawn = table.to_string();
+    let mut out = String::with_capacity(drawn.len());
+    for line in drawn.lines() {
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+fn colour(row: &Row) -> Option<Color> {
+    match row.pin.coverage.state.word() {
+        "none" => Some(Color::FG_RED),
+        "partial" | "breaking" | "other" => Some(Color::FG_YELLOW),
+        _ => None,
+    }
+}
+
+/// Leaves columns out, and last of all cuts names, until the table fits.
+fn fit(columns: &mut Vec<&'static Column>, cells: &mut Vec<Vec<String>>, width: usize, look: Look) {
+    let widest = |(column, cells): (&&Column, &Vec<String>)| {
+        let header = if look.header { column.name.len() } else { 0 };
+        cells.iter().map(|c| get_line_width(c)).max().unwrap_or(0).max(header)
+    };
+    let mut widths: Vec<usize> = columns.iter().zip(cells.iter()).map(widest).collect();
+    let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+    while look.may_drop && total(&widths) > width {
+        let droppable = columns.iter().enumerate().filter(|(_, c)| c.drop > 0);
+        let Some((at, _)) = droppable.min_by_key(|(_, c)| c.drop) else { break };
+        columns.remove(at);
+        cells.remove(at);
+        widths.remove(at);
+    }
+    let excess = total(&widths).saturating_sub(width);
+    if let Some(at) = columns.iter().position(|c| c.name == "NAME").filter(|_| excess > 0) {
+        let room = widths[at].saturating_sub(excess).max(SHORTEST_NAME);
+        cells[at].iter_mut().for_each(|name| cut(name, room));
+    }
+}
+
+/// Cuts a name from the front: its end tells more.
+fn cut(name: &mut String, room: usize) {
+    if get_line_width(name) <= room {
+        return;
+    }
+    let mut from = name.char_indices().map(|(at, _)| at);
+    while let Some(at) = from.next() {
+        if get_line_width(&name[at..]) < room {
+            *name = format!("…{}", &name[at..]);
+            return;
+        }
+    }
+}
+
+/// The lines under the table: totals, and what the answer lacks (of [`lacking`]). `page` is the size of a page in bytes.
+pub fn footer(table: &Table, rows: &[Row], page: u64, lacking: &[String]) -> Vec<String> {
+    let pins = Selection::pins(rows);
+    let bytes = rows.iter().fold(0u64, |sum, r| sum.saturating_add(r.part.bytes));
+    let mut totals = format!("{}, {}", counted(pins.len() as u64, "pin"), size::long(bytes));
+    match pins.iter().filter(|p| p.coverage.state.word() == "none").count() {
+        0 => {}
+        n => totals.push_str(&format!("; {n} without a lease")),
+    }
+    totals.push('.');
+    if let Some(pages) = table.unattributed_pages.filter(|p| *p > 0) {
+        let bytes = size::long(pages.saturating_mul(page));
+        totals.push_str(&format!(" {bytes} pinned by the kernel is not explained."));
+    }
+    std::iter::once(totals).chain(lacking.iter().map(|l| format!("{l}."))).collect()
+}
+
+/// What the answer lacks, a clause each. `said` are sentences that the user has been told already.
+pub fn lacking(table: &Table, said: &[&str]) -> Vec<String> {
+    let news = table.incomplete.iter().filter(|s| !said.contains(&s.as_str()));
+    let mut lines: Vec<String> = news.map(|s| format!("not complete: {}", escape::sentence(s))).collect();
+    if table.hidden.0 > 0 {
+        let (pins, bytes) = (counted(table.hidden.0, "pin"), size::long(table.hidden.1));
+        lines.push(format!("not shown: {pins} of other users, {bytes}; run as root to see them"));
+    }
+    lines
+}
+
+fn counted(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Totals by subsystem, largest first: name, pins, bytes.
+pub fn summary(rows: &[Row], look: Look, context: &Context) -> String {
+    let mut totals: std::collections::BTreeMap<&str, (u64, u64)> = std::collections::BTreeMap::new();
+    for pin in Selection::pins(rows) {
+        totals.entry(pin.subsystem().word()).or_default().0 += 1;
+    }
+    for row in rows {
+        let total = totals.entry(row.pin.subsystem().word()).or_default();
+        total.1 = total.1.saturating_add(row.part.bytes);
+    }
+    let mut totals: Vec<(&str, (u64, u64))> = totals.into_iter().collect();
+    totals.sort_by_key(|(_, (_, bytes))| std::cmp::Reverse(*bytes));
+    let header = look.header.then(|| ["SUBSYSTEM", "PINS", "PINNED"].map(str::to_owned));
+    let size = |bytes: u64| if context.bytes { bytes.to_string() } else { size::short(bytes) };
+    let lines =
+        totals.iter().map(|(word, (pins, bytes))| [(*word).to_owned(), pins.to_string(), size(*bytes)]);
+    let line = |[word, pins, bytes]: [String; 3]| format!("{word:<10} {pins:>7} {bytes:>8}\n");
+    header.into_iter().chain(lines).map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listing::columns::choose;
+    use crate::listing::sample;
+    use crate::model::CoverageState;
+
+    const PIPE: Look = Look { width: None, may_drop: true, colour: false, header: true };
+    const CONTEXT: Context = Context { now: sample::CREATED + 12_000_000_000, bytes: false };
+
+    fn drawn(look: Look) -> String {
+        let sample = sample::table();
+        let rows = Selection::default().rows(&sample);
+        table(&rows, &choose(None).unwrap(), look, &CONTEXT)
+    }
+
+    #[test]
+    fn a_pipe_gets_everything() {
+        let text = drawn(PIPE);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 5);
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(
+            words(lines[0]).join(" "),
+            "COMMAND PID USER TYPE OBJECT MODE PINNED LEASE HOLDERS AGE DEVICE INODE NAME"
+        );
+        assert_eq!(
+            words(lines[1]).join(" "),
+            "ib_server 812 user2 rdma-mr rxe0 mr 7 rw 64.0M ? 1 12s 253:1 131 /srv/pool.dat"
+        );
+        assert!(lines[2].ends_with("/srv/q\\n\\x1b[31m\\xff (deleted)"));
+        let name = lines[0].find("NAME").unwrap();
+        assert!(lines[1..].iter().all(|l| l.as_bytes()[name - 1] == b' ' && l.as_bytes()[name] != b' '));
+        assert_eq!(drawn(Look { header: false, ..PIPE }).lines().count(), 4);
+    }
+
+    #[test]
+    fn a_narrow_terminal_loses_device_and_inode_first() {
+        let wide = drawn(PIPE).lines().map(str::len).max().unwrap();
+        let header = |width| drawn(Look { width: Some(width), ..PIPE }).lines().next().unwrap().to_owned();
+        assert!(header(wide).contains("DEVICE"));
+        assert!(!header(wide - 1).contains("DEVICE") && header(wide - 1).contains("INODE"));
+        let narrow = drawn(Look { width: Some(84), ..PIPE });
+        assert!(narrow.lines().all(|l| l.chars().count() <= 84), "{narrow}");
+        assert!(narrow.contains("LEASE") && narrow.contains("/srv/pool.dat"));
+        let kept = drawn(Look { width: Some(20), may_drop: false, ..PIPE });
+        assert!(kept.contains("DEVICE") && kept.contains('…'));
+        assert!(!drawn(Look { width: Some(0), ..PIPE }).is_empty());
+    }
+
+    #[test]
+    fn names_are_cut_from_the_front() {
+        let mut name = "/a/very/long/name/漢字".to_owned();
+        cut(&mut name, 10);
+        assert_eq!(name, "…name/漢字");
+        assert!(get_line_width(&name) <= 10);
+    }
+
+    #[test]
+    fn no_rows_draw_nothing() {
+        let sample = Table::default();
+        assert_eq!(table(&Selection::default().rows(&sample), &choose(None).unwrap(), PIPE, &CONTEXT), "");
+        assert_eq!(footer(&sample, &[], 4096, &[]), ["0 pins, 0 bytes."]);
+        assert_eq!(summary(&[], Look { header: false, ..PIPE }, &CONTEXT), "");
+    }
+
+    #[test]
+    fn the_footer_says_what_is_not_known() {
+        let mut sample = sample::table();
+        sample.incomplete.push("a\x1b sentence".into());
+        sample.hidden = (2, 1 << 30);
+        sample.unattributed_pages = Some(256);
+        let rows = Selection::default().rows(&sample);
+        let lines = footer(&sample, &rows, 4096, &lacking(&sample, &[]));
+        assert_eq!(lines[0], "3 pins, 84.0 MiB. 1.0 MiB pinned by the kernel is not explained.");
+        assert_eq!(lines[1], "not complete: a\\x1b sentence.");
+        assert_eq!(lacking(&sample, &["a\x1b sentence"]).len(), 1);
+        assert_eq!(lines[2], "not shown: 2 pins of other users, 1.0 GiB; run as root to see them.");
+    }
+
+    #[test]
+    fn colour_only_where_it_means_something() {
+        let coloured = drawn(Look { colour: true, ..PIPE });
+        assert!(!coloured.contains('\x1b'));
+        assert_eq!(CoverageState::Unknown.word(), "unknown");
+    }
+
+    #[test]
+    fn totals_by_subsystem() {
+        let sample = sample::table();
+        let text = summary(&Selection::default().rows(&sample), PIPE, &CONTEXT);
+        let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["rdma", "1", "64.0M"]);
+        assert_eq!(lines.len(), 4);
+    }
+}

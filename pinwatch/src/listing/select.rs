@@ -1,0 +1,223 @@
+//! Which pins to list. Pure: names, users and paths were looked up before.
+
+use super::{Row, involved};
+use crate::model::{Device, File, Pin, Subsystem, Table};
+
+/// A file, directory or mount that was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// As the user wrote it.
+    pub written: Vec<u8>,
+    /// Device and inode numbers that are this file, as `stat` has them and as the kernel's maps do.
+    pub ids: Vec<(Device, u64)>,
+    /// Its absolute paths, with and without symbolic links.
+    pub paths: Vec<Vec<u8>>,
+    /// The device of the file system that is mounted there.
+    pub device: Option<Device>,
+    /// Whether it is there now.
+    pub exists: bool,
+}
+
+impl Place {
+    /// Whether this is the file. A deleted file has nothing to do with the one that has its name now.
+    pub fn is(&self, file: &File) -> bool {
+        let by_path = file.deleted != Some(true) || !self.exists;
+        self.ids.contains(&(file.id.dev, file.id.ino))
+            || (by_path && self.paths.iter().any(|p| p == file.path.as_bytes()))
+    }
+
+    /// Whether the file is, or was, under this directory.
+    pub fn is_above(&self, file: &File) -> bool {
+        let path = file.path.as_bytes();
+        // Names that the kernel makes up begin with a slash too, but lie nowhere.
+        let real = file.path_complete && !path.starts_with(b"/memfd:") && !path.starts_with(b"/SYSV");
+        real && self.paths.iter().any(|above| {
+            let above = above.strip_suffix(b"/").unwrap_or(above);
+            path.strip_prefix(above).is_some_and(|rest| rest.starts_with(b"/"))
+        })
+    }
+
+    /// Whether the file is on this mount. What was unmounted is known by its path only: the pins outlive the mount.
+    pub fn is_mount_of(&self, file: &File) -> bool {
+        match self.device {
+            Some(device) => file.id.dev == device,
+            None => self.is_above(file),
+        }
+    }
+}
+
+/// All selections; within a list one must fit, and all that are not empty must.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Files.
+    pub files: Vec<Place>,
+    /// Directories, with all that is under them.
+    pub directories: Vec<Place>,
+    /// Mounts.
+    pub mounts: Vec<Place>,
+    /// Processes that made or hold a pin.
+    pub pids: Vec<u32>,
+    /// Users of such processes.
+    pub uids: Vec<u32>,
+    /// How the command names of such processes begin.
+    pub commands: Vec<Vec<u8>>,
+    /// Types or subsystems.
+    pub types: Vec<String>,
+    /// Only files whose name is gone.
+    pub deleted: bool,
+    /// Only pins of at least so many bytes.
+    pub min_size: u64,
+    /// Only pins that, as far as known, no process holds.
+    pub unheld: bool,
+}
+
+impl Selection {
+    /// The rows of the selected pins that show what was asked for, largest first.
+    pub fn rows<'a>(&self, table: &'a Table) -> Vec<Row<'a>> {
+        let rows = table.pins.iter().filter(|p| self.pin(table, p)).flat_map(|pin| {
+            let row = move |part| Row { table, pin, part };
+            pin.parts.iter().map(row).filter(|r| self.part(r.file()))
+        });
+        let mut rows: Vec<Row<'a>> = rows.collect();
+        rows.sort_by_key(|r| (std::cmp::Reverse(r.part.bytes), r.pin.id));
+        rows
+    }
+
+    /// The selected pins, in the order of their rows.
+    pub fn pins<'a>(rows: &[Row<'a>]) -> Vec<&'a Pin> {
+        let mut seen = std::collections::HashSet::with_capacity(rows.len());
+        rows.iter().filter(|r| seen.insert(r.pin.id)).map(|r| r.pin).collect()
+    }
+
+    /// The files asked for by name that neither exist nor are pinned.
+    pub fn missing<'a>(&'a self, table: &Table) -> Vec<&'a Place> {
+        let pinned = |p: &Place| table.files.iter().any(|f| p.is(f));
+        self.files.iter().filter(|p| !p.exists && !pinned(p)).collect()
+    }
+
+    fn pin(&self, table: &Table, pin: &Pin) -> bool {
+        let any = |fits: &dyn Fn(&crate::model::Process) -> bool| involved(table, pin).any(fits);
+        let word = |t: &String| t == pin.subsystem().word() || t == pin.object.type_word();
+        (self.pids.is_empty() || any(&|p| self.pids.contains(&p.pid)))
+            && (self.uids.is_empty() || any(&|p| p.uid.is_some_and(|u| self.uids.contains(&u))))
+            && (self.commands.is_empty()
+                || any(&|p| self.commands.iter().any(|c| p.comm.as_bytes().starts_with(c))))
+            && (self.types.is_empty() || self.types.iter().any(word))
+            && pin.bytes >= self.min_size
+            && (!self.unheld || pin.holders.as_ref().is_some_and(Vec::is_empty))
+    }
+
+    fn part(&self, file: Option<&File>) -> bool {
+        let among = |places: &[Place], fits: &dyn Fn(&Place, &File) -> bool| {
+            places.is_empty() || file.is_some_and(|f| places.iter().any(|p| fits(p, f)))
+        };
+        among(&self.files, &|p, f| p.is(f))
+            && among(&self.directories, &|p, f| p.is_above(f))
+            && among(&self.mounts, &|p, f| p.is_mount_of(f))
+            && (!self.deleted || file.is_some_and(|f| f.deleted == Some(true)))
+    }
+}
+
+/// Types of pins that are finer than their subsystem; for checking what the user wrote.
+const TYPES: [&str; 4] = ["rdma-mr", "rdma-cq", "rdma-qp", "rdma-srq"];
+
+/// Checks a type; an error is a sentence for the user.
+pub fn type_word(written: &str) -> Result<String, String> {
+    let mut words: Vec<&str> = Subsystem::ALL.iter().map(|s| s.word()).chain(TYPES).collect();
+    words.push("rdma-buf");
+    let fits = |w: &&&str| w.eq_ignore_ascii_case(written);
+    if let Some(word) = words.iter().find(fits) {
+        return Ok((*word).to_owned());
+    }
+    let written = super::escape::sentence(written);
+    Err(match super::columns::nearest(&written.to_lowercase(), &words) {
+        Some(word) => format!("no type \"{written}\"; did you mean {word}?"),
+        None => format!("no type \"{written}\"; there are {}", words.join(", ")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listing::sample;
+
+    fn place(path: &str) -> Place {
+        Place { written: path.into(), paths: vec![path.into()], ..Place::default() }
+    }
+
+    fn ids(selection: &Selection) -> Vec<String> {
+        let table = sample::table();
+        selection.rows(&table).iter().map(|r| format!("{}:{}", r.pin.id, r.part.bytes)).collect()
+    }
+
+    #[test]
+    fn everything_largest_first() {
+        let all = ids(&Selection::default());
+        assert_eq!(all, ["r1:67108864", "u2:16777216", "x3:4194304", "u2:8192"]);
+    }
+
+    #[test]
+    fn files_by_identity_and_by_name() {
+        let dev = Device { major: 253, minor: 1 };
+        let other = Place { ids: vec![(dev, 131)], exists: true, ..place("/elsewhere") };
+        assert_eq!(ids(&Selection { files: vec![other], ..Selection::default() }), ["r1:67108864"]);
+        let named = Place { exists: true, ..place("/srv/pool.dat") };
+        assert_eq!(
+            ids(&Selection { files: vec![named, place("/x")], ..Selection::default() }),
+            ["r1:67108864"]
+        );
+    }
+
+    #[test]
+    fn a_deleted_file_is_not_the_one_that_has_its_name_now() {
+        let mut q = place("");
+        q.paths = vec![b"/srv/q\n\x1b[31m\xff".to_vec()];
+        assert_eq!(ids(&Selection { files: vec![q.clone()], ..Selection::default() }), ["u2:16777216"]);
+        q.exists = true;
+        assert!(ids(&Selection { files: vec![q], ..Selection::default() }).is_empty());
+    }
+
+    #[test]
+    fn directories_and_mounts() {
+        let directories = |d: &str| ids(&Selection { directories: vec![place(d)], ..Selection::default() });
+        assert_eq!(directories("/srv/deep/"), ["u2:8192"]);
+        assert_eq!(directories("/srv/dee"), [""; 0]);
+        assert_eq!(directories("/").len(), 3);
+        let mount = |device| Selection {
+            mounts: vec![Place { device, ..place("/srv/deep") }],
+            ..Selection::default()
+        };
+        assert_eq!(ids(&mount(None)), ["u2:8192"]);
+        assert_eq!(ids(&mount(Some(Device { major: 253, minor: 1 }))).len(), 3);
+        assert!(ids(&mount(Some(Device { major: 9, minor: 1 }))).is_empty());
+    }
+
+    #[test]
+    fn processes_types_and_sizes() {
+        let pid = |pids: &[u32]| ids(&Selection { pids: pids.to_vec(), ..Selection::default() });
+        assert_eq!(pid(&[1044]), ["u2:16777216", "u2:8192"]);
+        assert_eq!(pid(&[1, 1201]), ["x3:4194304"]);
+        let commands = vec![b"help".to_vec(), b"ib".to_vec()];
+        assert_eq!(ids(&Selection { commands, uids: vec![2], ..Selection::default() }), ["r1:67108864"]);
+        let types = vec!["rdma".to_owned(), "xdp".to_owned()];
+        assert_eq!(ids(&Selection { types, min_size: 5 << 20, ..Selection::default() }), ["r1:67108864"]);
+        assert_eq!(ids(&Selection { unheld: true, ..Selection::default() }), ["x3:4194304"]);
+        assert_eq!(ids(&Selection { deleted: true, ..Selection::default() }), ["u2:16777216"]);
+    }
+
+    #[test]
+    fn missing_files_are_told() {
+        let files = vec![place("/none"), place("/srv/pool.dat"), Place { exists: true, ..place("/x") }];
+        let selection = Selection { files, ..Selection::default() };
+        let table = sample::table();
+        let missing: Vec<&[u8]> = selection.missing(&table).iter().map(|p| p.written.as_slice()).collect();
+        assert_eq!(missing, [b"/none"]);
+    }
+
+    #[test]
+    fn types_are_checked() {
+        assert_eq!(type_word("RDMA-MR").as_deref(), Ok("rdma-mr"));
+        assert!(type_word("iouring").unwrap_err().ends_with("did you mean io_uring?"));
+        assert!(type_word("nonsense\n").unwrap_err().contains("there are rdma"));
+    }
+}

@@ -1,0 +1,89 @@
+//! Which file: its identity, and the name it had when it was pinned.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+
+/// A device number, major and minor, as in `/proc/PID/maps` (the kernel's `s_dev`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Device {
+    /// The driver's number.
+    pub major: u32,
+    /// The instance's number.
+    pub minor: u32,
+}
+
+impl Device {
+    /// From the kernel's internal `dev_t`: 12 bits of major over 20 bits of minor (`MKDEV`, include/linux/kdev_t.h).
+    pub fn from_kernel(dev: u32) -> Self {
+        Self { major: dev >> 20, minor: dev & 0xf_ffff }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// What makes a file this file and no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileId {
+    /// The file system's device.
+    pub dev: Device,
+    /// The inode number.
+    pub ino: u64,
+    /// The inode's generation, which tells a reused number apart; `None` where the source cannot know it.
+    pub generation: Option<u32>,
+}
+
+/// What pinned pages belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Backing {
+    /// The page cache of a file.
+    File,
+    /// tmpfs, memfd, shared anonymous memory.
+    Shmem,
+    /// hugetlbfs, huge memfd.
+    Hugetlb,
+    /// A device-dax character device.
+    Devdax,
+    /// Anonymous memory, private copies of file pages included.
+    Anon,
+    /// Memory of another device.
+    Device,
+    /// The source cannot tell: the memory is no longer mapped.
+    Unknown,
+}
+
+impl Backing {
+    /// The word used in columns, JSON and options.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Shmem => "shmem",
+            Self::Hugetlb => "hugetlb",
+            Self::Devdax => "devdax",
+            Self::Anon => "anon",
+            Self::Device => "device",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A file with pinned pages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Which file.
+    pub id: FileId,
+    /// The path it had when it was pinned, in the mount namespace of the process that pinned it.
+    pub path: Name,
+    /// False if the path was cut short; the part that is there is then the end of it.
+    pub path_complete: bool,
+    /// The file system's type, such as `xfs`; empty if not known.
+    pub fstype: String,
+    /// Whether the name is gone; `None` if that could not be found out.
+    pub deleted: Option<bool>,
+}

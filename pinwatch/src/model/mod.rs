@@ -1,0 +1,20 @@
+//! What a pin, a file and a process are, and the table that holds them.
+//!
+//! Pure: no I/O, no clock, no kernel, and nothing of this crate's other modules. Everything that
+//! crosses the socket between daemon and `lspins` is one of these types (see [`crate::wire`]).
+
+mod coverage;
+mod extent;
+mod file;
+mod name;
+mod pin;
+mod process;
+mod table;
+
+pub use coverage::{Coverage, CoverageState};
+pub use extent::{Extent, Part, Segment, parts_of};
+pub use file::{Backing, Device, File, FileId};
+pub use name::Name;
+pub use pin::{Holder, Mode, Object, Origin, Pin, PinId, RdmaBufferKind, Subsystem, Via};
+pub use process::Process;
+pub use table::{FileIndex, ProcessIndex, Table};

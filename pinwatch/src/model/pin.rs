@@ -1,0 +1,251 @@
+//! A pin: one kernel object that holds pages for the long term.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Coverage, Part, ProcessIndex};
+
+/// The part of the kernel that made a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Subsystem {
+    /// InfiniBand/RDMA: memory regions, queue buffers.
+    Rdma,
+    /// io_uring registered buffers.
+    IoUring,
+    /// AF_XDP umems.
+    Xdp,
+}
+
+impl Subsystem {
+    /// All that this version knows, in the order in which they are listed.
+    pub const ALL: [Self; 3] = [Self::Rdma, Self::IoUring, Self::Xdp];
+
+    /// The word used in columns, JSON and options.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Rdma => "rdma",
+            Self::IoUring => "io_uring",
+            Self::Xdp => "xdp",
+        }
+    }
+
+    /// The letter that starts the ids of its pins.
+    pub fn letter(self) -> char {
+        match self {
+            Self::Rdma => 'r',
+            Self::IoUring => 'u',
+            Self::Xdp => 'x',
+        }
+    }
+}
+
+/// A pin's id: unique for as long as the daemon's kernel state lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PinId {
+    /// Which subsystem.
+    pub subsystem: Subsystem,
+    /// Sequence number, counted from 1; of no meaning between two runs of `lspins` without a daemon.
+    pub sequence: u64,
+}
+
+impl fmt::Display for PinId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:x}", self.subsystem.letter(), self.sequence)
+    }
+}
+
+/// Whether the device may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Mode {
+    /// Reading and writing.
+    ReadWrite,
+    /// Reading only.
+    ReadOnly,
+    /// The source cannot tell.
+    Unknown,
+}
+
+impl Mode {
+    /// The word used in columns and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ReadWrite => "rw",
+            Self::ReadOnly => "ro",
+            Self::Unknown => "?",
+        }
+    }
+}
+
+/// How a pin is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Origin {
+    /// Seen being made.
+    Trace,
+    /// Found by reading the kernel.
+    Walk,
+    /// procfs and netlink only.
+    Proc,
+}
+
+impl Origin {
+    /// The word used in columns and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Walk => "walk",
+            Self::Proc => "proc",
+        }
+    }
+}
+
+/// The kernel object, in its subsystem's own terms.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Object {
+    /// An RDMA memory region.
+    RdmaMr {
+        /// Device name, such as `mlx5_0`.
+        device: String,
+        /// The number that `rdma resource show mr` prints as `mrn`.
+        mrn: u32,
+        /// Local key; `None` where the source may not see keys.
+        lkey: Option<u32>,
+        /// Remote key; `None` where the source may not see keys.
+        rkey: Option<u32>,
+    },
+    /// Another RDMA buffer: of a completion queue, queue pair, shared receive queue, or of the driver's own.
+    RdmaBuffer {
+        /// Device name.
+        device: String,
+        /// `cq`, `qp`, `srq` or `buffer`.
+        what: RdmaBufferKind,
+    },
+    /// A registered io_uring buffer.
+    IoUring {
+        /// The ring's file descriptor in the process that registered the buffer, if known.
+        ring_fd: Option<u32>,
+        /// The buffer's index in the ring's table, if known.
+        slot: Option<u32>,
+    },
+    /// An AF_XDP umem.
+    Xdp {
+        /// The umem's number in its network namespace's diagnostics (`ss --xdp -e`).
+        umem: u32,
+    },
+}
+
+/// What an RDMA buffer that is no memory region serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RdmaBufferKind {
+    /// A completion queue.
+    Cq,
+    /// A queue pair.
+    Qp,
+    /// A shared receive queue.
+    Srq,
+    /// Not told: a doorbell page, a driver's own buffer.
+    Other,
+}
+
+impl Object {
+    /// The subsystem that this object belongs to.
+    pub fn subsystem(&self) -> Subsystem {
+        match self {
+            Self::RdmaMr { .. } | Self::RdmaBuffer { .. } => Subsystem::Rdma,
+            Self::IoUring { .. } => Subsystem::IoUring,
+            Self::Xdp { .. } => Subsystem::Xdp,
+        }
+    }
+
+    /// The TYPE column: finer than the subsystem where one subsystem has several kinds of pins.
+    pub fn type_word(&self) -> &'static str {
+        match self {
+            Self::RdmaMr { .. } => "rdma-mr",
+            Self::RdmaBuffer { what, .. } => match what {
+                RdmaBufferKind::Cq => "rdma-cq",
+                RdmaBufferKind::Qp => "rdma-qp",
+                RdmaBufferKind::Srq => "rdma-srq",
+                RdmaBufferKind::Other => "rdma-buf",
+            },
+            Self::IoUring { .. } => "io_uring",
+            Self::Xdp { .. } => "xdp",
+        }
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |n: &Option<u32>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
+        match self {
+            Self::RdmaMr { device, mrn, .. } => write!(f, "{device} mr {mrn}"),
+            Self::RdmaBuffer { device, what } => match what {
+                RdmaBufferKind::Cq => write!(f, "{device} cq buffer"),
+                RdmaBufferKind::Qp => write!(f, "{device} qp buffer"),
+                RdmaBufferKind::Srq => write!(f, "{device} srq buffer"),
+                RdmaBufferKind::Other => write!(f, "{device} buffer"),
+            },
+            Self::IoUring { ring_fd, slot } => write!(f, "ring {} buf {}", number(ring_fd), number(slot)),
+            Self::Xdp { umem } => write!(f, "umem {umem}"),
+        }
+    }
+}
+
+/// What keeps the object alive in a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Via {
+    /// A file descriptor.
+    Fd(u32),
+    /// A mapping of the anchor at this address.
+    Mapping(u64),
+}
+
+/// A process that keeps the anchor alive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process.
+    pub process: ProcessIndex,
+    /// Through what.
+    pub via: Vec<Via>,
+}
+
+/// One pin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// Its id.
+    pub id: PinId,
+    /// The kernel object.
+    pub object: Object,
+    /// Whether the device may write.
+    pub mode: Mode,
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// Pages pinned, in units of the system's base page.
+    pub pages: u64,
+    /// User address of the first byte when the pin was made, if known.
+    pub address: Option<u64>,
+    /// By file, largest first; never empty.
+    pub parts: Vec<Part>,
+    /// Whether `parts` is exact. False when memory was remapped meanwhile or a bound was hit; `doubt` then says which.
+    pub exact: bool,
+    /// Why `parts` is not exact.
+    pub doubt: Option<String>,
+    /// Pages that no longer belong to the file; `None` if nobody has looked.
+    pub orphan_pages: Option<u64>,
+    /// Who made it; `None` if no source knows.
+    pub creator: Option<ProcessIndex>,
+    /// Who keeps it; `None` if nobody has looked.
+    pub holders: Option<Vec<Holder>>,
+    /// The verdict on its leases.
+    pub coverage: Coverage,
+    /// When it was made, in nanoseconds since the Unix epoch; `None` if no source knows.
+    pub created: Option<i64>,
+    /// How it is known.
+    pub origin: Origin,
+}
+
+impl Pin {
+    /// The subsystem that made the pin.
+    pub fn subsystem(&self) -> Subsystem {
+        self.id.subsystem
+    }
+}

@@ -1,0 +1,24 @@
+//! A process, told apart from a later one with the same pid.
+
+use serde::{Deserialize, Serialize};
+
+use super::Name;
+
+/// A process as it was when it was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id (thread group) in the initial pid namespace of the observer; 0 if the kernel names none.
+    pub pid: u32,
+    /// Start time since boot in clock ticks of 1/100 s, as in field 22 of `/proc/PID/stat`; `None` if not known.
+    pub start: Option<u64>,
+    /// Command name.
+    pub comm: Name,
+    /// Effective user id, if known.
+    pub uid: Option<u32>,
+    /// The user's name, if the system knows one.
+    pub user: Option<String>,
+    /// Whether this very process (pid and start time) still exists.
+    pub alive: bool,
+    /// Path of its cgroup, if known.
+    pub cgroup: Option<Name>,
+}

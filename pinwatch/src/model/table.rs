@@ -1,0 +1,58 @@
+//! The table of pins, with the files and processes they refer to, each once.
+
+use serde::{Deserialize, Serialize};
+
+use super::{File, Pin, Process};
+
+/// Place of a file in [`Table::files`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileIndex(pub u32);
+
+/// Place of a process in [`Table::processes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProcessIndex(pub u32);
+
+/// What is pinned at one moment, and by how much the answer may be wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The files that pins refer to.
+    pub files: Vec<File>,
+    /// The processes that pins refer to.
+    pub processes: Vec<Process>,
+    /// The pins.
+    pub pins: Vec<Pin>,
+    /// Why pins may be missing, or listed though gone: one sentence each. Empty means complete.
+    pub incomplete: Vec<String>,
+    /// Since when pins are watched, in nanoseconds since the Unix epoch; `None` without a daemon.
+    pub watching_since: Option<i64>,
+    /// Pages that the kernel counts as pinned and that no pin explains; `None` if nobody has compared.
+    pub unattributed_pages: Option<u64>,
+    /// Pins of other users, which the asking user may not see: how many, and their bytes.
+    pub hidden: (u64, u64),
+}
+
+impl Table {
+    /// The file at an index; `None` if the index is not of this table (a reply from a broken peer).
+    pub fn file(&self, at: FileIndex) -> Option<&File> {
+        self.files.get(at.0 as usize)
+    }
+
+    /// The process at an index; `None` if the index is not of this table.
+    pub fn process(&self, at: ProcessIndex) -> Option<&Process> {
+        self.processes.get(at.0 as usize)
+    }
+
+    /// Adds a file unless it is there, by identity; gives its place.
+    pub fn add_file(&mut self, file: File) -> FileIndex {
+        let at = self.files.iter().position(|f| f.id == file.id && f.path == file.path).unwrap_or_else(|| {
+            self.files.push(file);
+            self.files.len() - 1
+        });
+        FileIndex(at as u32)
+    }
+
+    /// Whether every pin that exists is here and none that does not.
+    pub fn complete(&self) -> bool {
+        self.incomplete.is_empty()
+    }
+}

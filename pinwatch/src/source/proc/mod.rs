@@ -1,0 +1,155 @@
+//! What procfs and netlink know, without any privilege: registered io_uring buffers, RDMA memory regions, AF_XDP
+//! umems. Root sees those of all users.
+//!
+//! Everything here races with the processes it looks at, and everything it reads may be hostile: all is bounded,
+//! and what vanishes meanwhile is left out. What cannot be known is said in [`Table::incomplete`].
+
+mod bounded;
+mod fdinfo;
+mod files;
+mod maps;
+pub mod mounts;
+mod netlink;
+pub mod process;
+mod rdma;
+mod same_file;
+mod scan;
+mod uring;
+mod xdp;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use self::files::Files;
+use self::process::Users;
+use self::scan::Scan;
+use crate::model::{PinId, ProcessIndex, Subsystem, Table};
+
+/// What this source can never know; always part of [`Table::incomplete`].
+pub const BY_NATURE: [&str; 2] = [
+    "without pinwatch only registered io_uring buffers, RDMA memory regions and AF_XDP umems are known, and of \
+     io_uring only rings that a process has open",
+    "without pinwatch a file is known only while its memory is still mapped where it was pinned",
+];
+
+/// What is gathered, and what all parts of this source need for it.
+pub struct Collector {
+    table: Table,
+    files: Files,
+    users: Users,
+    processes: HashMap<u32, Option<ProcessIndex>>,
+    doubts: Vec<String>,
+    sequence: u64,
+    page_size: u64,
+    /// Version of the running kernel, major and minor.
+    kernel: (u32, u32),
+}
+
+/// All pins that procfs and netlink show this user. An error only if there is no usable procfs.
+pub fn table() -> io::Result<Table> {
+    let release = rustix::system::uname();
+    let mut cx = Collector {
+        table: Table::default(),
+        files: Files::new(),
+        users: Users::default(),
+        processes: HashMap::new(),
+        doubts: Vec::new(),
+        sequence: 0,
+        page_size: rustix::param::page_size() as u64,
+        kernel: version(release.release().to_bytes()),
+    };
+    let umems = xdp::umems(&mut cx);
+    let wanted = xdp::sockets(&umems);
+    let scan = Scan::run(&wanted)?;
+    uring::collect(&scan, &mut cx);
+    rdma::collect(&mut cx);
+    xdp::collect(&umems, &scan, &mut cx);
+    cx.not_allowed(&scan);
+    let mut table = cx.table;
+    table.files = cx.files.into_files();
+    table.incomplete = BY_NATURE.iter().map(|s| (*s).to_owned()).chain(cx.doubts).collect();
+    Ok(table)
+}
+
+impl Collector {
+    fn next_id(&mut self, subsystem: Subsystem) -> PinId {
+        self.sequence += 1;
+        PinId { subsystem, sequence: self.sequence }
+    }
+
+    /// The place of a process in the table; `None` once it is gone.
+    fn process(&mut self, pid: u32) -> Option<ProcessIndex> {
+        let Self { table, users, .. } = self;
+        *self.processes.entry(pid).or_insert_with(|| {
+            table.processes.push(process::describe(pid, users)?);
+            Some(ProcessIndex((table.processes.len() - 1) as u32))
+        })
+    }
+
+    /// How many base pages a range of bytes touches.
+    fn pages(&self, address: u64, length: u64) -> u64 {
+        match address.saturating_add(length).checked_sub(1) {
+            Some(last) if length > 0 => last / self.page_size - address / self.page_size + 1,
+            _ => 0,
+        }
+    }
+
+    /// Says who could not be looked at.
+    fn not_allowed(&mut self, scan: &Scan) {
+        let root = rustix::process::geteuid().is_root();
+        let processes = if scan.denied == 1 { "process" } else { "processes" };
+        match (scan.denied, root) {
+            (0, _) => {}
+            (n, true) => self.doubts.push(format!("{n} {processes} could not be looked into, even as root")),
+            (n, false) => {
+                let whose = if n == 1 {
+                    "1 process of another user".to_owned()
+                } else {
+                    format!("{n} processes of other users")
+                };
+                self.doubts.push(format!("{whose} could not be looked into: run as root"));
+            }
+        }
+        let hidden = |m: &mounts::Mount| {
+            m.point == b"/proc"
+                && m.fstype == "proc"
+                && contains(&m.options, b"hidepid=")
+                && !contains(&m.options, b"hidepid=0")
+        };
+        if !root && mounts::of(Path::new("/proc/self")).iter().any(hidden) {
+            self.doubts.push("this /proc hides the processes of other users: run as root".to_owned());
+        }
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|w| w == part)
+}
+
+/// The first two numbers of a kernel's release; zeros if there are none.
+fn version(release: &[u8]) -> (u32, u32) {
+    let number = |text| bounded::decimal(text).and_then(|(n, rest)| Some((u32::try_from(n).ok()?, rest)));
+    let Some((major, rest)) = number(release) else { return (0, 0) };
+    let minor = rest.strip_prefix(b".").and_then(number).map_or(0, |(n, _)| n);
+    (major, minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases() {
+        assert_eq!(version(b"6.12.107-deb13"), (6, 12));
+        assert_eq!(version(b"7.3-rc7"), (7, 3));
+        assert_eq!((version(b""), version(b"x"), version(b"7")), ((0, 0), (0, 0), (7, 0)));
+    }
+
+    #[test]
+    fn this_machine_gives_a_table_that_says_what_it_lacks() {
+        let table = table().unwrap();
+        assert!(!table.complete());
+        assert!(table.incomplete.iter().all(|s| !s.contains('\n') && !s.contains("  ")));
+    }
+}

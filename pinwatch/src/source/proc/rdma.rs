@@ -1,0 +1,227 @@
+//! RDMA memory regions, from the RDMA netlink (include/uapi/rdma/rdma_netlink.h), which any user may ask.
+//! It names the object, never the memory: a row from here has a size and no file.
+
+use std::io;
+
+use rustix::net::netlink;
+
+use super::Collector;
+use super::netlink::{attribute, attributes, dump, make_attribute, u32_at, u64_at};
+use super::process;
+use crate::model::{Backing, Coverage, Mode, Object, Origin, Part, Pin, Subsystem};
+
+/// `RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, command)`.
+const fn kind(command: u16) -> u16 {
+    (5 << 10) + command
+}
+
+/// `RDMA_NLDEV_CMD_GET`: devices.
+const DEVICES: u16 = kind(1);
+/// `RDMA_NLDEV_CMD_RES_MR_GET`: memory regions of a device.
+const REGIONS: u16 = kind(13);
+
+// enum rdma_nldev_attr, without the prefix RDMA_NLDEV_ATTR_.
+const DEV_INDEX: u16 = 1;
+const DEV_NAME: u16 = 2;
+const RES_PID: u16 = 28;
+const RES_KERN_NAME: u16 = 29;
+const RES_MR: u16 = 40;
+const RES_MR_ENTRY: u16 = 41;
+const RES_RKEY: u16 = 42;
+const RES_LKEY: u16 = 43;
+const RES_IOVA: u16 = 44;
+const RES_MRLEN: u16 = 45;
+const RES_MRN: u16 = 62;
+
+/// An entry of the dump.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Region {
+    mrn: u32,
+    /// Bytes.
+    length: u64,
+    lkey: Option<u32>,
+    rkey: Option<u32>,
+    iova: Option<u64>,
+    /// Thread that made it; `None` once that has exited.
+    tid: Option<u32>,
+}
+
+/// Adds all memory regions that processes have registered.
+pub fn collect(cx: &mut Collector) {
+    let devices = match dump(netlink::RDMA, DEVICES, &[]) {
+        Ok(devices) => devices,
+        Err(e) => {
+            // A kernel without RDMA has no such family, or no one to answer.
+            if !absent(&e) {
+                cx.doubts.push(format!("RDMA devices cannot be listed ({e})"));
+            }
+            return;
+        }
+    };
+    let mut any = false;
+    let mut interrupted = devices.interrupted;
+    for message in &devices.messages {
+        let Some(index) = attribute(message, DEV_INDEX).and_then(|c| u32_at(c, 0)) else { continue };
+        let name = attribute(message, DEV_NAME).map(text).unwrap_or_else(|| format!("device {index}"));
+        any = true;
+        match dump(netlink::RDMA, REGIONS, &make_attribute(DEV_INDEX, index.to_ne_bytes())) {
+            Ok(regions) => {
+                interrupted |= regions.interrupted;
+                for region in regions.messages.iter().flat_map(|m| regions_in(m)) {
+                    add(&name, &region, cx);
+                }
+            }
+            Err(e) => {
+                cx.doubts.push(format!("memory regions of {} cannot be listed ({e})", name.escape_debug()))
+            }
+        }
+    }
+    if interrupted {
+        cx.doubts.push("RDMA memory regions changed while they were listed: some may be missing".to_owned());
+    }
+    if any {
+        cx.doubts.push(
+            "of RDMA only memory regions are listed, those that pin nothing (on demand, dma-buf) too; holders and the \
+             buffers of queues are not known"
+                .to_owned(),
+        );
+    }
+}
+
+fn absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EPROTONOSUPPORT
+                | libc::EAFNOSUPPORT
+                | libc::ESOCKTNOSUPPORT
+                | libc::EINVAL
+                | libc::ECONNREFUSED
+        )
+    )
+}
+
+/// A string attribute, which ends with a NUL.
+fn text(content: &[u8]) -> String {
+    let end = content.iter().position(|&b| b == 0).unwrap_or(content.len());
+    String::from_utf8_lossy(&content[..end]).into_owned()
+}
+
+/// The regions in a message that belong to processes. The kernel's own (those with `KERN_NAME`) pin no user memory.
+fn regions_in(message: &[u8]) -> Vec<Region> {
+    let number = |entry: &[u8], attr| attribute(entry, attr).and_then(|c| u32_at(c, 0));
+    let region = |entry: &[u8]| {
+        if attribute(entry, RES_KERN_NAME).is_some() {
+            return None;
+        }
+        Some(Region {
+            mrn: number(entry, RES_MRN)?,
+            length: attribute(entry, RES_MRLEN).and_then(|c| u64_at(c, 0))?,
+            lkey: number(entry, RES_LKEY),
+            rkey: number(entry, RES_RKEY),
+            iova: attribute(entry, RES_IOVA).and_then(|c| u64_at(c, 0)),
+            tid: number(entry, RES_PID).filter(|t| *t != 0),
+        })
+    };
+    let tables = attributes(message).filter(|(n, _)| *n == RES_MR);
+    let entries = tables.flat_map(|(_, table)| attributes(table)).filter(|(n, _)| *n == RES_MR_ENTRY);
+    entries.filter_map(|(_, entry)| region(entry)).collect()
+}
+
+fn add(device: &str, region: &Region, cx: &mut Collector) {
+    // The number is a thread's: libraries register from service threads.
+    let creator = region.tid.and_then(process::thread_group).and_then(|pid| cx.process(pid));
+    let id = cx.next_id(Subsystem::Rdma);
+    cx.table.pins.push(Pin {
+        id,
+        object: Object::RdmaMr {
+            device: device.to_owned(),
+            mrn: region.mrn,
+            lkey: region.lkey,
+            rkey: region.rkey,
+        },
+        mode: Mode::Unknown,
+        bytes: region.length,
+        // Without the address it is not known how many pages the ends touch; an iova usually is the address.
+        pages: cx.pages(region.iova.unwrap_or(0), region.length),
+        address: None,
+        parts: vec![Part {
+            backing: Backing::Unknown,
+            file: None,
+            extents: Vec::new(),
+            bytes: region.length,
+        }],
+        exact: false,
+        doubt: Some("the RDMA netlink does not say which memory, nor whether it is pinned".to_owned()),
+        orphan_pages: None,
+        creator,
+        holders: None,
+        coverage: Coverage::default(),
+        created: None,
+        origin: Origin::Proc,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attr(number: u16, content: &[u8]) -> Vec<u8> {
+        let mut bytes = ((content.len() + 4) as u16).to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&number.to_ne_bytes());
+        bytes.extend_from_slice(content);
+        bytes.resize(bytes.len().div_ceil(4) * 4, 0);
+        bytes
+    }
+
+    fn message() -> Vec<u8> {
+        let entry = [
+            attr(RES_RKEY, &0x1234u32.to_ne_bytes()),
+            attr(RES_MRLEN, &(64u64 << 20).to_ne_bytes()),
+            attr(RES_MRN, &7u32.to_ne_bytes()),
+            attr(RES_PID, &812u32.to_ne_bytes()),
+        ]
+        .concat();
+        let kernel = [
+            attr(RES_MRLEN, &8u64.to_ne_bytes()),
+            attr(RES_MRN, &8u32.to_ne_bytes()),
+            attr(RES_KERN_NAME, b"nvme\0"),
+        ]
+        .concat();
+        let gone = [attr(RES_MRLEN, &16u64.to_ne_bytes()), attr(RES_MRN, &9u32.to_ne_bytes())].concat();
+        let table =
+            [attr(RES_MR_ENTRY | 0x8000, &entry), attr(RES_MR_ENTRY, &kernel), attr(RES_MR_ENTRY, &gone)]
+                .concat();
+        [attr(DEV_INDEX, &0u32.to_ne_bytes()), attr(DEV_NAME, b"rxe0\0"), attr(RES_MR | 0x8000, &table)]
+            .concat()
+    }
+
+    #[test]
+    fn regions_of_processes_only() {
+        let regions = regions_in(&message());
+        assert_eq!(regions.len(), 2);
+        let first =
+            Region { mrn: 7, length: 64 << 20, lkey: None, rkey: Some(0x1234), iova: None, tid: Some(812) };
+        assert_eq!(regions[0], first);
+        assert_eq!((regions[1].mrn, regions[1].tid), (9, None));
+    }
+
+    #[test]
+    fn cut_and_changed_messages_are_no_panic() {
+        let whole = message();
+        for at in 0..whole.len() {
+            let _ = regions_in(&whole[..at]);
+            let mut bad = whole.clone();
+            bad[at] ^= 0xff;
+            let _ = regions_in(&bad);
+        }
+    }
+
+    #[test]
+    fn strings_end_at_the_nul() {
+        assert_eq!(
+            (text(b"rxe0\0x").as_str(), text(b"rxe0").as_str(), text(b"").as_str()),
+            ("rxe0", "rxe0", "")
+        );
+    }
+}

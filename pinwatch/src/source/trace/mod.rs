@@ -1,0 +1,134 @@
+//! Pins as the BPF programs recorded them: the maps are read whole, joined, and made into a table.
+//!
+//! What is in the maps is exact for pins made since the programs were attached. What is older, and what the kernel says it
+//! lost, is put into words in `Table::incomplete`.
+
+mod files;
+mod names;
+mod records;
+
+use std::collections::HashMap;
+
+use pinwatch_common::{DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, LongPath, PinRecord};
+
+use crate::kernel::bpf::{BpfError, Programs};
+use crate::kernel::raw;
+use crate::model::{Name, Process, ProcessIndex, Table, parts_of};
+use crate::source::proc::process::{self, Users};
+
+pub use files::FileStates;
+
+/// More than any map holds: a bound for reading.
+const LIMIT: usize = 1 << 22;
+
+/// The clocks at one moment, to turn the kernel's time since boot into time of day.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// CLOCK_REALTIME, nanoseconds since the epoch.
+    pub realtime: i64,
+    /// CLOCK_BOOTTIME, nanoseconds.
+    pub boottime: i64,
+}
+
+impl Clocks {
+    /// Both clocks now.
+    pub fn now() -> Self {
+        let read = |id| {
+            let time = rustix::time::clock_gettime(id);
+            time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+        };
+        Self { realtime: read(rustix::time::ClockId::Realtime), boottime: read(rustix::time::ClockId::Boottime) }
+    }
+
+    /// Time of day of a moment since boot.
+    pub fn of(self, boottime: u64) -> i64 {
+        self.realtime - self.boottime + i64::try_from(boottime).unwrap_or(i64::MAX / 2)
+    }
+}
+
+/// Everything in the maps, once.
+pub struct Snapshot {
+    pins: Vec<(u64, PinRecord)>,
+    extents: HashMap<ExtentKey, ExtentRecord>,
+    files: HashMap<FileKey, FileRecord>,
+    long_paths: HashMap<FileKey, LongPath>,
+    devices: HashMap<u32, DeviceName>,
+}
+
+impl Snapshot {
+    /// Reads the maps. Pins come first: their files and extents are written before them and removed after them, so what a
+    /// pin that still exists refers to is found.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn read(programs: &Programs) -> Result<Self, BpfError> {
+        Ok(Self {
+            pins: read(programs, "PINS")?,
+            extents: read(programs, "EXTENTS")?.into_iter().collect(),
+            files: read(programs, "FILES")?.into_iter().collect(),
+            long_paths: read(programs, "LONG_PATHS")?.into_iter().collect(),
+            devices: read(programs, "DEVICES")?.into_iter().collect(),
+        })
+    }
+
+    /// How many pins there are.
+    pub fn len(&self) -> usize {
+        self.pins.len()
+    }
+
+    /// Whether there are no pins.
+    pub fn is_empty(&self) -> bool {
+        self.pins.is_empty()
+    }
+
+    /// Files that no pin refers to and that were last used before `since` (boot time, nanoseconds).
+    pub fn unused_files(&self, since: u64) -> Vec<FileKey> {
+        let extents = self.pins.iter().map(|(_, pin)| pin.first).chain(self.extents.values().copied());
+        let used: std::collections::HashSet<FileKey> = extents.map(|extent| extent.file).collect();
+        let unused = |(key, file): &(&FileKey, &FileRecord)| file.used < since && !used.contains(*key);
+        self.files.iter().filter(unused).map(|(key, _)| *key).collect()
+    }
+
+    /// The table of what was read.
+    pub fn table(&self, clocks: Clocks, states: &mut FileStates) -> Table {
+        let mut table = Table::default();
+        let mut users = Users::default();
+        let mut processes: HashMap<(u32, u64), ProcessIndex> = HashMap::new();
+        let mut files = files::Files::new(&self.files, &self.long_paths);
+        table.pins.reserve(self.pins.len());
+        for (_, record) in &self.pins {
+            let Some(object) = records::object(record, &self.devices) else { continue };
+            let pid = (record.pid_tgid >> 32) as u32;
+            let creator = *processes.entry((pid, record.start)).or_insert_with(|| {
+                table.processes.push(creator(record, &mut users));
+                ProcessIndex((table.processes.len() - 1) as u32)
+            });
+            let segments = records::segments(record, &self.extents, &mut files);
+            table.pins.push(records::pin(record, object, creator, parts_of(&segments), clocks));
+        }
+        table.files = files.into_files(&self.pins, states);
+        table
+    }
+}
+
+fn read<K: aya::Pod, V: aya::Pod>(programs: &Programs, map: &'static str) -> Result<Vec<(K, V)>, BpfError> {
+    raw::entries(programs.hash_map(map)?, LIMIT).map_err(|error| BpfError::Map { map, error })
+}
+
+/// The process that made a pin, as it was then, and whether it still is.
+fn creator(record: &PinRecord, users: &mut Users) -> Process {
+    /// `/proc/PID/stat` counts the start in ticks of 1/100 s.
+    const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+    let pid = (record.pid_tgid >> 32) as u32;
+    let start = record.start / NANOSECONDS_PER_TICK;
+    let alive = process::stat(pid).is_some_and(|stat| stat.start == start);
+    Process {
+        pid,
+        start: Some(start),
+        comm: Name::from(names::until_nul(&record.comm)),
+        uid: Some(record.uid),
+        user: users.name(record.uid),
+        alive,
+        cgroup: if alive { process::cgroup(pid) } else { None },
+    }
+}

@@ -1,0 +1,175 @@
+//! From one record to one pin. Pure.
+
+use std::collections::HashMap;
+
+use pinwatch_common::{DeviceName, ExtentKey, ExtentRecord, MAX_EXTENTS, PinRecord, doubt, extent_flag, kind};
+
+use super::files::Files;
+use super::{Clocks, names};
+use crate::model::{
+    Backing, Coverage, CoverageState, Mode, Object, Origin, Part, Pin, PinId, ProcessIndex, RdmaBufferKind, Segment,
+};
+
+/// Base pages: all that this version runs on has them of 4 KiB.
+const PAGE: u64 = 4096;
+/// `ib_access_writable` (include/rdma/ib_verbs.h): LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND.
+const RDMA_WRITABLE: u32 = 1 | 2 | 8 | 16;
+
+/// The kernel object of a record; `None` for a kind of a newer version.
+pub fn object(record: &PinRecord, devices: &HashMap<u32, DeviceName>) -> Option<Object> {
+    let device = || {
+        let name = devices.get(&record.device).map(|device| names::until_nul(&device.name));
+        name.map_or_else(|| format!("device {}", record.device), |name| String::from_utf8_lossy(name).into_owned())
+    };
+    let known = |number: i32| u32::try_from(number).ok();
+    let buffer = |what| Some(Object::RdmaBuffer { device: device(), what });
+    match record.kind {
+        kind::RDMA_MR => Some(Object::RdmaMr {
+            device: device(),
+            mrn: record.mrn,
+            lkey: Some(record.lkey),
+            rkey: Some(record.rkey),
+        }),
+        kind::RDMA_CQ => buffer(RdmaBufferKind::Cq),
+        kind::RDMA_QP => buffer(RdmaBufferKind::Qp),
+        kind::RDMA_SRQ => buffer(RdmaBufferKind::Srq),
+        kind::RDMA_BUFFER => buffer(RdmaBufferKind::Other),
+        kind::IO_URING => Some(Object::IoUring { ring_fd: known(record.anchor_fd), slot: known(record.number) }),
+        kind::XDP => Some(Object::Xdp { umem: record.number as u32 }),
+        _ => None,
+    }
+}
+
+/// The runs of a pin, in the order of its addresses.
+pub fn segments(
+    record: &PinRecord,
+    extents: &HashMap<ExtentKey, ExtentRecord>,
+    files: &mut Files<'_>,
+) -> Vec<Segment> {
+    let mut segments = Vec::with_capacity(record.extents.clamp(1, 64) as usize);
+    let mut covered = 0u64;
+    for index in 0..record.extents.min(MAX_EXTENTS) {
+        let extent = if index == 0 {
+            Some(&record.first)
+        } else {
+            extents.get(&ExtentKey { sequence: record.sequence, index: u64::from(index) })
+        };
+        // An extent may be missing when the pin was released between the reading of two maps.
+        let Some(extent) = extent else { break };
+        covered = covered.saturating_add(extent.length);
+        segments.push(segment(extent, files));
+    }
+    if covered < record.length || segments.is_empty() {
+        segments.push(Segment {
+            backing: Backing::Unknown,
+            file: None,
+            offset: 0,
+            length: record.length.saturating_sub(covered),
+        });
+    }
+    segments
+}
+
+fn segment(extent: &ExtentRecord, files: &mut Files<'_>) -> Segment {
+    let anonymous = Segment { backing: Backing::Anon, file: None, offset: 0, length: extent.length };
+    let has = |flag| extent.flags & flag != 0;
+    // What is written through a private mapping is no longer the file's. Pins for writing copy it first; only a page seen
+    // in the file's own cache (pinned for reading, 6.1) still is.
+    if !has(extent_flag::FILE) || (has(extent_flag::PRIVATE) && !has(extent_flag::PAGE_FILE)) {
+        return anonymous;
+    }
+    let (backing, file) = files.of(&extent.file);
+    Segment { backing, file: Some(file), offset: extent.offset, length: extent.length }
+}
+
+/// Why a pin's extents may not be exact; `None` if they are.
+pub fn doubt_of(record: &PinRecord) -> Option<String> {
+    let reasons = [
+        (doubt::BUSY, "its memory was mapped and unmapped without pause while it was looked at"),
+        (doubt::UNMAPPED, "a part of its memory was unmapped before it could be looked at"),
+        (doubt::TOO_MANY, "it spans more mappings than are looked at"),
+        (doubt::MAP_FULL, "there was no room for all of its extents"),
+        (doubt::PAGE_MISMATCH, "its memory was remapped, or its file truncated, while it was being pinned"),
+        (doubt::NO_PATH, "there was no room for the name of its file"),
+    ];
+    let said: Vec<&str> =
+        reasons.iter().filter(|(bit, _)| record.doubt & bit != 0).map(|(_, reason)| *reason).collect();
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+/// The pin of a record.
+pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Vec<Part>, clocks: Clocks) -> Pin {
+    let last = record.address.saturating_add(record.length.max(1) - 1);
+    let doubt = doubt_of(record);
+    let nothing_to_lease = parts.iter().all(|part| part.backing == Backing::Anon);
+    Pin {
+        id: PinId { subsystem: object.subsystem(), sequence: record.sequence },
+        mode: match object {
+            Object::RdmaMr { .. } | Object::RdmaBuffer { .. } if record.number as u32 & RDMA_WRITABLE == 0 => {
+                Mode::ReadOnly
+            }
+            _ => Mode::ReadWrite,
+        },
+        object,
+        bytes: record.length,
+        pages: last / PAGE - record.address / PAGE + 1,
+        address: Some(record.address),
+        parts,
+        exact: doubt.is_none(),
+        doubt,
+        orphan_pages: None,
+        creator: Some(creator),
+        holders: None,
+        coverage: Coverage {
+            state: if nothing_to_lease { CoverageState::NotApplicable } else { CoverageState::Unknown },
+            ..Coverage::default()
+        },
+        created: Some(clocks.of(record.created)),
+        origin: Origin::Trace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> PinRecord {
+        PinRecord { sequence: 7, address: 0x1ff0, length: 0x20, kind: kind::IO_URING, number: -1, ..Default::default() }
+    }
+
+    #[test]
+    fn pages_are_those_touched() {
+        let object = object(&record(), &HashMap::new()).unwrap();
+        let clocks = Clocks { realtime: 1_000_000, boottime: 400 };
+        let pin = pin(&record(), object, ProcessIndex(0), Vec::new(), clocks);
+        assert_eq!((pin.pages, pin.bytes, pin.created), (2, 32, Some(999_600)));
+        assert_eq!(pin.id.to_string(), "u7");
+    }
+
+    #[test]
+    fn unknown_numbers_and_kinds() {
+        assert_eq!(
+            object(&record(), &HashMap::new()),
+            Some(Object::IoUring { ring_fd: Some(0), slot: None })
+        );
+        assert_eq!(object(&PinRecord { kind: 99, ..record() }, &HashMap::new()), None);
+    }
+
+    #[test]
+    fn a_region_without_write_access_is_read_only() {
+        let clocks = Clocks { realtime: 0, boottime: 0 };
+        for (access, mode) in [(0, Mode::ReadOnly), (4, Mode::ReadOnly), (1, Mode::ReadWrite)] {
+            let record = PinRecord { kind: kind::RDMA_MR, number: access, ..record() };
+            let object = object(&record, &HashMap::new()).unwrap();
+            assert_eq!(pin(&record, object, ProcessIndex(0), Vec::new(), clocks).mode, mode);
+        }
+    }
+
+    #[test]
+    fn hostile_lengths_do_not_overflow() {
+        let record = PinRecord { address: u64::MAX - 1, length: u64::MAX, ..record() };
+        let object = object(&record, &HashMap::new()).unwrap();
+        let clocks = Clocks { realtime: 0, boottime: 0 };
+        assert!(pin(&record, object, ProcessIndex(0), Vec::new(), clocks).pages >= 1);
+    }
+}

@@ -1,0 +1,195 @@
+//! io_uring fixed buffers by the raw system calls: whole tables, sparse tables, clones in a second ring.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use anyhow::Result;
+
+use super::{Anchor, AnchorOptions, Buffer};
+use crate::report::Object;
+use crate::sys::{Refused, check, check_fd};
+
+const REGISTER_BUFFERS: u32 = 0;
+const UNREGISTER_BUFFERS: u32 = 1;
+const REGISTER_BUFFERS2: u32 = 15;
+const REGISTER_BUFFERS_UPDATE: u32 = 16;
+/// Linux 6.12 and later.
+const REGISTER_CLONE_BUFFERS: u32 = 30;
+const RSRC_REGISTER_SPARSE: u32 = 1;
+/// Bytes of `struct io_uring_params`, all zero going in.
+const PARAMS: usize = 120;
+
+/// `struct io_uring_rsrc_register`.
+#[repr(C)]
+struct RsrcRegister {
+    nr: u32,
+    flags: u32,
+    resv2: u64,
+    data: u64,
+    tags: u64,
+}
+
+/// `struct io_uring_rsrc_update2`.
+#[repr(C)]
+struct RsrcUpdate2 {
+    offset: u32,
+    resv: u32,
+    data: u64,
+    tags: u64,
+    nr: u32,
+    resv2: u32,
+}
+
+/// `struct io_uring_clone_buffers`.
+#[repr(C)]
+#[derive(Default)]
+struct CloneBuffers {
+    src_fd: u32,
+    flags: u32,
+    src_off: u32,
+    dst_off: u32,
+    nr: u32,
+    pad: [u32; 3],
+}
+
+/// One ring, and the one that its buffers are cloned into.
+pub struct Ring {
+    ring: Option<OwnedFd>,
+    second: Option<OwnedFd>,
+    sparse: bool,
+    slots: u32,
+    first_slot: u32,
+    clone: bool,
+}
+
+impl Ring {
+    /// Sets a ring up. Its queues are never mapped: no request is made through it.
+    pub fn open(options: &AnchorOptions) -> Result<Self> {
+        Ok(Self {
+            ring: Some(setup()?),
+            second: None,
+            sparse: options.sparse,
+            slots: options.slots,
+            first_slot: options.slot,
+            clone: options.clone,
+        })
+    }
+
+    fn ring(&self) -> Result<&OwnedFd, Refused> {
+        self.ring.as_ref().ok_or(Refused { call: "io_uring_register", errno: libc::EBADF })
+    }
+
+    fn register_sparse(&mut self, buffers: &[Buffer]) -> Result<(), Refused> {
+        let table = RsrcRegister {
+            nr: self.slots.max(self.first_slot + buffers.len() as u32),
+            flags: RSRC_REGISTER_SPARSE,
+            resv2: 0,
+            data: 0,
+            tags: 0,
+        };
+        let call = "io_uring_register(IORING_REGISTER_BUFFERS2)";
+        let size = size_of::<RsrcRegister>() as u32;
+        control(call, self.ring()?, REGISTER_BUFFERS2, (&raw const table).cast(), size)?;
+        for (buffer, slot) in buffers.iter().zip(self.first_slot..) {
+            if let Err(refused) = self.update(slot, Some(*buffer)) {
+                let _ = self.release();
+                return Err(refused);
+            }
+        }
+        Ok(())
+    }
+
+    fn clone_buffers(&mut self) -> Result<(), Refused> {
+        let second = setup()?;
+        let request = CloneBuffers { src_fd: self.ring()?.as_raw_fd() as u32, ..CloneBuffers::default() };
+        let call = "io_uring_register(IORING_REGISTER_CLONE_BUFFERS)";
+        control(call, &second, REGISTER_CLONE_BUFFERS, (&raw const request).cast(), 1)?;
+        self.second = Some(second);
+        Ok(())
+    }
+}
+
+impl Anchor for Ring {
+    fn fd(&self) -> Option<i32> {
+        self.ring.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    fn second_fd(&self) -> Option<i32> {
+        self.second.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    fn register(&mut self, buffers: &[Buffer]) -> Result<Vec<Object>, Refused> {
+        if self.sparse {
+            self.register_sparse(buffers)?;
+        } else {
+            let table: Vec<libc::iovec> = buffers.iter().map(|buffer| iovec(Some(*buffer))).collect();
+            let call = "io_uring_register(IORING_REGISTER_BUFFERS)";
+            control(call, self.ring()?, REGISTER_BUFFERS, table.as_ptr().cast(), table.len() as u32)?;
+        }
+        if self.clone
+            && let Err(refused) = self.clone_buffers()
+        {
+            let _ = self.release();
+            return Err(refused);
+        }
+        let first = if self.sparse { self.first_slot } else { 0 };
+        let object = |(buffer, slot): (&Buffer, u32)| Object {
+            address: buffer.address,
+            length: buffer.length,
+            slot: Some(slot),
+            ..Object::default()
+        };
+        Ok(buffers.iter().zip(first..).map(object).collect())
+    }
+
+    fn release(&mut self) -> Result<(), Refused> {
+        for ring in self.second.iter().chain(&self.ring) {
+            let call = "io_uring_register(IORING_UNREGISTER_BUFFERS)";
+            control(call, ring, UNREGISTER_BUFFERS, std::ptr::null(), 0)?;
+        }
+        self.second = None;
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), Refused> {
+        self.ring.take().map(drop).ok_or(Refused { call: "close", errno: libc::EBADF })
+    }
+
+    fn close_second(&mut self) -> Result<(), Refused> {
+        self.second.take().map(drop).ok_or(Refused { call: "close", errno: libc::EBADF })
+    }
+
+    fn update(&mut self, slot: u32, buffer: Option<Buffer>) -> Result<(), Refused> {
+        let entry = iovec(buffer);
+        let request =
+            RsrcUpdate2 { offset: slot, resv: 0, data: (&raw const entry) as u64, tags: 0, nr: 1, resv2: 0 };
+        let call = "io_uring_register(IORING_REGISTER_BUFFERS_UPDATE)";
+        let size = size_of::<RsrcUpdate2>() as u32;
+        control(call, self.ring()?, REGISTER_BUFFERS_UPDATE, (&raw const request).cast(), size)
+    }
+}
+
+fn iovec(buffer: Option<Buffer>) -> libc::iovec {
+    let buffer = buffer.unwrap_or(Buffer { address: 0, length: 0 });
+    libc::iovec { iov_base: buffer.address as *mut libc::c_void, iov_len: buffer.length as usize }
+}
+
+fn setup() -> Result<OwnedFd, Refused> {
+    let mut params = [0_u64; PARAMS / 8];
+    // SAFETY: the parameters are a zeroed block of the size and alignment that the kernel reads and writes.
+    check_fd("io_uring_setup", unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) })
+}
+
+fn control(
+    call: &'static str,
+    ring: &OwnedFd,
+    operation: u32,
+    argument: *const libc::c_void,
+    count: u32,
+) -> Result<(), Refused> {
+    // SAFETY: each caller gives the struct or the array that the operation reads, alive across the call. The memory
+    // behind the buffers is only pinned: no request is ever submitted that reads or writes it.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_io_uring_register, ring.as_raw_fd(), operation, argument, count) };
+    check(call, answer)?;
+    Ok(())
+}

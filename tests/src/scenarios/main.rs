@@ -1,0 +1,2 @@
+//! Placeholder, replaced in the same change.
+fn main() {}

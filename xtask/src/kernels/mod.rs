@@ -1,0 +1,49 @@
+//! Which kernels there are, at which exact version (the lock file), and how a newer one is found.
+
+pub mod lock;
+pub mod resolve;
+
+use anyhow::{Result, bail};
+
+use crate::apt::private::Suite;
+
+/// A kernel that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel {
+    /// What a user calls it, e.g. `6.1`.
+    pub key: &'static str,
+    /// Where Debian has it.
+    pub suite: Suite,
+}
+
+/// All of them, oldest first.
+pub const KERNELS: &[Kernel] = &[
+    Kernel { key: "6.1", suite: Suite { archive: "security", name: "bookworm-security" } },
+    Kernel { key: "6.12", suite: Suite { archive: "main", name: "trixie" } },
+    Kernel { key: "6.18", suite: Suite { archive: "main", name: "trixie-backports" } },
+    Kernel { key: "7.2", suite: Suite { archive: "main", name: "trixie-backports" } },
+    Kernel { key: "7.3", suite: Suite { archive: "main", name: "trixie-backports" } },
+];
+
+/// The kernel called `key`.
+///
+/// # Errors
+/// When there is none, with those that there are.
+pub fn find(key: &str) -> Result<&'static Kernel> {
+    match KERNELS.iter().find(|kernel| kernel.key == key) {
+        Some(kernel) => Ok(kernel),
+        None => {
+            let keys: Vec<&str> = KERNELS.iter().map(|kernel| kernel.key).collect();
+            bail!("no kernel \"{key}\"; there are {}", keys.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_unknown_kernel_is_answered_with_those_there_are() {
+        let error = super::find("9.9").unwrap_err().to_string();
+        assert_eq!(error, "no kernel \"9.9\"; there are 6.1, 6.12, 6.18, 7.2, 7.3");
+    }
+}
