@@ -258,7 +258,7 @@ pub struct Event {
 }
 
 const fn no_padding<T>(sum_of_fields: usize) {
-    assert!(size_of::<T>() == sum_of_fields && size_of::<T>() % 8 == 0);
+    assert!(size_of::<T>() == sum_of_fields && size_of::<T>().is_multiple_of(8));
 }
 
 const _: () = {

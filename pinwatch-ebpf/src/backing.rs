@@ -12,9 +12,9 @@ use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{ExtentRecord, FileKey, MAX_EXTENTS, PinRecord, counter, doubt, extent_flag};
 
 use crate::{
-    kernel::{copy, current, load, load16, load32, offset, opaque_zero, read, read32, try_read, zero},
+    kernel::{copy, current, fill, load, load16, load32, offset, opaque_zero, read, read32, try_read, zero},
     path,
-    registry::{FILES, count, mark, store_extent},
+    registry::{FILES, SCRATCH, count, mark, store_extent},
 };
 
 /// `VM_SHARED` and `VM_MAYSHARE` (include/linux/mm.h; the values have been the same since 2.6).
@@ -64,7 +64,6 @@ struct Search {
     scatter_page: u64,
     scatter_want: u64,
     extent: ExtentRecord,
-    first: ExtentRecord,
 }
 
 /// Finds the extents of `pin`'s range and writes them into it and into the map of extents.
@@ -77,16 +76,12 @@ pub unsafe fn find(slot: u32, pin: *mut PinRecord, pages: &Pages) {
     let s = search.as_mut_ptr();
     // SAFETY: all of the state is zeroed first; the callback gets a pointer that outlives the loop.
     unsafe {
-        zero(s);
+        // All of it unknown to the verifier, see `opaque_zero`: newer kernels follow a loop's steps one by one until a
+        // step begins with nothing that was not possible before.
+        fill(s, opaque_zero());
         (*s).start = (*pin).address;
         (*s).address = (*pin).address;
         (*s).end = (*pin).address.wrapping_add((*pin).length);
-        // Whatever is counted on from one step to the next, see `opaque_zero`. Newer kernels go through a loop's steps one
-        // by one while they know the numbers.
-        (*s).found = opaque_zero();
-        (*s).retries = opaque_zero();
-        (*s).doubt = opaque_zero();
-        (*s).scatter_page = opaque_zero();
         (*s).sequence = (*pin).sequence;
         (*s).slot = u64::from(slot);
         (*s).pages = *pages;
@@ -96,7 +91,6 @@ pub unsafe fn find(slot: u32, pin: *mut PinRecord, pages: &Pages) {
                 u64::from(if (*s).retries >= u64::from(MAX_RETRIES) { doubt::BUSY } else { doubt::TOO_MANY });
         }
         (*pin).extents = (*s).found as u32;
-        copy(&raw mut (*pin).first, &raw const (*s).first);
         mark(pin, (*s).doubt as u32);
     }
 }
@@ -126,7 +120,8 @@ extern "C" fn next_extent(_i: u32, context: *mut c_void) -> i64 {
         check_page(s);
         let index = (*s).found;
         if index == 0 {
-            copy(&raw mut (*s).first, &raw const (*s).extent);
+            let Some(scratch) = SCRATCH.get_ptr_mut((*s).slot as u32) else { return 1 };
+            copy(&raw mut (*scratch).pin.first, &raw const (*s).extent);
         } else if !store_extent((*s).sequence, index, &(*s).extent) {
             (*s).doubt |= u64::from(doubt::MAP_FULL);
             return 1;
@@ -166,7 +161,9 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
         let name = path::Name {
             dentry,
             parent: load(dentry, offset!(dentry_parent)),
-            hash_len: load(dentry, offset!(dentry_hash_len)),
+            // Two members to the verifier of 6.1, which lets no load cross from one into the other.
+            hash_len: u64::from(load32(dentry, offset!(dentry_hash_len)))
+                | u64::from(load32(dentry, offset!(dentry_hash_len) + 4)) << 32,
         };
         if let Some(known) = FILES.get_ptr_mut(&key)
             && (*known).dentry == name.dentry

@@ -57,7 +57,7 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(32, 0);
 /// See [`SCRATCH`]. The path is read into `file.path`, and runs on into `overflow`.
 #[repr(C)]
 pub struct Scratch {
-    pin: PinRecord,
+    pub pin: PinRecord,
     pub file: FileRecord,
     overflow: [u8; LONG_PATH - SHORT_PATH + 256],
     pub walk: Walk,

@@ -65,8 +65,9 @@ impl Cache {
             return Ok(path);
         }
         self.need_space(name, megabytes)?;
-        let unfinished = self.root.join("tmp").join(flat(name));
-        remove(&unfinished)?;
+        self.remove_leftovers();
+        // A name of this process alone: programs of a killed xtask may still be ending, and writing to theirs.
+        let unfinished = self.root.join("tmp").join(format!("{}.{}", flat(name), std::process::id()));
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
         }
@@ -99,6 +100,17 @@ impl Cache {
             try_lock(&file, 0)?;
         }
         Ok(file)
+    }
+
+    /// Removes what builds of processes that no longer live left. What cannot be removed yet, a later build will remove.
+    fn remove_leftovers(&self) {
+        let Ok(entries) = fs::read_dir(self.root.join("tmp")) else { return };
+        for entry in entries.flatten() {
+            let owner = owner(&entry.file_name().to_string_lossy());
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                let _ = remove(&entry.path());
+            }
+        }
     }
 
     fn need_space(&self, name: &str, megabytes: u64) -> Result<()> {
@@ -172,6 +184,11 @@ pub fn progress(what: &str) {
     eprintln!("xtask: {what}");
 }
 
+/// The process that a temporary name belongs to: `NAME.PID`, with up to two endings.
+fn owner(name: &str) -> Option<u32> {
+    name.rsplit('.').take(3).find_map(|part| part.parse().ok())
+}
+
 fn flat(name: &str) -> String {
     name.replace(['/', ' '], "_")
 }
@@ -196,7 +213,7 @@ mod tests {
             bail!("no")
         };
         assert!(cache.make("a/b", 1, build).is_err());
-        assert!(!cache.path("a/b").exists() && !cache.path("tmp/a_b").exists());
+        assert!(!cache.path("a/b").exists() && fs::read_dir(cache.path("tmp")).unwrap().next().is_none());
         fs::remove_dir_all(&cache.root).unwrap();
     }
 
@@ -215,6 +232,13 @@ mod tests {
         let error = cache.make("x", u64::MAX, |_| Ok(())).unwrap_err().to_string();
         assert!(error.starts_with("not enough space in "), "{error}");
         fs::remove_dir_all(&cache.root).unwrap();
+    }
+
+    #[test]
+    fn temporary_names_tell_their_owner() {
+        assert_eq!(owner("kernels_7.3-ab12.4711"), Some(4711));
+        assert_eq!(owner("rootfs_x.squashfs.4711.root.conf"), Some(4711));
+        assert_eq!(owner("rust-src.deb"), None);
     }
 
     #[test]

@@ -163,7 +163,11 @@ fn run(args: &Args) -> Result<Outcome, String> {
         let (outcome, reader_left) = show(args, &selection, &columns, &table, warned)?;
         match args.repeat {
             Some(seconds) if !reader_left => std::thread::sleep(Duration::from_secs(seconds)),
-            _ => return Ok(outcome),
+            _ => {
+                // The process ends here: giving back the pieces of a large table one by one would only take time.
+                std::mem::forget(table);
+                return Ok(outcome);
+            }
         }
         if !(args.json || args.json_lines) && print(|out| out.write_all(b"=======\n"))? {
             return Ok(outcome);

@@ -104,12 +104,9 @@ fn cut(name: &mut String, room: usize) {
     if get_line_width(name) <= room {
         return;
     }
-    let mut from = name.char_indices().map(|(at, _)| at);
-    while let Some(at) = from.next() {
-        if get_line_width(&name[at..]) < room {
-            *name = format!("…{}", &name[at..]);
-            return;
-        }
+    let fits = name.char_indices().map(|(at, _)| at).find(|at| get_line_width(&name[*at..]) < room);
+    if let Some(at) = fits {
+        *name = format!("…{}", &name[at..]);
     }
 }
 

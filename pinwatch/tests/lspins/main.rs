@@ -1,5 +1,7 @@
 //! `lspins` as a program: on real io_uring buffers, and with daemons good and bad.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod daemons;
 mod options;
 mod rings;

@@ -38,18 +38,18 @@ pub struct Map {
 
 impl Map {
     pub fn anonymous(length: usize) -> Self {
-        Self::map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        Self::new(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
     }
 
     pub fn shared(fd: &impl AsRawFd, length: usize, offset: i64) -> Self {
-        Self::map(length, libc::MAP_SHARED, fd.as_raw_fd(), offset)
+        Self::new(length, libc::MAP_SHARED, fd.as_raw_fd(), offset)
     }
 
     pub fn private(fd: &impl AsRawFd, length: usize) -> Self {
-        Self::map(length, libc::MAP_PRIVATE, fd.as_raw_fd(), 0)
+        Self::new(length, libc::MAP_PRIVATE, fd.as_raw_fd(), 0)
     }
 
-    fn map(length: usize, flags: i32, fd: i32, offset: i64) -> Self {
+    fn new(length: usize, flags: i32, fd: i32, offset: i64) -> Self {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping where the kernel likes.
         let address = unsafe { libc::mmap(std::ptr::null_mut(), length, access, flags, fd, offset) };
@@ -109,7 +109,7 @@ pub fn own_pins() -> Value {
 }
 
 /// The pins at an address in a document.
-pub fn at<'a>(document: &'a Value, address: u64) -> Vec<&'a Value> {
+pub fn at(document: &Value, address: u64) -> Vec<&Value> {
     document["pins"].as_array().unwrap().iter().filter(|p| p["address"] == address).collect()
 }
 

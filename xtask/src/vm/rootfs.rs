@@ -1,7 +1,7 @@
 //! The guest's root file system: Debian of this machine's own release, so that binaries built here run there, as a
 //! compressed read-only image.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -67,7 +67,7 @@ pub fn ensure(cache: &Cache, mirrors: &Mirrors, extra: &[String]) -> Result<Path
             "building the guest's {} root file system{with} (about a minute, once)",
             mirrors.codename
         ));
-        let root = image.with_extension("root");
+        let root = beside(image, "root");
         crate::cache::remove(&root)?;
         let built = bootstrap(cache, mirrors, &packages, &root).and_then(|()| {
             let mut squash = command("mksquashfs");
@@ -79,11 +79,11 @@ pub fn ensure(cache: &Cache, mirrors: &Mirrors, extra: &[String]) -> Result<Path
     })
 }
 
-fn bootstrap(cache: &Cache, mirrors: &Mirrors, packages: &[&str], root: &std::path::Path) -> Result<()> {
-    let sources = root.with_extension("list");
+fn bootstrap(cache: &Cache, mirrors: &Mirrors, packages: &[&str], root: &Path) -> Result<()> {
+    let sources = beside(root, "list");
     std::fs::write(&sources, source_line(&mirrors.main, &mirrors.codename))
         .with_context(|| format!("cannot write {}", sources.display()))?;
-    let settings = root.with_extension("conf");
+    let settings = beside(root, "conf");
     std::fs::write(&settings, acquire_settings()?)
         .with_context(|| format!("cannot write {}", settings.display()))?;
     let mut bootstrap = bootstrap_command();
@@ -120,6 +120,13 @@ fn known(extra: &[String], codename: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A temporary path that begins as `path`, so that it is tidied up with it.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{ending}"));
+    PathBuf::from(name)
 }
 
 fn is_package_name(name: &str) -> bool {

@@ -27,12 +27,15 @@ const MAGIC: [(u32, &str); 7] = [
     (0x0000_6969, "nfs"),
 ];
 
+/// What tells mappings apart that have different answers: device, inode, whether shared, name.
+type Key = (Device, u64, bool, Vec<u8>);
+
 /// The files met so far, and the file systems they are on.
 pub struct Files {
     /// The device of memfds and shared anonymous memory, which is mounted nowhere.
     shm: Option<Device>,
     fstypes: HashMap<Device, String>,
-    known: HashMap<(Device, u64, bool, Vec<u8>), (Backing, Option<FileIndex>)>,
+    known: HashMap<Key, (Backing, Option<FileIndex>)>,
     files: Vec<File>,
 }
 
