@@ -12,7 +12,7 @@ use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{ExtentRecord, FileKey, MAX_EXTENTS, PinRecord, counter, doubt, extent_flag};
 
 use crate::{
-    kernel::{copy, current, fill, load, load16, load32, offset, opaque_zero, read, read32, try_read, zero},
+    kernel::{copy, current, load, load16, load32, obscure, offset, opaque_zero, read, read32, try_read, zero},
     path,
     registry::{FILES, SCRATCH, count, mark, store_extent},
 };
@@ -72,16 +72,22 @@ struct Search {
 /// `pin` must be valid and its address, length and sequence set.
 #[inline(always)]
 pub unsafe fn find(slot: u32, pin: *mut PinRecord, pages: &Pages) {
+    if offset!(vma_end) == 0 {
+        // This kernel's VMAs are not known: the pin is shown without its files.
+        mark(pin, doubt::UNCHECKED);
+        return;
+    }
     let mut search = MaybeUninit::<Search>::uninit();
     let s = search.as_mut_ptr();
     // SAFETY: all of the state is zeroed first; the callback gets a pointer that outlives the loop.
     unsafe {
         // All of it unknown to the verifier, see `opaque_zero`: newer kernels follow a loop's steps one by one until a
-        // step begins with nothing that was not possible before.
-        fill(s, opaque_zero());
-        (*s).start = (*pin).address;
-        (*s).address = (*pin).address;
-        (*s).end = (*pin).address.wrapping_add((*pin).length);
+        // step begins with nothing that was not possible before. Nor may two words be known to be equal: hence one load
+        // for each.
+        obscure(s);
+        (*s).start = (&raw const (*pin).address).read_volatile();
+        (*s).address = (&raw const (*pin).address).read_volatile();
+        (*s).end = (&raw const (*pin).address).read_volatile().wrapping_add((*pin).length);
         (*s).sequence = (*pin).sequence;
         (*s).slot = u64::from(slot);
         (*s).pages = *pages;
@@ -127,7 +133,8 @@ extern "C" fn next_extent(_i: u32, context: *mut c_void) -> i64 {
             return 1;
         }
         (*s).found = index + 1;
-        (*s).address = end;
+        // Not `end` itself: the verifier would know it to be equal to another word, see `find`.
+        (*s).address = address + (&raw const (*s).extent.length).read_volatile();
         i64::from(end >= (*s).end || (*s).found >= u64::from(MAX_EXTENTS))
     }
 }
@@ -155,7 +162,10 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
         (*e).file.ino = load(inode, offset!(inode_ino));
         (*e).file.generation = load32(inode, offset!(inode_generation));
         (*e).file.dev = load32(sb, offset!(sb_dev));
-        (*s).mapping = load(file, offset!(file_mapping));
+        (*s).mapping = if offset!(page_size) == 0 { 0 } else { load(file, offset!(file_mapping)) };
+        if offset!(dentry_name) == 0 {
+            return 0;
+        }
         let key = FileKey { ino: (*e).file.ino, dev: (*e).file.dev, generation: (*e).file.generation };
         let dentry = load(file, offset!(file_path) + 8);
         let name = path::Name {
@@ -194,6 +204,10 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
 unsafe fn check_page(s: *mut Search) {
     // SAFETY: `s` as in `find`; all kernel reads are probe reads.
     unsafe {
+        if offset!(page_size) == 0 {
+            (*s).doubt |= u64::from(doubt::UNCHECKED);
+            return;
+        }
         let number = ((*s).address >> offset!(page_shift)) - ((*s).start >> offset!(page_shift));
         let page = page_at(s, number);
         if page == 0 {
@@ -287,8 +301,9 @@ extern "C" fn next_scatter(_i: u32, context: *mut c_void) -> i64 {
             (*s).pages.at = 0;
             return 1;
         }
-        (*s).scatter_page += pages;
-        (*s).pages.at += 32;
+        // Sums of which the verifier would know a little more at every step, for ever, see `find`.
+        (*s).scatter_page = ((*s).scatter_page + pages) | opaque_zero();
+        (*s).pages.at = ((*s).pages.at + 32) | opaque_zero();
     }
     0
 }

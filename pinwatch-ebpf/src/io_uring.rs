@@ -30,6 +30,10 @@ exit_hook!(9, unmapped, io_unmap_done, io_unmap_done_twin, io_unmap_done_kprobe,
 /// The user's first four system call arguments.
 #[inline(always)]
 pub fn system_call() -> [u64; 4] {
+    if offset!(regs_arg0) == 0 {
+        // No file descriptor, no array: neither is then shown.
+        return [u64::MAX; 4];
+    }
     // SAFETY: the current task always has user registers where a system call can pin; typed loads.
     unsafe {
         let regs = bpf_task_pt_regs(current()) as u64;

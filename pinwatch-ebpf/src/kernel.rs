@@ -135,21 +135,26 @@ pub fn current() -> *mut task_struct {
 /// `record` must be valid for writes and a multiple of 8 bytes long.
 #[inline(always)]
 pub unsafe fn zero<T>(record: *mut T) {
-    // SAFETY: by the caller.
-    unsafe { fill(record, 0) };
-}
-
-/// Writes the same word all over a record.
-///
-/// # Safety
-/// As [`zero`].
-#[inline(always)]
-pub unsafe fn fill<T>(record: *mut T, word: u64) {
     let words = record.cast::<u64>();
     let mut i = 0;
     while i < size_of::<T>() / 8 {
         // SAFETY: within the record.
-        unsafe { words.add(i).write_volatile(word) };
+        unsafe { words.add(i).write_volatile(0) };
+        i += 1;
+    }
+}
+
+/// Zeroes a record so that the verifier knows nothing of any of its words, see [`opaque_zero`].
+///
+/// # Safety
+/// As [`zero`].
+#[inline(always)]
+pub unsafe fn obscure<T>(record: *mut T) {
+    let words = record.cast::<u64>();
+    let mut i = 0;
+    while i < size_of::<T>() / 8 {
+        // SAFETY: within the record.
+        unsafe { words.add(i).write_volatile(opaque_zero()) };
         i += 1;
     }
 }

@@ -39,8 +39,8 @@ fn get(call: &Call) {
     // SAFETY: a live map value.
     let (at_index, at_name, at_sgl) =
         unsafe { ((*offsets).ib_device_index, (*offsets).ib_device_name, (*offsets).ib_umem_sgl) };
-    let index = read32(device + at_index);
-    if DEVICES.get_ptr(&index).is_none() {
+    let index = if at_name == 0 { u32::MAX } else { read32(device + at_index) };
+    if at_name != 0 && DEVICES.get_ptr(&index).is_none() {
         if let Some(name) = try_read::<DeviceName>(device + at_name) {
             let _ = DEVICES.insert(&index, &name, 0);
         }
@@ -59,7 +59,7 @@ fn get(call: &Call) {
             anchor_fd: system_call()[0] as i32,
             number: access as i32,
             device: index,
-            pages: Pages { form: PAGES_SCATTER, at: read(umem + at_sgl), shift: 0 },
+            pages: Pages { form: PAGES_SCATTER, at: if at_sgl == 0 { 0 } else { read(umem + at_sgl) }, shift: 0 },
         },
     );
     let _ = UNNAMED.insert(&thread, &umem, 0);
@@ -85,6 +85,9 @@ fn track(call: &Call) {
     let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return };
     // SAFETY: a live map value.
     let offsets = unsafe { &*offsets };
+    if offsets.restrack_id == 0 {
+        return;
+    }
     let what = u64::from(read32(resource + offsets.restrack_type));
     if what == offsets.restrack_mr {
         if let Some(pin) = PINS.get_ptr_mut(&umem) {

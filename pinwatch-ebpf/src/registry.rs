@@ -123,17 +123,19 @@ pub fn made(call: &Call, new: &Made) {
     // SAFETY: every word of the record is written before it is read; `task` and its leader have BTF types.
     unsafe {
         zero(pin);
-        let leader = load(task, offset!(task_leader));
+        if offset!(task_comm) != 0 {
+            let leader = load(task, offset!(task_leader));
+            (*pin).start = load(leader, offset!(task_start));
+            let comm = (&raw mut (*pin).comm).cast::<u64>();
+            comm.write(load(leader, offset!(task_comm)));
+            comm.add(1).write(load(leader, offset!(task_comm) + 8));
+        }
         (*pin).sequence = add(counter::SEQUENCE, 1);
         (*pin).created = bpf_ktime_get_boot_ns();
         (*pin).address = new.address;
         (*pin).length = new.length;
         (*pin).owner = new.owner;
         (*pin).pid_tgid = thread;
-        (*pin).start = load(leader, offset!(task_start));
-        let comm = (&raw mut (*pin).comm).cast::<u64>();
-        comm.write(load(leader, offset!(task_comm)));
-        comm.add(1).write(load(leader, offset!(task_comm) + 8));
         (*pin).uid = bpf_get_current_uid_gid() as u32;
         (*pin).kind = new.kind;
         (*pin).anchor_fd = new.anchor_fd;

@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let plan = Plan::decide(&facts, AttachMode::Auto);
     let mut ebpf = EbpfLoader::new()
         .override_global("OFFSETS", &plan.offsets, true)
-        .override_global("AYA_LOG_LEVEL", &Level(0), true)
+        .override_global("AYA_LOG_LEVEL", &Level(std::env::var("LEVEL").map_or(0, |_| 4)), true)
         .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
         .load(pinwatch::kernel::bpf::OBJECT)?;
     let btf = Btf::from_sys_fs()?;

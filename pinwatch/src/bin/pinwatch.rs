@@ -98,7 +98,18 @@ fn run(options: &Options) -> ExitCode {
 
 fn check(json: bool, attach: AttachMode) -> ExitCode {
     let report = daemon::check(attach);
-    let text = if json { report.json() } else { report.text() };
+    let width = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(100, |size| usize::from(size.ws_col).max(40));
+    let text = match json {
+        true => report.json(),
+        false => Ok(report.text(width)),
+    };
+    let text = match text {
+        Ok(text) => text,
+        Err(error) => {
+            eprintln!("pinwatch: cannot write the report: {error}");
+            return ExitCode::from(2);
+        }
+    };
     match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever reads the pipe may go away when they have seen enough.
         Ok(()) => ExitCode::from(report.exit_code()),

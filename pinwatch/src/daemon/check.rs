@@ -1,8 +1,33 @@
-//! `pinwatch check`: what would be done here, done for real for a moment, and taken back.
-pub struct Report(String);
-impl Report {
-    pub fn json(&self) -> String { self.0.clone() }
-    pub fn text(&self) -> String { self.0.clone() }
-    pub fn exit_code(&self) -> u8 { 0 }
+//! `pinwatch check`: hooks attached for real for a moment, and what came of it.
+
+use std::collections::BTreeMap;
+
+use super::{Settings, Watch, probe};
+use crate::kernel::check::Check;
+use crate::kernel::facts::Depth;
+use crate::kernel::plan::{AttachMode, Method, Plan, Verdict};
+use crate::wire;
+
+/// Looks at this kernel, and attaches what the plan has for it, unless nothing can be.
+pub fn check(attach: AttachMode) -> Check {
+    let facts = probe(Depth::Thorough);
+    let plan = Plan::decide(&facts, attach);
+    if plan.verdict() == Verdict::Unusable {
+        return Check::new(&facts, &plan, &[]);
+    }
+    let settings = Settings { socket: wire::SOCKET.into(), attach, max_pins: 64, bpf_log: false };
+    let results: Vec<(&str, Result<Method, String>)> = match Watch::start(&settings) {
+        Ok(watch) => {
+            let attached: BTreeMap<_, _> =
+                watch.programs().attached().iter().map(|(name, attached)| (*name, attached.method)).collect();
+            let failed = watch.failed_hooks();
+            let result = |name: &'static str| match attached.get(name) {
+                Some(method) => Ok(*method),
+                None => Err(failed.get(name).cloned().unwrap_or_else(|| "it was not attached".to_owned())),
+            };
+            plan.hooks.iter().map(|hook| (hook.name, result(hook.name))).collect()
+        }
+        Err(error) => plan.hooks.iter().map(|hook| (hook.name, Err(error.to_string()))).collect(),
+    };
+    Check::new(&facts, &plan, &results)
 }
-pub fn check(_: crate::kernel::plan::AttachMode) -> Report { Report(String::new()) }

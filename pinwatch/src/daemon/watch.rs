@@ -96,13 +96,9 @@ impl Watch {
         &self.programs
     }
 
-    /// The plan that was followed, and hooks that could not be attached.
-    pub fn outcome(&self) -> (&Plan, Vec<(&'static str, Result<(), String>)>) {
-        let result = |hook: &Hook| match self.failed.get(hook.name) {
-            Some((_, reason)) => (hook.name, Err(reason.clone())),
-            None => (hook.name, Ok(())),
-        };
-        (&self.plan, self.plan.hooks.iter().map(result).collect())
+    /// Hooks that could not be attached, and why.
+    pub fn failed_hooks(&self) -> BTreeMap<&'static str, String> {
+        self.failed.iter().map(|(name, (_, reason))| (*name, reason.clone())).collect()
     }
 
     /// The ring buffer.
