@@ -7,7 +7,6 @@
 //! done its work. Probes run with preemption off and need none.
 
 use aya_ebpf::{
-    EbpfContext,
     helpers::{
         bpf_get_current_pid_tgid,
         generated::{bpf_get_func_arg, bpf_get_func_ret},
@@ -37,12 +36,6 @@ pub struct Call {
     pub twin: bool,
     /// Scratch slot: one for each program that may be preempted in favour of another (`registry::SCRATCH`).
     pub slot: u32,
-}
-
-impl EbpfContext for &Call {
-    fn as_ptr(&self) -> *mut c_void {
-        self.ctx
-    }
 }
 
 /// Argument `n` at a trampoline. The helper rather than a load from the context: arguments of type `T **` are refused to

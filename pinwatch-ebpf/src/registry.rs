@@ -7,6 +7,7 @@ use aya_ebpf::{
     },
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
+    programs::ProbeContext,
 };
 use aya_log_ebpf::debug;
 use core::ffi::c_void;
@@ -95,7 +96,8 @@ pub struct Made {
     pub pages: Pages,
 }
 
-/// Whether the first instance of a program has recorded this object, which the current thread is making.
+/// Whether this object, which the current thread is making, is recorded already: by the first instance of the program, or
+/// by a probe while trampolines are taking over from probes.
 #[inline(always)]
 pub fn already_made(object: u64, address: u64) -> bool {
     PINS.get_ptr(&object).is_some_and(|pin| {
@@ -109,6 +111,13 @@ pub fn already_made(object: u64, address: u64) -> bool {
 pub fn made(call: &Call, new: &Made) {
     let thread = bpf_get_current_pid_tgid();
     if let Some(old) = PINS.get_ptr(&new.object) {
+        // SAFETY: a live map value.
+        let same = unsafe {
+            (*old).pid_tgid == thread && (*old).address == new.address && (*old).length == new.length
+        };
+        if same {
+            return;
+        }
         // The object's address was used again, so its last life ended unseen.
         count(counter::REPLACED);
         released_record(new.object, old);
@@ -151,7 +160,7 @@ pub fn made(call: &Call, new: &Made) {
         return;
     }
     tell(event::MADE, pin);
-    debug!(call, "made: kind {} object {:x} address {:x} length {}", new.kind, new.object, new.address, new.length);
+    log_made(call.ctx, new.kind, new.object, new.address, new.length);
 }
 
 /// Forgets a pin, if it is known.
@@ -162,7 +171,20 @@ pub fn released(call: &Call, object: u64) {
         count(counter::RECOVERED);
     }
     released_record(object, pin);
-    debug!(call, "released: object {:x}", object);
+    log_released(call.ctx, object);
+}
+
+// The log has functions of its own because of the stack: 6.1 adds up all frames of a chain of calls, and those that make
+// a pin need nearly all of it.
+
+#[inline(never)]
+fn log_made(ctx: *mut c_void, kind: u32, object: u64, address: u64, length: u64) {
+    debug!(&ProbeContext::new(ctx), "made: kind {} object {:x} address {:x} length {}", kind, object, address, length);
+}
+
+#[inline(never)]
+fn log_released(ctx: *mut c_void, object: u64) {
+    debug!(&ProbeContext::new(ctx), "released: object {:x}", object);
 }
 
 #[inline(always)]

@@ -13,7 +13,7 @@ use super::Settings;
 use crate::kernel::bpf::{BpfError, LoadOptions, Losses, Programs};
 use crate::kernel::facts::{Depth, Facts};
 use crate::kernel::feature::{FeatureName, State};
-use crate::kernel::plan::{AttachMode, Hook, Plan, Verdict};
+use crate::kernel::plan::{AttachMode, Hook, Method, Plan, Verdict};
 use crate::kernel::raw;
 use crate::model::Table;
 use crate::source::trace::{Clocks, FileStates, Snapshot};
@@ -29,6 +29,8 @@ pub enum StartError {
     Bpf(#[from] BpfError),
 }
 
+/// Hooks on functions of modules, which may be loaded at any time.
+const RDMA_HOOKS: [&str; 3] = ["rdma_get", "rdma_release", "rdma_track"];
 /// So many ticks pass between two looks for file names that are no longer needed.
 const TIDY_TICKS: u32 = 120;
 /// File names are kept so long after their last pin, in nanoseconds: a pin being made right now may count on one.
@@ -82,7 +84,8 @@ impl Watch {
             modules: rdma_modules(),
             ticks: 0,
         };
-        watch.attach_hooks(|_| true);
+        watch.attach_hooks(|_| true, Programs::attach);
+        watch.programs.prepare_probes(&RDMA_HOOKS);
         Ok(watch)
     }
 
@@ -108,7 +111,11 @@ impl Watch {
 
     /// Attaches those hooks of the plan that are asked for. Ends before beginnings: no pin is recorded whose end could be
     /// missed.
-    fn attach_hooks(&mut self, wanted: impl Fn(&Hook) -> bool) {
+    fn attach_hooks(
+        &mut self,
+        wanted: impl Fn(&Hook) -> bool,
+        how: impl Fn(&mut Programs, &Hook) -> Result<(), BpfError>,
+    ) {
         if let Some(offsets) = &self.plan.module_offsets
             && let Err(error) = self.programs.set_module_offsets(offsets)
         {
@@ -118,12 +125,12 @@ impl Watch {
         let mut hooks: Vec<Hook> = self.plan.hooks.iter().filter(|hook| wanted(hook)).cloned().collect();
         hooks.sort_by_key(is_beginning);
         for hook in &hooks {
-            match self.programs.attach(hook) {
+            match how(&mut self.programs, hook) {
                 Ok(()) => {
                     self.failed.remove(hook.name);
                     self.log_attached(hook.name);
                     if is_beginning(hook) {
-                        self.since.insert(hook.feature, Clocks::now().realtime);
+                        self.since.entry(hook.feature).or_insert_with(|| Clocks::now().realtime);
                     }
                 }
                 Err(error) => {
@@ -169,19 +176,34 @@ impl Watch {
             return;
         }
         info!(modules = ?modules.iter().map(|(name, _)| name).collect::<Vec<_>>(), "the RDMA modules have changed");
-        let gone: Vec<&'static str> =
-            self.plan.hooks.iter().filter(|hook| hook.module.is_some()).map(|hook| hook.name).collect();
-        for name in gone {
-            self.programs.detach(name);
-            self.failed.remove(name);
-        }
-        self.modules = modules;
-        self.since.remove(&FeatureName::Rdma);
+        let before = std::mem::replace(&mut self.modules, modules);
         let plan = Plan::decide(&probe(Depth::Quick), self.attach);
-        self.plan.module_offsets = plan.module_offsets;
-        self.plan.hooks = plan.hooks;
-        self.plan.features = plan.features;
-        self.attach_hooks(|hook| hook.module.is_some());
+        // What is in `.rodata` stays what it was: it does not depend on modules.
+        let offsets = self.plan.offsets;
+        let old = std::mem::replace(&mut self.plan, Plan { offsets, ..plan });
+        // A hook stays if it is the same function of a module that is still the one it was.
+        let address = |modules: &[(String, String)], hook: &Hook| {
+            let name = hook.module.as_deref()?;
+            modules.iter().find(|(module, _)| module == name).map(|(_, address)| address.clone())
+        };
+        let stays: Vec<&'static str> = (self.plan.hooks.iter())
+            .filter(|hook| {
+                let was = old.hooks.iter().find(|old| old.name == hook.name);
+                was.is_some_and(|was| was == *hook && address(&before, was) == address(&self.modules, hook))
+                    && self.programs.attached().contains_key(hook.name)
+            })
+            .map(|hook| hook.name)
+            .collect();
+        for hook in old.hooks.iter().filter(|hook| hook.module.is_some() && !stays.contains(&hook.name)) {
+            self.programs.detach(hook.name);
+            self.failed.remove(hook.name);
+            if hook.name == "rdma_get" {
+                self.since.remove(&FeatureName::Rdma);
+            }
+        }
+        let wanted = |hook: &Hook| hook.module.is_some() && !stays.contains(&hook.name);
+        self.attach_hooks(wanted, Programs::attach_at_once);
+        self.attach_hooks(|hook| wanted(hook) && hook.method != Method::Kprobe, Programs::attach);
     }
 
     /// Removes file names that no pin refers to any more.

@@ -177,7 +177,6 @@ impl Programs {
     /// # Errors
     /// [`BpfError::Attach`] if the function cannot be hooked at all.
     pub fn attach(&mut self, hook: &Hook) -> Result<(), BpfError> {
-        self.detach(hook.name);
         let planned = match hook.method {
             Method::Trampoline => self.attach_trampoline(hook),
             Method::ModuleTrampoline => self.attach_to_module(hook),
@@ -193,20 +192,41 @@ impl Programs {
             }
             Err(reason) => return Err(BpfError::Attach { symbol: hook.symbol, reason }),
         };
+        // What was there goes only now: while both are attached, what one records the other leaves alone.
+        self.detach(hook.name);
         self.links.insert(hook.name, links);
         let attached = Attached { symbol: hook.symbol, module: hook.module.clone(), method, instead };
         self.attached.insert(hook.name, attached);
         Ok(())
     }
 
+    /// Attaches a hook by probes, whatever was planned: they are verified already, so that it takes no time. Trampolines
+    /// may take over later.
+    ///
+    /// # Errors
+    /// [`BpfError::Attach`]
+    pub fn attach_at_once(&mut self, hook: &Hook) -> Result<(), BpfError> {
+        self.attach(&Hook { method: Method::Kprobe, ..hook.clone() })
+    }
+
+    /// Has the kernel verify the probes of hooks that may have to be attached at once.
+    pub fn prepare_probes(&mut self, hooks: &[&str]) {
+        for (name, program) in self.ebpf.programs_mut() {
+            if hooks.iter().any(|hook| name.strip_prefix(hook).is_some_and(|rest| rest.ends_with("probe")))
+                && let Ok(program) = <&mut KProbe>::try_from(program)
+                && program.fd().is_err()
+            {
+                // If it does not load, attaching it says why.
+                let _ = program.load();
+            }
+        }
+    }
+
     /// Takes a hook off.
     pub fn detach(&mut self, name: &str) {
         if let Some(links) = self.links.remove(name) {
-            for link in &links {
-                if let Link::Module(link) = link {
-                    self.past_misses +=
-                        raw::program_counts(link.program()).map_or(0, |counts| counts.missed);
-                }
+            if let Some(Link::Module(link)) = links.last() {
+                self.past_misses += raw::program_counts(link.program()).map_or(0, |counts| counts.missed);
             }
         }
         self.attached.remove(name);
@@ -349,7 +369,8 @@ impl Programs {
                 missed += raw::program_counts(fd.as_fd()).map_or(0, |counts| counts.missed);
             }
         }
-        for link in self.links.values().filter_map(|links| links.first()) {
+        // The twin comes first, see `Hook::programs`.
+        for link in self.links.values().filter_map(|links| links.last()) {
             if let Link::Module(link) = link {
                 missed += raw::program_counts(link.program()).map_or(0, |counts| counts.missed);
             }

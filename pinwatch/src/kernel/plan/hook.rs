@@ -60,7 +60,9 @@ impl Hook {
             (Method::Kprobe, When::Entry) => vec![format!("{name}_kprobe")],
             // The return probe comes first: a call seen by the entry probe alone would be kept for ever.
             (Method::Kprobe, When::Exit) => vec![format!("{name}_kretprobe"), format!("{name}_kprobe")],
-            _ if twins => vec![name.to_owned(), format!("{name}_twin")],
+            // The kernel runs what was attached last first (`hlist_add_head` in kernel/bpf/trampoline.c), and the second
+            // instance has to run second.
+            _ if twins => vec![format!("{name}_twin"), name.to_owned()],
             _ => vec![name.to_owned()],
         }
     }

@@ -422,7 +422,7 @@ fn what_a_kernel_was_built_without_is_not_missed() {
 fn program_names() {
     let plan = Plan::decide(&facts("6.1"), AttachMode::Auto);
     let get = plan.hooks.iter().find(|hook| hook.name == "rdma_get").unwrap();
-    assert_eq!(get.programs(get.method, true), ["rdma_get", "rdma_get_twin"]);
+    assert_eq!(get.programs(get.method, true), ["rdma_get_twin", "rdma_get"]);
     assert_eq!(get.programs(get.method, false), ["rdma_get"]);
     assert_eq!(get.programs(Method::Kprobe, true), ["rdma_get_kretprobe", "rdma_get_kprobe"]);
     assert_eq!(text(&plan, FeatureName::Rdma), "ib_umem_get (fexit), ib_umem_release (fentry) in ib_uverbs");
