@@ -122,9 +122,6 @@ pub fn made(call: &Call, new: &Made) {
         count(counter::REPLACED);
         released_record(new.object, old);
     }
-    if call.twin {
-        count(counter::RECOVERED);
-    }
     let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
     // SAFETY: this program's own slot on this CPU.
     let pin = unsafe { &raw mut (*scratch).pin };
@@ -155,9 +152,15 @@ pub fn made(call: &Call, new: &Made) {
     // SAFETY: initialised above.
     let pin = unsafe { &*pin };
     if PINS.insert(&new.object, pin, 0).is_err() {
-        count(counter::PINS_FULL);
+        // The first instance has met the same and counted it.
+        if !call.twin {
+            count(counter::PINS_FULL);
+        }
         remove_extents(pin.sequence, pin.extents);
         return;
+    }
+    if call.twin {
+        count(counter::RECOVERED);
     }
     tell(event::MADE, pin);
     log_made(call.ctx, new.kind, new.object, new.address, new.length);

@@ -55,7 +55,8 @@ fn executables(messages: &str) -> Vec<PathBuf> {
     messages.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok()?.executable).collect()
 }
 
-fn workspace() -> &'static Path {
+/// The root of the workspace.
+pub fn workspace() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().unwrap_or(own)
 }

@@ -1,11 +1,13 @@
-//! `cargo xtask`: set-up, virtual machines, and what runs in them. Arguments and wiring only.
+//! `cargo xtask`: set-up, tests, the demo, virtual machines. Arguments and wiring only.
 
 mod apt;
 mod build;
 mod cache;
+mod demo;
 mod kernels;
 mod process;
 mod setup;
+mod test;
 mod vm;
 
 use std::ffi::OsString;
@@ -25,7 +27,7 @@ const TIMED_OUT: u8 = 124;
 const FAILED: u8 = 125;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up and virtual machines of pinwatch.")]
+#[command(name = "cargo xtask", about = "Demo, tests, set-up and virtual machines of pinwatch.")]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -33,6 +35,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Show in a guest what lspins knows of a pinned file, and what other tools do not
+    Demo(demo::Options),
+    /// Unit tests and lints here, scenarios on real kernels in guests
+    Test(test::Options),
     /// Get what a build and a virtual machine need: eBPF toolchain, QEMU, Debian packages
     Setup,
     /// Virtual machines with real kernels
@@ -138,6 +144,8 @@ fn main() -> ExitCode {
 
 fn perform(task: Task) -> Result<u8> {
     match task {
+        Task::Demo(options) => Ok(report(&demo::show(&options)?, demo::limit())),
+        Task::Test(options) => test::run(&options),
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(Vm::List) => {
             print!("{}", vm::list()?);

@@ -98,7 +98,8 @@ fn run(options: &Options) -> ExitCode {
 
 fn check(json: bool, attach: AttachMode) -> ExitCode {
     let report = daemon::check(attach);
-    let width = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(100, |size| usize::from(size.ws_col).max(40));
+    let width =
+        rustix::termios::tcgetwinsize(std::io::stdout()).map_or(100, |size| usize::from(size.ws_col).max(40));
     let text = match json {
         true => report.json(),
         false => Ok(report.text(width)),

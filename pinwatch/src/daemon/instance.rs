@@ -40,7 +40,8 @@ pub fn claim(socket: &Path) -> Result<Instance, InstanceError> {
         let path = path.to_owned();
         move |error| InstanceError::Path { path, error }
     };
-    if let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+    if let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+    {
         fs::create_dir_all(folder).map_err(failed(folder))?;
         // Anybody may ask; what is shown is decided by who asks.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(failed(folder))?;
@@ -59,7 +60,9 @@ pub fn claim(socket: &Path) -> Result<Instance, InstanceError> {
             let mut pid = String::new();
             let _ = file.take(32).read_to_string(&mut pid);
             let pid = pid.trim().to_owned();
-            return Err(InstanceError::Running { pid: if pid.is_empty() { "unknown".to_owned() } else { pid } });
+            return Err(InstanceError::Running {
+                pid: if pid.is_empty() { "unknown".to_owned() } else { pid },
+            });
         }
         Err(error) => return Err(failed(&lock)(error.into())),
     }

@@ -84,7 +84,8 @@ async fn serve(settings: &Settings, mut watch: Watch) -> Result<(), DaemonError>
     if settings.bpf_log {
         start_bpf_log(&mut watch);
     }
-    let events = watch.take_events().map(AsyncFd::new).transpose().map_err(system("cannot watch the events"))?;
+    let events =
+        watch.take_events().map(AsyncFd::new).transpose().map_err(system("cannot watch the events"))?;
     let Some(mut events) = events else {
         return Err(system("cannot watch the events")(std::io::ErrorKind::NotFound.into()));
     };

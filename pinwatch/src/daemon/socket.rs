@@ -26,9 +26,12 @@ pub fn bind(path: &Path) -> Result<UnixListener, DaemonError> {
         move |error| DaemonError::System { what, error }
     };
     match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => fs::remove_file(path).map_err(failed("remove the old socket"))?,
+        Ok(found) if found.file_type().is_socket() => {
+            fs::remove_file(path).map_err(failed("remove the old socket"))?
+        }
         Ok(_) => {
-            let error = std::io::Error::other("something that is no socket is there; remove it, or use --socket");
+            let error =
+                std::io::Error::other("something that is no socket is there; remove it, or use --socket");
             return Err(failed("listen at")(error));
         }
         Err(_) => {}

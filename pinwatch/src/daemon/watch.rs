@@ -22,7 +22,9 @@ use crate::source::trace::{Clocks, FileStates, Snapshot};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// This kernel, or what it allows us, is not enough to see a single pin.
-    #[error("no pin can be watched here: {0}. `pinwatch check` tells more; `lspins` works without the daemon")]
+    #[error(
+        "no pin can be watched here: {0}. `pinwatch check` tells more; `lspins` works without the daemon"
+    )]
     Unusable(String),
     /// The programs do not load.
     #[error(transparent)]
@@ -47,6 +49,8 @@ pub struct Watch {
     /// Hooks that could not be attached, and why.
     failed: BTreeMap<&'static str, (FeatureName, String)>,
     modules: Vec<(String, String)>,
+    /// Whether there are RDMA devices.
+    devices: bool,
     ticks: u32,
 }
 
@@ -82,10 +86,15 @@ impl Watch {
             since: BTreeMap::new(),
             failed: BTreeMap::new(),
             modules: rdma_modules(),
+            devices: rdma_devices(),
             ticks: 0,
         };
-        watch.attach_hooks(|_| true, Programs::attach);
         watch.programs.prepare_probes(&RDMA_HOOKS);
+        watch.attach_hooks(|hook| hook.module.is_none(), Programs::attach);
+        watch.attach_to_modules();
+        // From here on everything is seen that is seen at all.
+        let now = Clocks::now().realtime;
+        watch.since.values_mut().for_each(|since| *since = now);
         Ok(watch)
     }
 
@@ -165,49 +174,74 @@ impl Watch {
             }
         }
         if modules_changed {
-            self.modules_changed();
+            self.follow_modules();
         }
     }
 
-    /// Attaches to RDMA modules that were loaded, or loaded anew. Probes on a module that went are dead without an error.
-    fn modules_changed(&mut self) {
-        let modules = rdma_modules();
-        if modules == self.modules {
+    /// Follows RDMA modules that were loaded, removed, or loaded anew (probes on a module that went are dead without an
+    /// error), and RDMA devices that came or went.
+    fn follow_modules(&mut self) {
+        let (modules, devices) = (rdma_modules(), rdma_devices());
+        if modules == self.modules && devices == self.devices {
             return;
         }
-        info!(modules = ?modules.iter().map(|(name, _)| name).collect::<Vec<_>>(), "the RDMA modules have changed");
-        let before = std::mem::replace(&mut self.modules, modules);
-        let plan = Plan::decide(&probe(Depth::Quick), self.attach);
-        // What is in `.rodata` stays what it was: it does not depend on modules.
-        let offsets = self.plan.offsets;
-        let old = std::mem::replace(&mut self.plan, Plan { offsets, ..plan });
-        // A hook stays if it is the same function of a module that is still the one it was.
-        let address = |modules: &[(String, String)], hook: &Hook| {
-            let name = hook.module.as_deref()?;
-            modules.iter().find(|(module, _)| module == name).map(|(_, address)| address.clone())
+        self.devices = devices;
+        if modules != self.modules {
+            info!(modules = ?modules.iter().map(|(name, _)| name).collect::<Vec<_>>(), "the RDMA modules have changed");
+            let before = std::mem::replace(&mut self.modules, modules);
+            let plan = Plan::decide(&probe(Depth::Quick), self.attach);
+            // What is in `.rodata` stays what it was: it does not depend on modules.
+            let offsets = self.plan.offsets;
+            let old = std::mem::replace(&mut self.plan, Plan { offsets, ..plan });
+            // A hook stays if it is on the same function of a module that is still the one it was.
+            let address = |modules: &[(String, String)], hook: &Hook| {
+                let name = hook.module.as_deref()?;
+                modules.iter().find(|(module, _)| module == name).map(|(_, address)| address.clone())
+            };
+            for was in old.hooks.iter().filter(|hook| hook.module.is_some()) {
+                let now = self.plan.hooks.iter().find(|hook| hook.name == was.name);
+                if now.is_some_and(|now| now == was && address(&before, was) == address(&self.modules, now)) {
+                    continue;
+                }
+                self.programs.detach(was.name);
+                self.failed.remove(was.name);
+                if was.name == "rdma_get" {
+                    self.since.remove(&FeatureName::Rdma);
+                }
+            }
+        }
+        self.attach_to_modules();
+    }
+
+    /// Attaches what is not attached yet to functions of modules: at once by probes, which are verified already, then by
+    /// trampolines. These hold a reference of the module, so that it cannot be removed: they are only there while there
+    /// are devices, which cannot be without the module either.
+    fn attach_to_modules(&mut self) {
+        let attached = |programs: &Programs, hook: &Hook| {
+            programs.attached().get(hook.name).map(|attached| attached.method)
         };
-        let stays: Vec<&'static str> = (self.plan.hooks.iter())
+        let missing: Vec<&'static str> = (self.plan.hooks.iter())
+            .filter(|hook| attached(&self.programs, hook).is_none())
+            .map(|hook| hook.name)
+            .collect();
+        self.attach_hooks(
+            |hook| hook.module.is_some() && missing.contains(&hook.name),
+            Programs::attach_at_once,
+        );
+        let wanted = |hook: &Hook| if self.devices { hook.method } else { Method::Kprobe };
+        let other: Vec<&'static str> = (self.plan.hooks.iter())
             .filter(|hook| {
-                let was = old.hooks.iter().find(|old| old.name == hook.name);
-                was.is_some_and(|was| was == *hook && address(&before, was) == address(&self.modules, hook))
-                    && self.programs.attached().contains_key(hook.name)
+                hook.module.is_some() && attached(&self.programs, hook).is_some_and(|is| is != wanted(hook))
             })
             .map(|hook| hook.name)
             .collect();
-        for hook in old.hooks.iter().filter(|hook| hook.module.is_some() && !stays.contains(&hook.name)) {
-            self.programs.detach(hook.name);
-            self.failed.remove(hook.name);
-            if hook.name == "rdma_get" {
-                self.since.remove(&FeatureName::Rdma);
-            }
-        }
-        let wanted = |hook: &Hook| hook.module.is_some() && !stays.contains(&hook.name);
-        self.attach_hooks(wanted, Programs::attach_at_once);
-        self.attach_hooks(|hook| wanted(hook) && hook.method != Method::Kprobe, Programs::attach);
+        let how = if self.devices { Programs::attach } else { Programs::attach_at_once };
+        self.attach_hooks(|hook| other.contains(&hook.name), how);
     }
 
-    /// Removes file names that no pin refers to any more.
+    /// What is done now and then: devices may come without a module, and names of files without pins are forgotten.
     pub fn tidy(&mut self) {
+        self.follow_modules();
         self.ticks += 1;
         if !self.ticks.is_multiple_of(TIDY_TICKS) {
             return;
@@ -226,7 +260,7 @@ impl Watch {
     /// [`BpfError::Map`] if the maps cannot be read.
     pub fn table(&mut self) -> Result<Table, BpfError> {
         // A module that was loaded a moment ago may not have been seen yet.
-        self.modules_changed();
+        self.follow_modules();
         let snapshot = Snapshot::read(&self.programs)?;
         let mut table = snapshot.table(Clocks::now(), &mut self.states);
         table.watching_since = self.since.values().min().copied();
@@ -243,8 +277,10 @@ impl Watch {
             let time = time.strftime("%Y-%m-%dT%H:%M:%SZ");
             if Some(*since) == first {
                 said.push(format!("pins made before {time}, when pinwatch began to watch, are not listed"));
-            } else if since - first.unwrap_or(0) > 5_000_000_000 {
-                said.push(format!("{feature} pins made before {time}, when its modules were hooked, are not listed"));
+            } else {
+                said.push(format!(
+                    "{feature} pins made before {time}, when its modules were hooked, are not listed"
+                ));
             }
         }
         for feature in self.plan.features.iter().filter(|feature| feature.name.is_subsystem()) {
@@ -260,14 +296,25 @@ impl Watch {
                 said.push(format!("{n} {what}"));
             }
         };
-        count(losses.calls, "calls were not seen because a program was running already: as many pins may be missing, or listed though released");
-        count(losses.returns, "registrations were not seen because the kernel had no return probe left: they are missing");
+        count(
+            losses.calls,
+            "calls at most were not seen because the kernel was in the middle of one: so many pins may be missing, or listed though released",
+        );
+        count(
+            losses.returns,
+            "registrations were not seen because the kernel had no return probe left: they are missing",
+        );
         count(losses.full[0], "pins found no room and are missing: start pinwatch with a larger --max-pins");
         count(losses.full[1], "extents found no room: their pins are marked as not exact");
         count(losses.full[2], "file names found no room: their pins are marked as not exact");
         count(losses.full[3], "registrations under way found no room and are missing");
         said
     }
+}
+
+/// Whether there is any RDMA device.
+fn rdma_devices() -> bool {
+    std::fs::read_dir("/sys/class/infiniband").is_ok_and(|mut devices| devices.next().is_some())
 }
 
 /// The loaded modules that RDMA is made of, with their addresses: a module that was loaded anew has another one.

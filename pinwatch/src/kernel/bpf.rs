@@ -76,8 +76,10 @@ pub struct Attached {
 /// Calls that no program saw, as far as the kernel tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Calls that found the program running already, less those that its twin saw.
+    /// At most so many calls found every instance of their program running already.
     pub calls: u64,
+    /// Calls that only the second instance saw. Nothing is lost by these.
+    pub recovered: u64,
     /// Returns without a kretprobe instance.
     pub returns: u64,
     /// Pins, extents, files and calls that found no room.
@@ -124,7 +126,8 @@ impl Programs {
             .map_max_entries("PINS", options.max_pins)
             .load(OBJECT)
             .map_err(|error| failed(&error))?;
-        let duplicate = |(name, map): (&str, &Map)| Some((name.to_owned(), fd_of(map)?.try_clone_to_owned().ok()?));
+        let duplicate =
+            |(name, map): (&str, &Map)| Some((name.to_owned(), fd_of(map)?.try_clone_to_owned().ok()?));
         let maps = ebpf.maps().filter_map(duplicate).collect();
         let mut module_watch = Vec::new();
         for name in ["module_load", "module_free"] {
@@ -225,9 +228,7 @@ impl Programs {
     /// Takes a hook off.
     pub fn detach(&mut self, name: &str) {
         if let Some(links) = self.links.remove(name) {
-            if let Some(Link::Module(link)) = links.last() {
-                self.past_misses += raw::program_counts(link.program()).map_or(0, |counts| counts.missed);
-            }
+            self.past_misses += missed_by(&links);
         }
         self.attached.remove(name);
     }
@@ -314,7 +315,11 @@ impl Programs {
     /// # Errors
     /// [`BpfError::Map`]
     pub fn remove_files(&mut self, keys: &[FileKey]) -> Result<(), BpfError> {
-        fn remove<V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, keys: &[FileKey]) -> Result<(), BpfError> {
+        fn remove<V: aya::Pod>(
+            ebpf: &mut Ebpf,
+            name: &'static str,
+            keys: &[FileKey],
+        ) -> Result<(), BpfError> {
             let failed = |error: String| BpfError::Map { map: name, error: io::Error::other(error) };
             let map = ebpf.map_mut(name).ok_or_else(|| failed("not there".to_owned()))?;
             let mut map: HashMap<&mut MapData, FileKey, V> =
@@ -341,11 +346,12 @@ impl Programs {
     pub fn losses(&self) -> Result<Losses, BpfError> {
         let failed = |error: String| BpfError::Map { map: "COUNTERS", error: io::Error::other(error) };
         let map = self.ebpf.map("COUNTERS").ok_or_else(|| failed("not there".to_owned()))?;
-        let counters: Array<&MapData, u64> = Array::try_from(map).map_err(|error| failed(error.to_string()))?;
+        let counters: Array<&MapData, u64> =
+            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
         let get = |which| counters.get(&which, 0).map_err(|error| failed(error.to_string()));
-        let missed = self.missed();
         Ok(Losses {
-            calls: missed.saturating_sub(get(counter::RECOVERED)?),
+            calls: self.missed(),
+            recovered: get(counter::RECOVERED)?,
             returns: get(counter::RETURNS_MISSED)?,
             full: [
                 get(counter::PINS_FULL)?,
@@ -358,25 +364,33 @@ impl Programs {
         })
     }
 
-    /// How often the kernel skipped a first instance (or a probe) that is or was attached.
+    /// How many calls at most no instance of a hook's program has seen.
     fn missed(&self) -> u64 {
+        let own = |name: &str| match self.ebpf.program(name).map(|program| program.fd()) {
+            Some(Ok(fd)) => raw::program_counts(fd.as_fd()).map_or(0, |counts| counts.missed),
+            _ => 0,
+        };
         let mut missed = self.past_misses;
-        for (name, program) in self.ebpf.programs() {
-            if name.ends_with("_twin") {
+        for (hook, links) in &self.links {
+            missed += missed_by(links);
+            if links.iter().all(|link| matches!(link, Link::Module(_))) {
                 continue;
             }
-            if let Ok(fd) = program.fd() {
-                missed += raw::program_counts(fd.as_fd()).map_or(0, |counts| counts.missed);
-            }
-        }
-        // The twin comes first, see `Hook::programs`.
-        for link in self.links.values().filter_map(|links| links.last()) {
-            if let Link::Module(link) = link {
-                missed += raw::program_counts(link.program()).map_or(0, |counts| counts.missed);
-            }
+            let (first, twin) = (own(hook), own(&format!("{hook}_twin")));
+            missed += if self.offsets.twins == 0 { first } else { first.min(twin) };
+            missed += own(&format!("{hook}_kprobe")) + own(&format!("{hook}_kretprobe"));
         }
         missed
     }
+}
+
+/// How many calls at most no instance of a module's hook has seen: a call is lost only if every instance skipped it.
+fn missed_by(links: &[Link]) -> u64 {
+    let counts = links.iter().filter_map(|link| match link {
+        Link::Module(link) => Some(raw::program_counts(link.program()).map_or(0, |counts| counts.missed)),
+        _ => None,
+    });
+    counts.min().unwrap_or(0)
 }
 
 /// An error with its causes in one line. The verifier's log is left out: it has thousands of lines.

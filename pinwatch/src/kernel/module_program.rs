@@ -43,7 +43,8 @@ impl ModulePrograms {
         globals: &[(&str, &[u8])],
         map_fd: impl Fn(&str) -> Option<RawFd>,
     ) -> io::Result<Self> {
-        let invalid = |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
+        let invalid =
+            |error: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
         let mut object = Object::parse(bytes).map_err(|error| invalid(&error))?;
         object
             .patch_map_data(globals.iter().map(|(name, value)| (*name, (*value, true))).collect())
@@ -74,14 +75,19 @@ impl ModulePrograms {
     /// # Errors
     /// What the kernel says, with the end of the verifier's log.
     pub fn attach(&self, name: &str, exit: bool, module: &str, function: u32) -> io::Result<ModuleLink> {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the BPF object has no program {name}"));
+        let missing =
+            || io::Error::new(io::ErrorKind::NotFound, format!("the BPF object has no program {name}"));
         let program: &Program = self.object.programs.get(name).ok_or_else(missing)?;
         let code = self.object.functions.get(&program.function_key()).ok_or_else(missing)?;
         let module_btf = raw::module_btf(module)?;
         let functions = code.func_info.func_info_bytes();
         let program = raw::Tracing {
             name,
-            attach_type: if exit { bpf_attach_type::BPF_TRACE_FEXIT } else { bpf_attach_type::BPF_TRACE_FENTRY },
+            attach_type: if exit {
+                bpf_attach_type::BPF_TRACE_FEXIT
+            } else {
+                bpf_attach_type::BPF_TRACE_FENTRY
+            },
             instructions: &code.instructions,
             own_btf: self.own_btf.as_fd(),
             functions: (&functions, code.func_info_rec_size),

@@ -16,7 +16,8 @@ const BATCH: usize = 4096;
 /// One `bpf(2)` call.
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: `attr` is a whole `bpf_attr` whose pointers are valid for the command; callers see to that.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command as i32, &raw mut *attr, size_of::<bpf_attr>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command as i32, &raw mut *attr, size_of::<bpf_attr>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
@@ -74,7 +75,10 @@ pub fn entries<K: Pod, V: Pod>(map: BorrowedFd<'_>, limit: usize) -> io::Result<
             return Ok(all);
         }
         if all.len() > limit {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a map has more entries than it can have"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a map has more entries than it can have",
+            ));
         }
         position = next;
         first = false;
@@ -175,9 +179,13 @@ impl Tracing<'_> {
         };
         log.resize(1 << 20, 0u8);
         let _ = self.try_load(&mut log);
-        let text = String::from_utf8_lossy(log.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
+        let text =
+            String::from_utf8_lossy(log.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
         let tail: Vec<&str> = text.trim().lines().rev().take(3).collect();
-        Err(io::Error::new(error.kind(), format!("{error}: {}", tail.into_iter().rev().collect::<Vec<_>>().join(" / "))))
+        Err(io::Error::new(
+            error.kind(),
+            format!("{error}: {}", tail.into_iter().rev().collect::<Vec<_>>().join(" / ")),
+        ))
     }
 
     fn try_load(&self, log: &mut [u8]) -> io::Result<OwnedFd> {
@@ -248,4 +256,3 @@ pub fn probe_tracing() -> io::Result<()> {
     load.license = license.as_ptr() as u64;
     bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr).map(drop)
 }
-

@@ -62,7 +62,9 @@ pub fn parts_of(segments: &[Segment]) -> Vec<Part> {
         let mut merged: Vec<Extent> = Vec::with_capacity(part.extents.len());
         for e in part.extents.drain(..) {
             match merged.last_mut() {
-                Some(last) if last.offset.checked_add(last.length) == Some(e.offset) => last.length += e.length,
+                Some(last) if last.offset.checked_add(last.length) == Some(e.offset) => {
+                    last.length += e.length
+                }
                 _ => merged.push(e),
             }
         }

@@ -44,10 +44,11 @@ impl Table {
 
     /// Adds a file unless it is there, by identity; gives its place.
     pub fn add_file(&mut self, file: File) -> FileIndex {
-        let at = self.files.iter().position(|f| f.id == file.id && f.path == file.path).unwrap_or_else(|| {
-            self.files.push(file);
-            self.files.len() - 1
-        });
+        let at =
+            self.files.iter().position(|f| f.id == file.id && f.path == file.path).unwrap_or_else(|| {
+                self.files.push(file);
+                self.files.len() - 1
+            });
         FileIndex(at as u32)
     }
 

@@ -1,2 +1,119 @@
-//! Placeholder, replaced in the same change.
-fn main() {}
+//! End-to-end scenarios, run as root inside a VM: real pins of `mkpins` against what `lspins` says.
+//!
+//! One daemon serves all scenarios; after each the table has to be empty. A scenario that cannot run on a kernel says so
+//! by name and reason. Nothing here waits without a bound.
+
+mod cases;
+mod compare;
+mod factory;
+mod guest;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use guest::Guest;
+
+/// What a scenario comes to, if it does not fail.
+pub enum Outcome {
+    /// All that it asks is true; a note may tell figures.
+    Passed(Option<String>),
+    /// It cannot run here, and why.
+    Skipped(String),
+}
+
+/// One scenario.
+pub struct Scenario {
+    /// Its name, as `--only` takes it.
+    pub name: &'static str,
+    /// What it does.
+    pub run: fn(&mut Guest) -> Result<Outcome>,
+}
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the names of all scenarios
+    List,
+    /// Run them
+    Run {
+        /// How the daemon hooks: auto or kprobe
+        #[arg(long, default_value = "auto")]
+        attach: String,
+        /// Only these
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Seed of what is random
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// More and longer
+        #[arg(long)]
+        full: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::List => {
+            for scenario in cases::ALL {
+                println!("{}", scenario.name);
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Run { attach, only, seed, full } => {
+            if let Some(unknown) = only.iter().find(|name| !cases::ALL.iter().any(|s| s.name == **name)) {
+                eprintln!("scenarios: there is no scenario {unknown:?}; `scenarios list` names them");
+                return ExitCode::from(2);
+            }
+            let wanted =
+                |scenario: &&Scenario| only.is_empty() || only.iter().any(|name| name == scenario.name);
+            match run_all(&attach, seed, full, &cases::ALL.iter().filter(wanted).collect::<Vec<_>>()) {
+                Ok(code) => code,
+                Err(error) => {
+                    println!("scenario set-up ... FAILED\n    {error:#}");
+                    println!("scenarios: 0 passed, 1 failed, 0 skipped");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+fn run_all(attach: &str, seed: u64, full: bool, scenarios: &[&Scenario]) -> Result<ExitCode> {
+    let mut guest = Guest::set_up(attach, seed, full)?;
+    let (mut passed, mut failed, mut skipped) = (0u32, 0u32, 0u32);
+    for scenario in scenarios {
+        let started = Instant::now();
+        let result = (scenario.run)(&mut guest);
+        factory::end_all();
+        let result = result.and_then(|outcome| guest.wait_until_empty().map(|()| outcome));
+        let seconds = started.elapsed().as_secs_f32();
+        match result {
+            Ok(Outcome::Passed(note)) => {
+                passed += 1;
+                let note = note.map(|note| format!(" [{note}]")).unwrap_or_default();
+                println!("scenario {} ... ok ({seconds:.1} s){note}", scenario.name);
+            }
+            Ok(Outcome::Skipped(reason)) => {
+                skipped += 1;
+                println!("scenario {} ... skipped: {reason}", scenario.name);
+            }
+            Err(error) => {
+                failed += 1;
+                println!("scenario {} ... FAILED ({seconds:.1} s)", scenario.name);
+                for line in format!("{error:#}\nthe daemon's log ends with:\n{}", guest.log_tail()).lines() {
+                    println!("    {line}");
+                }
+            }
+        }
+    }
+    println!("scenarios: {passed} passed, {failed} failed, {skipped} skipped");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -25,6 +25,16 @@ pub const KERNELS: &[Kernel] = &[
     Kernel { key: "7.3", suite: Suite { archive: "main", name: "trixie-backports" } },
 ];
 
+/// The oldest of them.
+pub fn oldest() -> &'static Kernel {
+    &KERNELS[0]
+}
+
+/// The newest of them.
+pub fn newest() -> &'static Kernel {
+    &KERNELS[KERNELS.len() - 1]
+}
+
 /// The kernel called `key`.
 ///
 /// # Errors

@@ -30,7 +30,10 @@ pub struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    pub fn new(records: &'a HashMap<FileKey, FileRecord>, long_paths: &'a HashMap<FileKey, LongPath>) -> Self {
+    pub fn new(
+        records: &'a HashMap<FileKey, FileRecord>,
+        long_paths: &'a HashMap<FileKey, LongPath>,
+    ) -> Self {
         Self { records, long_paths, keys: Vec::new(), places: HashMap::new() }
     }
 
@@ -134,7 +137,8 @@ fn mount_points(process: &Path) -> HashMap<Device, PathBuf> {
 
 /// Whether the file is where it was, seen from `root`.
 fn is_at(root: &Path, path: &[u8], key: &FileKey) -> bool {
-    let Ok(root) = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+    let Ok(root) = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    else {
         return false;
     };
     let relative = path.strip_prefix(b"/").unwrap_or(path);
@@ -167,7 +171,8 @@ fn links(mount: &Path, fstype: &str, key: &FileKey) -> Option<u64> {
     for (to, from) in handle.words.iter_mut().zip(words) {
         *to = from;
     }
-    let mount = rustix::fs::open(mount, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mount =
+        rustix::fs::open(mount, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     // SAFETY: a whole `struct file_handle` with as many bytes behind it as it says.
     let fd = unsafe {
         libc::syscall(

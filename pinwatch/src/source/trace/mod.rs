@@ -37,7 +37,10 @@ impl Clocks {
             let time = rustix::time::clock_gettime(id);
             time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
         };
-        Self { realtime: read(rustix::time::ClockId::Realtime), boottime: read(rustix::time::ClockId::Boottime) }
+        Self {
+            realtime: read(rustix::time::ClockId::Realtime),
+            boottime: read(rustix::time::ClockId::Boottime),
+        }
     }
 
     /// Time of day of a moment since boot.

@@ -10,7 +10,8 @@ pub fn until_nul(bytes: &[u8]) -> &[u8] {
 /// The path in a record, and whether it is whole. The record has the last component first, each ended by NUL.
 pub fn path(file: &FileRecord, long: Option<&LongPath>) -> (Vec<u8>, bool) {
     let length = file.length as usize;
-    let bytes = if length <= SHORT_PATH { file.path.get(..length) } else { long.and_then(|l| l.path.get(..length)) };
+    let bytes =
+        if length <= SHORT_PATH { file.path.get(..length) } else { long.and_then(|l| l.path.get(..length)) };
     let Some(bytes) = bytes else {
         // The path did not fit, or its map was full: the last component is there all the same.
         return (until_nul(&file.path).to_vec(), false);

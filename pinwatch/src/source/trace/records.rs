@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 
-use pinwatch_common::{DeviceName, ExtentKey, ExtentRecord, MAX_EXTENTS, PinRecord, doubt, extent_flag, kind};
+use pinwatch_common::{
+    DeviceName, ExtentKey, ExtentRecord, MAX_EXTENTS, PinRecord, doubt, extent_flag, kind,
+};
 
 use super::files::Files;
 use super::{Clocks, names};
 use crate::model::{
-    Backing, Coverage, CoverageState, Mode, Object, Origin, Part, Pin, PinId, ProcessIndex, RdmaBufferKind, Segment,
+    Backing, Coverage, CoverageState, Mode, Object, Origin, Part, Pin, PinId, ProcessIndex, RdmaBufferKind,
+    Segment,
 };
 
 /// Base pages: all that this version runs on has them of 4 KiB.
@@ -19,7 +22,10 @@ const RDMA_WRITABLE: u32 = 1 | 2 | 8 | 16;
 pub fn object(record: &PinRecord, devices: &HashMap<u32, DeviceName>) -> Option<Object> {
     let device = || {
         let name = devices.get(&record.device).map(|device| names::until_nul(&device.name));
-        name.map_or_else(|| format!("device {}", record.device), |name| String::from_utf8_lossy(name).into_owned())
+        name.map_or_else(
+            || format!("device {}", record.device),
+            |name| String::from_utf8_lossy(name).into_owned(),
+        )
     };
     let known = |number: i32| u32::try_from(number).ok();
     let buffer = |what| Some(Object::RdmaBuffer { device: device(), what });
@@ -34,7 +40,9 @@ pub fn object(record: &PinRecord, devices: &HashMap<u32, DeviceName>) -> Option<
         kind::RDMA_QP => buffer(RdmaBufferKind::Qp),
         kind::RDMA_SRQ => buffer(RdmaBufferKind::Srq),
         kind::RDMA_BUFFER => buffer(RdmaBufferKind::Other),
-        kind::IO_URING => Some(Object::IoUring { ring_fd: known(record.anchor_fd), slot: known(record.number) }),
+        kind::IO_URING => {
+            Some(Object::IoUring { ring_fd: known(record.anchor_fd), slot: known(record.number) })
+        }
         kind::XDP => Some(Object::Xdp { umem: record.number as u32 }),
         _ => None,
     }
@@ -98,14 +106,22 @@ pub fn doubt_of(record: &PinRecord) -> Option<String> {
 }
 
 /// The pin of a record.
-pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Vec<Part>, clocks: Clocks) -> Pin {
+pub fn pin(
+    record: &PinRecord,
+    object: Object,
+    creator: ProcessIndex,
+    parts: Vec<Part>,
+    clocks: Clocks,
+) -> Pin {
     let last = record.address.saturating_add(record.length.max(1) - 1);
     let doubt = doubt_of(record);
     let nothing_to_lease = parts.iter().all(|part| part.backing == Backing::Anon);
     Pin {
         id: PinId { subsystem: object.subsystem(), sequence: record.sequence },
         mode: match object {
-            Object::RdmaMr { .. } | Object::RdmaBuffer { .. } if record.number as u32 & RDMA_WRITABLE == 0 => {
+            Object::RdmaMr { .. } | Object::RdmaBuffer { .. }
+                if record.number as u32 & RDMA_WRITABLE == 0 =>
+            {
                 Mode::ReadOnly
             }
             _ => Mode::ReadWrite,
@@ -134,7 +150,14 @@ mod tests {
     use super::*;
 
     fn record() -> PinRecord {
-        PinRecord { sequence: 7, address: 0x1ff0, length: 0x20, kind: kind::IO_URING, number: -1, ..Default::default() }
+        PinRecord {
+            sequence: 7,
+            address: 0x1ff0,
+            length: 0x20,
+            kind: kind::IO_URING,
+            number: -1,
+            ..Default::default()
+        }
     }
 
     #[test]

@@ -1,0 +1,48 @@
+//! All scenarios, in the order in which they run.
+
+mod churn;
+mod files;
+mod objects;
+mod programs;
+mod truth_table;
+
+use crate::Scenario;
+
+macro_rules! all {
+    ($($name:literal => $run:path),+ $(,)?) => {
+        /// All of them.
+        pub const ALL: &[Scenario] = &[$(Scenario { name: $name, run: $run }),+];
+    };
+}
+
+all! {
+    "truth-table" => truth_table::truth_table,
+    "t1-unlinked" => files::unlinked,
+    "t2-rdma-numbers" => objects::rdma_numbers,
+    "t4-umem" => objects::umem,
+    "rdma-queues" => objects::rdma_queues,
+    "clone" => objects::clone,
+    "sparse-update" => objects::sparse_update,
+    "exit-paths" => objects::exit_paths,
+    "extents-layouts" => files::layouts,
+    "paths-mount-namespace" => files::mount_namespace,
+    "paths-bind-mount" => files::bind_mount,
+    "paths-deep" => files::deep,
+    "paths-newline" => files::newline,
+    "paths-not-utf8" => files::not_utf8,
+    "renamed" => files::renamed,
+    "unmounted" => files::unmounted,
+    "remap-race" => churn::remap_race,
+    "churn" => churn::churn,
+    "random-walk" => churn::random_walk,
+    "map-full" => programs::map_full,
+    "other-user" => programs::other_user,
+    "second-daemon" => programs::second_daemon,
+    "stale-socket" => programs::stale_socket,
+    "not-a-pinwatch" => programs::not_a_pinwatch,
+    "no-capability" => programs::no_capability,
+    "no-bpffs" => programs::no_bpffs,
+    "check" => programs::check,
+    "no-daemon" => programs::no_daemon,
+    "modules-reload" => programs::modules_reload,
+}

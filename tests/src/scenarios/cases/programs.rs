@@ -1,0 +1,233 @@
+//! The programs themselves: full maps, other users, a second daemon, foreign sockets, missing rights, modules that go.
+
+use std::os::unix::net::UnixListener;
+use std::process::{Child, Command, Output, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::Outcome;
+use crate::compare;
+use crate::factory::Mkpins;
+use crate::guest::{Guest, SOON, shell, start_daemon};
+
+/// A daemon of a scenario's own, ended with it.
+struct Own(Child);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn output(program: &str, arguments: &[&str]) -> Result<(i32, String, String)> {
+    let Output { status, stdout, stderr } = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok((status.code().unwrap_or(-1), text(stdout), text(stderr)))
+}
+
+fn no_panic(text: &str) -> Result<()> {
+    ensure!(!text.contains("panicked"), "it panicked: {text}");
+    Ok(())
+}
+
+/// A full map is counted and said.
+pub fn map_full(guest: &mut Guest) -> Result<Outcome> {
+    let socket = "/tmp/full.sock";
+    let _own = Own(start_daemon(
+        &["--attach", &guest.attach, "--socket", socket, "--max-pins", "4"],
+        "/tmp/full.log",
+    )?);
+    let mut mkpins = Mkpins::start("io_uring memfd --count 6")?;
+    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let (_, json, error) = output("lspins", &["--socket", socket, "-J"])?;
+    let table: Value = serde_json::from_str(&json).with_context(|| error)?;
+    let pins = table["pins"].as_array().map_or(0, Vec::len);
+    ensure!(pins == 4 && table["complete"] == false, "{pins} pins, complete {}", table["complete"]);
+    let said = table["incomplete"].to_string();
+    ensure!(said.contains("2 pins found no room"), "it says {said}");
+    let (code, ..) = output("lspins", &["--socket", socket, "--strict"])?;
+    ensure!(code == 3, "lspins --strict ends with {code}, not 3");
+    mkpins.tell("release")?;
+    Ok(Outcome::Passed(None))
+}
+
+/// Another user sees what is theirs, and how much the rest is.
+pub fn other_user(_guest: &mut Guest) -> Result<Outcome> {
+    let roots = Mkpins::start("io_uring memfd --length 128K")?;
+    let theirs = Mkpins::start_through(
+        &["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"],
+        "io_uring anon --length 4K",
+    )?;
+    ensure!(theirs.refused().is_none(), "{}", theirs.made);
+    let (code, json, error) =
+        output("setpriv", &["--reuid", "1234", "--regid", "1234", "--clear-groups", "lspins", "-J"])?;
+    ensure!(code == 0, "lspins ends with {code}: {error}");
+    let table: Value = serde_json::from_str(&json)?;
+    let pins = table["pins"].as_array().context("no pins")?;
+    ensure!(pins.len() == 1 && pins[0]["creator"]["pid"] == theirs.made["pid"], "they see {json}");
+    ensure!(!json.contains("memfd:mkpins"), "they see the name of another user's file: {json}");
+    ensure!(
+        table["hidden"]["pins"] == 1 && table["hidden"]["bytes"] == 131_072,
+        "hidden is {}",
+        table["hidden"]
+    );
+    let (code, ..) = output("setpriv", &["--reuid", "1235", "--regid", "1235", "--clear-groups", "lspins"])?;
+    ensure!(code == 1, "a third user gets {code}, not 1 (nothing)");
+    drop((roots, theirs));
+    Ok(Outcome::Passed(None))
+}
+
+pub fn second_daemon(_guest: &mut Guest) -> Result<Outcome> {
+    let (code, _, error) = output("timeout", &["60", "pinwatch", "run"])?;
+    no_panic(&error)?;
+    ensure!(
+        code == 2 && error.contains("another pinwatch (pid ") && error.contains("is running"),
+        "{code}: {error}"
+    );
+    shell("lspins -v")
+        .or_else(
+            |error| {
+                if error.to_string().contains("no long-term pins") { Ok(String::new()) } else { Err(error) }
+            },
+        )
+        .context("the first daemon")?;
+    Ok(Outcome::Passed(None))
+}
+
+/// What a daemon that was killed leaves behind stops neither lspins nor the next daemon.
+pub fn stale_socket(guest: &mut Guest) -> Result<Outcome> {
+    let socket = "/tmp/stale.sock";
+    let mut first = Own(start_daemon(&["--attach", &guest.attach, "--socket", socket], "/tmp/stale.log")?);
+    first.0.kill()?;
+    first.0.wait()?;
+    ensure!(std::path::Path::new(socket).exists(), "the socket is gone");
+    let (code, _, error) = output("lspins", &["--socket", socket])?;
+    no_panic(&error)?;
+    ensure!(code == 2 && error.contains(socket), "lspins ends with {code}: {error}");
+    let _second = Own(start_daemon(&["--attach", &guest.attach, "--socket", socket], "/tmp/stale2.log")?);
+    let (code, _, error) = output("lspins", &["--socket", socket])?;
+    ensure!(code == 1, "with the second daemon lspins ends with {code}: {error}");
+    Ok(Outcome::Passed(None))
+}
+
+/// Somebody else's socket.
+pub fn not_a_pinwatch(_guest: &mut Guest) -> Result<Outcome> {
+    let socket = "/tmp/foreign.sock";
+    let listener = UnixListener::bind(socket)?;
+    std::thread::spawn(move || {
+        use std::io::Write;
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let (code, _, error) = output("timeout", &["30", "lspins", "--socket", socket])?;
+    no_panic(&error)?;
+    std::fs::remove_file(socket)?;
+    ensure!(code == 2 && error.contains("lspins:") && error.lines().count() == 1, "{code}: {error}");
+    let file = "/tmp/no.sock";
+    std::fs::write(file, "")?;
+    let (code, _, error) = output("timeout", &["60", "pinwatch", "run", "--socket", file])?;
+    ensure!(code == 2 && error.contains("no socket"), "pinwatch over a file ends with {code}: {error}");
+    Ok(Outcome::Passed(None))
+}
+
+/// Without capabilities both say so, in a sentence.
+pub fn no_capability(_guest: &mut Guest) -> Result<Outcome> {
+    let without = [
+        "--bounding-set",
+        "-all",
+        "--inh-caps",
+        "-all",
+        "--reuid",
+        "1234",
+        "--regid",
+        "1234",
+        "--clear-groups",
+    ];
+    let run = |arguments: &[&str]| output("setpriv", &[&without[..], arguments].concat());
+    let (code, _, error) = run(&["timeout", "60", "pinwatch", "run", "--socket", "/tmp/nocap.sock"])?;
+    no_panic(&error)?;
+    ensure!(code == 2 && error.contains("CAP_BPF"), "pinwatch run ends with {code}: {error}");
+    let (code, text, error) = run(&["timeout", "60", "pinwatch", "check"])?;
+    no_panic(&error)?;
+    ensure!(code == 2 && text.contains("CAP_BPF"), "pinwatch check ends with {code}: {text}{error}");
+    Ok(Outcome::Passed(None))
+}
+
+/// bpffs is not needed.
+pub fn no_bpffs(guest: &mut Guest) -> Result<Outcome> {
+    shell("umount /sys/fs/bpf")?;
+    let result =
+        start_daemon(&["--attach", &guest.attach, "--socket", "/tmp/nobpffs.sock"], "/tmp/nobpffs.log")
+            .map(Own);
+    shell("mount -t bpf bpf /sys/fs/bpf")?;
+    result?;
+    Ok(Outcome::Passed(None))
+}
+
+/// `pinwatch check`, for people and for machines.
+pub fn check(guest: &mut Guest) -> Result<Outcome> {
+    let (code, text, error) = output("pinwatch", &["check", "--attach", &guest.attach])?;
+    ensure!(code == 0, "it ends with {code}: {text}{error}");
+    let word = if guest.attach == "kprobe" { "kretprobe" } else { "fexit" };
+    ensure!(text.contains("io_sqe_buffer_register") && text.contains(word), "it says {text}");
+    let (code, json, _) = output("pinwatch", &["check", "-J", "--attach", &guest.attach])?;
+    serde_json::from_str::<Value>(&json).context("pinwatch check -J")?;
+    ensure!(code == 0, "with -J it ends with {code}");
+    Ok(Outcome::Passed(None))
+}
+
+/// procfs and netlink alone.
+pub fn no_daemon(guest: &mut Guest) -> Result<Outcome> {
+    let programs = ["rdma-mr memfd", "io_uring memfd", "xdp memfd"].map(Mkpins::start);
+    let (code, json, error) = output("lspins", &["--no-daemon", "-J"])?;
+    ensure!(code == 0, "lspins ends with {code}: {error}");
+    let table: Value = serde_json::from_str(&json)?;
+    let pins = table["pins"].as_array().context("no pins")?;
+    ensure!(table["complete"] == false, "it claims to be complete");
+    for mkpins in programs {
+        let mkpins = mkpins?;
+        let kind = mkpins.made["kind"].as_str().unwrap_or("?");
+        if kind == "xdp" && shell("modprobe xsk_diag").is_err() {
+            ensure!(
+                table["incomplete"].to_string().contains("AF_XDP"),
+                "it does not say that umems are missing: {}",
+                table["incomplete"]
+            );
+            continue;
+        }
+        let theirs = |pin: &&Value| pin["type"] == kind && pin["creator"]["pid"] == mkpins.made["pid"];
+        let Some(pin) = pins.iter().find(theirs) else { bail!("{kind} is not listed: {json}") };
+        ensure!(pin["bytes"] == mkpins.made["length"] && pin["origin"] == "proc", "{kind}: {pin}");
+        if kind == "io_uring" {
+            ensure!(pin["file"]["ino"] == mkpins.made["parts"][0]["ino"], "io_uring: {pin}");
+        }
+    }
+    let _ = guest;
+    Ok(Outcome::Passed(None))
+}
+
+/// The RDMA modules are removed and inserted again; the next memory region is seen.
+pub fn modules_reload(guest: &mut Guest) -> Result<Outcome> {
+    for round in 1..=2 {
+        shell(
+            "rdma link del rxe0; for i in 1 2 3 4 5 6; do for m in $(lsmod | awk '/^(rdma|ib_|iw_|rpcrdma|mlx|siw|svcrdma|xprt)/{print $1}'); do rmmod $m 2>/dev/null; done; sleep 1; done; ! lsmod | grep -E '^(ib_core|ib_uverbs|rdma_rxe) '",
+        )?;
+        shell("rdma-up")?;
+        let mut mkpins = Mkpins::start("rdma-mr memfd --count 2")?;
+        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let made = mkpins.made.clone();
+        guest
+            .wait_for(SOON, |pins| compare::exactly(&made, pins))
+            .with_context(|| format!("after reload {round}"))?;
+        mkpins.tell("release")?;
+        guest.wait_until_empty()?;
+    }
+    Ok(Outcome::Passed(None))
+}

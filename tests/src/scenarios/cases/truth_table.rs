@@ -1,0 +1,106 @@
+//! Which pins succeed on which backing, and that each that does is listed once and right, and each that does not leaves
+//! nothing behind.
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::Outcome;
+use crate::compare;
+use crate::factory::Mkpins;
+use crate::guest::{Guest, SOON};
+
+const OK: &str = "ok";
+
+/// One cell: what is expected on 6.1, and on all newer kernels.
+struct Cell {
+    arguments: &'static str,
+    old: &'static str,
+    new: &'static str,
+}
+
+const fn cell(arguments: &'static str, old: &'static str, new: &'static str) -> Cell {
+    Cell { arguments, old, new }
+}
+
+/// As measured with real kernels: Debian 6.1, 6.12, 6.18, 7.2, 7.3.
+const CELLS: &[Cell] = &[
+    cell("rdma-mr anon", OK, OK),
+    cell("rdma-mr thp --length 4M", OK, OK),
+    cell("rdma-mr memfd --offset 8192", OK, OK),
+    cell("rdma-mr memfd-huge --length 4M", OK, OK),
+    cell("rdma-mr file --path /mnt/tmpfs/f --offset 4096", OK, OK),
+    cell("rdma-mr file --path /mnt/huge/f --length 2M", OK, OK),
+    cell("rdma-mr file --path /mnt/ext4/f --offset 4096", OK, "EFAULT"),
+    cell("rdma-mr file --path /mnt/xfs/f", OK, "EFAULT"),
+    cell("rdma-mr file --path /mnt/ext4/f --private", OK, OK),
+    cell("rdma-mr anon --read-only", OK, OK),
+    cell("rdma-mr memfd --read-only", "EFAULT", OK),
+    cell("rdma-mr file --path /mnt/tmpfs/f --read-only", "EFAULT", OK),
+    cell("rdma-mr file --path /mnt/ext4/f --read-only", "EFAULT", OK),
+    cell("rdma-mr file --path /mnt/xfs/f --read-only", "EFAULT", OK),
+    cell("io_uring anon", OK, OK),
+    cell("io_uring thp --length 4M", OK, OK),
+    cell("io_uring memfd --offset 8192", OK, OK),
+    cell("io_uring memfd-huge --length 4M", OK, OK),
+    cell("io_uring file --path /mnt/tmpfs/f --offset 4096 --count 3", OK, OK),
+    cell("io_uring file --path /mnt/huge/f --length 2M", OK, OK),
+    cell("io_uring file --path /mnt/ext4/f", "EOPNOTSUPP", "EFAULT"),
+    cell("io_uring file --path /mnt/xfs/f", "EOPNOTSUPP", "EFAULT"),
+    cell("xdp anon", OK, OK),
+    cell("xdp memfd", OK, OK),
+    cell("xdp memfd-huge --length 2M", OK, OK),
+    cell("xdp file --path /mnt/tmpfs/f --offset 4096", OK, OK),
+    cell("xdp file --path /mnt/huge/f --length 2M", OK, OK),
+    cell("xdp file --path /mnt/ext4/f", OK, "EFAULT"),
+    cell("xdp file --path /mnt/xfs/f", OK, "EFAULT"),
+];
+
+/// Those that need persistent memory; DEVDAX stands for the device.
+const PMEM_CELLS: &[Cell] = &[
+    cell("rdma-mr file --path /mnt/daxext4/f", "EOPNOTSUPP", "EOPNOTSUPP"),
+    cell("rdma-mr file --path /mnt/daxxfs/f", "EOPNOTSUPP", "EOPNOTSUPP"),
+    cell("io_uring file --path /mnt/daxxfs/f", "EOPNOTSUPP", "EOPNOTSUPP"),
+    cell("xdp file --path /mnt/daxext4/f", "EOPNOTSUPP", "EOPNOTSUPP"),
+    cell("rdma-mr devdax --path DEVDAX --length 2M", OK, OK),
+    cell("rdma-mr devdax --path DEVDAX --length 2M --read-only", "EFAULT", OK),
+    cell("io_uring devdax --path DEVDAX --length 2M", "EOPNOTSUPP", OK),
+    cell("xdp devdax --path DEVDAX --length 2M", OK, OK),
+];
+
+pub fn truth_table(guest: &mut Guest) -> Result<Outcome> {
+    let mut cells = 0;
+    for cell in CELLS {
+        one(guest, cell, cell.arguments)?;
+        cells += 1;
+    }
+    let Some(devdax) = guest.devdax.clone() else {
+        return Ok(Outcome::Passed(Some(format!(
+            "{cells} cells; {} not run: no persistent memory in this guest",
+            PMEM_CELLS.len()
+        ))));
+    };
+    for cell in PMEM_CELLS {
+        one(guest, cell, &cell.arguments.replace("DEVDAX", &devdax))?;
+        cells += 1;
+    }
+    Ok(Outcome::Passed(Some(format!("{cells} cells"))))
+}
+
+fn one(guest: &Guest, cell: &Cell, arguments: &str) -> Result<()> {
+    let expected = if guest.at_least(6, 2) { cell.new } else { cell.old };
+    let mut mkpins = Mkpins::start(arguments)?;
+    match mkpins.refused() {
+        Some(errno) if errno == expected => {
+            guest.wait_until_empty().with_context(|| format!("{arguments}: refused, and still"))
+        }
+        Some(errno) => bail!("{arguments}: {errno} instead of {expected}: {}", mkpins.made),
+        None => {
+            ensure!(expected == OK, "{arguments}: made, though {expected} was expected");
+            let made = mkpins.made.clone();
+            guest
+                .wait_for(SOON, |pins| compare::exactly(&made, pins))
+                .with_context(|| arguments.to_owned())?;
+            mkpins.tell("release")?;
+            guest.wait_until_empty().with_context(|| format!("{arguments}: released, and still"))
+        }
+    }
+}

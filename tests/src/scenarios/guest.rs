@@ -1,0 +1,162 @@
+//! The guest: file systems, soft-RoCE, the daemon, and questions to `lspins`.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// How long a change may take to show: a second on the machine, three in a guest that is 20 times slower.
+pub const SOON: Duration = Duration::from_secs(3);
+/// Pins of io_uring and AF_XDP are let go in a kworker, after an RCU grace period or two.
+const EMPTY: Duration = Duration::from_secs(15);
+/// Loading and verifying all programs.
+const START: Duration = Duration::from_secs(120);
+/// Where the daemon's log goes.
+const LOG: &str = "/tmp/pinwatch.log";
+
+/// The guest, with one daemon.
+pub struct Guest {
+    daemon: Child,
+    /// How the daemon hooks.
+    pub attach: String,
+    /// Seed of what is random.
+    pub seed: u64,
+    /// More and longer.
+    pub full: bool,
+    /// Major and minor version of the kernel.
+    pub kernel: (u32, u32),
+    /// Whether there is persistent memory: /mnt/daxext4, /mnt/daxxfs and a device-dax.
+    pub devdax: Option<String>,
+}
+
+/// Runs a shell command; its output, or what it said when it failed.
+pub fn shell(command: &str) -> Result<String> {
+    let output: Output = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(text)
+}
+
+impl Guest {
+    /// Sets up file systems and starts the daemon.
+    pub fn set_up(attach: &str, seed: u64, full: bool) -> Result<Self> {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse().ok());
+        let kernel = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        shell("mkdir -p /mnt/tmpfs /mnt/huge /mnt/ext4 /mnt/xfs && mount -t tmpfs tmpfs /mnt/tmpfs")?;
+        shell("echo 24 > /proc/sys/vm/nr_hugepages && mount -t hugetlbfs none /mnt/huge")?;
+        shell(
+            "modprobe brd rd_nr=2 rd_size=409600 && mkfs.ext4 -q -F /dev/ram0 && mkfs.xfs -q -f /dev/ram1",
+        )?;
+        shell("modprobe ext4; modprobe xfs; mount /dev/ram0 /mnt/ext4 && mount /dev/ram1 /mnt/xfs")?;
+        shell("rdma-up")?;
+        let devdax = if Path::new("/sys/bus/nd/devices").exists() && shell("pmem-up").is_ok() {
+            shell(
+                "mkdir -p /mnt/daxext4 /mnt/daxxfs; mkfs.ext4 -q -F -b 4096 /dev/pmem0; mkfs.xfs -q -f -m reflink=0 /dev/pmem1; mount -o dax=always /dev/pmem0 /mnt/daxext4 && mount -o dax=always /dev/pmem1 /mnt/daxxfs",
+            )?;
+            shell("ls /dev/dax*").ok().and_then(|list| list.split_whitespace().next().map(str::to_owned))
+        } else {
+            None
+        };
+        let daemon = start_daemon(&["--attach", attach, "--log", "debug"], LOG)?;
+        let guest = Self { daemon, attach: attach.to_owned(), seed, full, kernel, devdax };
+        guest.wait_until_empty()?;
+        Ok(guest)
+    }
+
+    /// Whether the kernel is at least this version.
+    pub fn at_least(&self, major: u32, minor: u32) -> bool {
+        self.kernel >= (major, minor)
+    }
+
+    /// What `lspins -J` says.
+    pub fn table(&self) -> Result<Value> {
+        let output = Command::new("lspins").arg("-J").stdin(Stdio::null()).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.code().is_some_and(|code| code < 2),
+            "lspins -J failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let table: Value =
+            serde_json::from_str(&text).with_context(|| format!("lspins -J said {text:.300}"))?;
+        ensure!(
+            !table["watching_since"].is_null(),
+            "lspins did not ask the daemon: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(table)
+    }
+
+    /// The pins.
+    pub fn pins(&self) -> Result<Vec<Value>> {
+        Ok(self.table()?["pins"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Asks until the answer is as wanted, or time is up; then the last reason is the error.
+    pub fn wait_for<T>(&self, patience: Duration, ask: impl Fn(&[Value]) -> Result<T>) -> Result<T> {
+        let until = Instant::now() + patience;
+        loop {
+            match ask(&self.pins()?) {
+                Ok(answer) => return Ok(answer),
+                Err(error) if Instant::now() > until => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    /// Waits until nothing is pinned any more.
+    pub fn wait_until_empty(&self) -> Result<()> {
+        self.wait_for(EMPTY, |pins| {
+            ensure!(pins.is_empty(), "{} pins are still listed, the first is {}", pins.len(), pins[0]);
+            Ok(())
+        })
+    }
+
+    /// The end of the daemon's log.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read_to_string(LOG).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+/// Starts a daemon and waits until it watches.
+pub fn start_daemon(arguments: &[&str], log: &str) -> Result<Child> {
+    let file = File::create(log)?;
+    let mut child = Command::new("pinwatch")
+        .arg("run")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .spawn()
+        .context("cannot start pinwatch")?;
+    let until = Instant::now() + START;
+    loop {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        if text.contains("INFO pinwatch::daemon: watching") {
+            ensure!(!text.contains("a hook is missing"), "a hook is missing: {text}");
+            return Ok(child);
+        }
+        if let Some(status) = child.try_wait()? {
+            bail!("pinwatch ended ({status}): {text}");
+        }
+        if Instant::now() > until {
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("pinwatch does not watch after {} s: {text}", START.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

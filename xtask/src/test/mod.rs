@@ -1,0 +1,115 @@
+//! `cargo xtask test`: the checks of this machine, then the scenarios on real kernels, and one summary.
+
+mod host;
+mod scenarios;
+mod tally;
+
+use std::io::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::build;
+use crate::cache::{Cache, progress};
+use crate::kernels::{self, KERNELS, Kernel};
+use crate::setup;
+use tally::Tally;
+
+/// What to test.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Every kernel, longer random walks
+    #[arg(long)]
+    full: bool,
+    /// Only these kernels [default: the oldest and the newest]
+    #[arg(long, value_name = "K,...", value_delimiter = ',')]
+    kernel: Vec<String>,
+    /// Only this way of hooking [default: both]
+    #[arg(long, value_enum)]
+    attach: Option<Attach>,
+    /// Only these scenarios
+    #[arg(long, value_name = "SCENARIO,...", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Seed of what is random [default: 1, with --full from the clock]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Without the virtual machines
+    #[arg(long)]
+    no_vm: bool,
+    /// Without cargo fmt, cargo clippy and cargo test
+    #[arg(long)]
+    no_unit: bool,
+}
+
+/// How the daemon hooks kernel functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    /// fentry and fexit where the kernel has them
+    Auto,
+    /// Kprobes for everything
+    Kprobe,
+}
+
+impl Attach {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kprobe => "kprobe",
+        }
+    }
+}
+
+/// Tests, prints the summary and returns the exit status: 0 only if nothing failed.
+///
+/// # Errors
+/// When setting up fails or cargo cannot be started. What fails in a guest is in the summary.
+pub fn run(options: &Options) -> Result<u8> {
+    let kernels = wanted_kernels(options)?;
+    let seed = options.seed.unwrap_or_else(|| if options.full { clock() } else { 1 });
+    setup::everything()?;
+    let mut parts: Vec<(String, Tally)> = Vec::new();
+    let here = if options.no_unit { host::skipped("--no-unit") } else { host::check()? };
+    parts.push(("this machine".to_owned(), here));
+    if !options.no_vm {
+        progress("building the release binaries for the guests");
+        setup::for_build(&Cache::open()?)?;
+        build::binaries()?;
+        println!("== scenarios, seed {seed}");
+    }
+    for kernel in kernels {
+        for attach in [Attach::Auto, Attach::Kprobe] {
+            if options.attach.is_some_and(|only| only != attach) {
+                continue;
+            }
+            let run = scenarios::Run {
+                kernel: kernel.key,
+                attach: attach.name(),
+                only: &options.only,
+                seed,
+                full: options.full,
+            };
+            let tally = if options.no_vm { not_run() } else { run.perform() };
+            parts.push((run.name(), tally));
+        }
+    }
+    // What is not read any more is no failure.
+    let _ = std::io::stdout().write_all(tally::summary(&parts).as_bytes());
+    Ok(u8::from(tally::sums(&parts).1 != 0))
+}
+
+fn not_run() -> Tally {
+    Tally { skipped: vec![("all scenarios".to_owned(), "--no-vm".to_owned())], ..Tally::default() }
+}
+
+fn wanted_kernels(options: &Options) -> Result<Vec<&'static Kernel>> {
+    if !options.kernel.is_empty() {
+        return options.kernel.iter().map(|key| kernels::find(key)).collect();
+    }
+    Ok(if options.full { KERNELS.iter().collect() } else { vec![kernels::oldest(), kernels::newest()] })
+}
+
+fn clock() -> u64 {
+    // A clock before 1970 is as good a seed as any.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs())
+}

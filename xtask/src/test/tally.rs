@@ -1,0 +1,162 @@
+//! Counting what `scenarios` prints in a guest, and the closing summary. Pure: lines in, numbers and text out.
+
+use std::fmt::Write as _;
+
+/// What became of a part of the test run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Scenarios that passed.
+    pub passed: u32,
+    /// Names of the failed, in the order in which they failed.
+    pub failed: Vec<String>,
+    /// Names of the skipped with the reason.
+    pub skipped: Vec<(String, String)>,
+    /// What `scenarios` itself counted at its end: passed, failed, skipped. `None`: it did not reach its end.
+    pub closing: Option<(u32, u32, u32)>,
+}
+
+impl Tally {
+    /// Takes in one line of the output; says whether it reports a failure.
+    pub fn line(&mut self, line: &str) -> bool {
+        if let Some(closing) = closing(line) {
+            self.closing = Some(closing);
+            return false;
+        }
+        let Some((name, verdict)) = line.strip_prefix("scenario ").and_then(|rest| rest.split_once(" ... "))
+        else {
+            return false;
+        };
+        if let Some(reason) = verdict.strip_prefix("skipped") {
+            self.skipped.push((name.to_owned(), reason.trim_start_matches(':').trim().to_owned()));
+            return false;
+        }
+        if verdict == "ok" || verdict.starts_with("ok ") {
+            self.passed += 1;
+            return false;
+        }
+        self.failed.push(name.to_owned());
+        true
+    }
+
+    /// Adds a failure for whatever the lines do not show: an end that was not reached, or numbers that do not agree.
+    /// `end` says how the run ended if not by itself.
+    pub fn close(&mut self, end: Option<&str>, status: Option<i32>) {
+        let counted = (self.passed, self.failed.len() as u32, self.skipped.len() as u32);
+        let trouble = match (end, self.closing) {
+            (Some(end), _) => Some(end.to_owned()),
+            (None, None) => Some(match status {
+                Some(status) => format!("ended with status {status} before its closing line"),
+                None => "ended before its closing line".to_owned(),
+            }),
+            (None, Some(closing)) if closing != counted => {
+                Some(format!("its closing line says {closing:?}, its lines say {counted:?}"))
+            }
+            (None, Some((0, 0, _))) => Some("no scenario ran".to_owned()),
+            (None, Some((_, 0, _))) if status != Some(0) => {
+                Some(format!("no scenario failed, yet the status is {}", status.unwrap_or(-1)))
+            }
+            _ => None,
+        };
+        if let Some(trouble) = trouble {
+            self.failed.push(format!("the run itself ({trouble})"));
+        }
+    }
+}
+
+fn closing(line: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = line.strip_prefix("scenarios: ")?.split(", ");
+    let mut number = |what: &str| parts.next()?.strip_suffix(what)?.trim().parse().ok();
+    Some((number("passed")?, number("failed")?, number("skipped")?))
+}
+
+/// The table of all parts, the skipped and the failed by name, and the last line with the sums.
+pub fn summary(parts: &[(String, Tally)]) -> String {
+    let mut text = format!("\n{:<18} {:>6} {:>6} {:>7}\n", "WHERE", "PASSED", "FAILED", "SKIPPED");
+    for (name, tally) in parts {
+        let (failed, skipped) = (tally.failed.len(), tally.skipped.len());
+        let _ = writeln!(text, "{name:<18} {:>6} {failed:>6} {skipped:>7}", tally.passed);
+    }
+    for (name, tally) in parts {
+        for (scenario, reason) in &tally.skipped {
+            let _ = writeln!(text, "skipped on {name}: {scenario}: {reason}");
+        }
+    }
+    for (name, tally) in parts {
+        for scenario in &tally.failed {
+            let _ = writeln!(text, "FAILED on {name}: {scenario}");
+        }
+    }
+    let (passed, failed, skipped) = sums(parts);
+    let _ = writeln!(text, "{passed} passed, {failed} failed, {skipped} skipped");
+    text
+}
+
+/// Passed, failed and skipped over all parts.
+pub fn sums(parts: &[(String, Tally)]) -> (u32, usize, usize) {
+    parts.iter().fold((0, 0, 0), |(passed, failed, skipped), (_, tally)| {
+        (passed + tally.passed, failed + tally.failed.len(), skipped + tally.skipped.len())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&str]) -> Tally {
+        let mut tally = Tally::default();
+        for line in lines {
+            tally.line(line);
+        }
+        tally
+    }
+
+    #[test]
+    fn lines_are_counted() {
+        let mut tally = read(&[
+            "scenario t1 ... ok (3.2 s)",
+            "scenario t2 ... ok (3.2 s) [2 MRs]",
+            "noise",
+            "scenario dax ... skipped: no NVDIMM",
+            "scenario t3 ... FAILED (0.1 s)",
+            "    scenarios are hard",
+            "scenarios: 2 passed, 1 failed, 1 skipped",
+        ]);
+        tally.close(None, Some(1));
+        assert_eq!((tally.passed, tally.failed), (2, vec!["t3".to_owned()]));
+        assert_eq!(tally.skipped, [("dax".to_owned(), "no NVDIMM".to_owned())]);
+    }
+
+    #[test]
+    fn an_end_that_was_not_reached_is_a_failure() {
+        let mut tally = read(&["scenario t1 ... ok (3.2 s)"]);
+        tally.close(None, Some(0));
+        assert_eq!(tally.failed, ["the run itself (ended with status 0 before its closing line)"]);
+        let mut tally = read(&["scenario t1 ... ok (1 s)", "scenarios: 1 passed, 0 failed, 0 skipped"]);
+        tally.close(Some("the kernel panicked"), None);
+        assert_eq!(tally.failed, ["the run itself (the kernel panicked)"]);
+    }
+
+    #[test]
+    fn nothing_run_and_wrong_sums_and_a_bad_status_are_failures() {
+        for (lines, status) in [
+            (&["scenarios: 0 passed, 0 failed, 0 skipped"][..], 0),
+            (&["scenario a ... skipped: x", "scenarios: 0 passed, 0 failed, 1 skipped"], 0),
+            (&["scenarios: 1 passed, 0 failed, 0 skipped"], 0),
+            (&["scenario a ... ok (1 s)", "scenarios: 1 passed, 0 failed, 0 skipped"], 3),
+        ] {
+            let mut tally = read(lines);
+            tally.close(None, Some(status));
+            assert_eq!(tally.failed.len(), 1, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_line_has_the_sums() {
+        let mut first = read(&["scenario a ... ok (1 s)", "scenario b ... skipped: why"]);
+        first.failed.push("c".to_owned());
+        let second = read(&["scenario a ... ok (1 s)"]);
+        let text = summary(&[("6.1 auto".to_owned(), first), ("6.1 kprobe".to_owned(), second)]);
+        assert_eq!(text.lines().last(), Some("2 passed, 1 failed, 1 skipped"));
+        assert!(text.contains("skipped on 6.1 auto: b: why\nFAILED on 6.1 auto: c\n"));
+    }
+}
