@@ -74,22 +74,35 @@ pub mod counter {
     pub const CALLS_FULL: u32 = 4;
     /// Returns that were never seen (kretprobe instances ran out).
     pub const RETURNS_MISSED: u32 = 5;
-    /// Calls that the first instance of a program missed and the second one saw.
-    pub const RECOVERED: u32 = 6;
     /// Records that a new object replaced: its predecessor's end was missed.
     pub const REPLACED: u32 = 7;
     /// Ring buffer events that found no room. No pin is lost by that.
     pub const EVENTS_LOST: u32 = 8;
     /// VMA look-ups that had to be repeated.
     pub const VMA_RETRIES: u32 = 9;
+    /// Plus a hook's number: calls that the first instance of its program missed, and the second one saw and had work with.
+    pub const RECOVERED: u32 = 16;
     /// How many counters there are.
-    pub const COUNT: u32 = 16;
+    pub const COUNT: u32 = 32;
 }
+
+/// The hooks' numbers: those of their scratch slots, and of their `counter::RECOVERED`.
+pub const HOOKS: [(&str, u32); 9] = [
+    ("rdma_get", 1),
+    ("rdma_release", 2),
+    ("rdma_track", 3),
+    ("xdp_create", 4),
+    ("xdp_release", 5),
+    ("io_register", 6),
+    ("io_release", 7),
+    ("io_unmap", 8),
+    ("io_unmap_done", 9),
+];
 
 /// At most so many VMAs of one pin are looked at.
 pub const MAX_EXTENTS: u32 = 4096;
 /// Path bytes kept in a [`FileRecord`]; longer ones go to a [`LongPath`].
-pub const SHORT_PATH: usize = 424;
+pub const SHORT_PATH: usize = 416;
 /// Path bytes kept in a [`LongPath`]: `PATH_MAX`.
 pub const LONG_PATH: usize = 4096;
 
@@ -104,6 +117,9 @@ pub struct FileKey {
     /// Inode generation.
     pub generation: u32,
 }
+
+/// The key under which a path that was looked at again is left: no file has it.
+pub const AGAIN: FileKey = FileKey { ino: u64::MAX, dev: u32::MAX, generation: u32::MAX };
 
 /// A run of pages behind one VMA.
 #[repr(C)]
@@ -183,7 +199,9 @@ pub struct PinRecord {
 pub struct FileRecord {
     /// Address of the dentry that the name was read from.
     pub dentry: u64,
-    /// Its parent: with `hash_len` tells a renamed file.
+    /// Address of the `struct vfsmount` that the file was opened through.
+    pub mount: u64,
+    /// The dentry's parent: with `hash_len` tells a renamed file.
     pub parent: u64,
     /// `d_name.hash_len`.
     pub hash_len: u64,
@@ -266,7 +284,7 @@ const _: () = {
     no_padding::<ExtentRecord>(40);
     no_padding::<ExtentKey>(16);
     no_padding::<PinRecord>(8 * 8 + 16 + 10 * 4 + 40);
-    no_padding::<FileRecord>(5 * 8 + 4 * 4 + 32 + SHORT_PATH);
+    no_padding::<FileRecord>(6 * 8 + 4 * 4 + 32 + SHORT_PATH);
     no_padding::<LongPath>(LONG_PATH);
     no_padding::<PendingCall>(32);
     no_padding::<DeviceName>(64);

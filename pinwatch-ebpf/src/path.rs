@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
 };
 use core::ffi::c_void;
-use pinwatch_common::{FileKey, LONG_PATH, LongPath, SHORT_PATH, path_flag};
+use pinwatch_common::{AGAIN, FileKey, LONG_PATH, LongPath, SHORT_PATH, path_flag};
 
 use crate::{
     kernel::{offset, read, read_into},
@@ -69,6 +69,7 @@ pub unsafe fn store(slot: u32, key: &FileKey, name: &Name, about: &About) -> boo
         bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut slot).cast(), 0);
         let file = &raw mut (*scratch).file;
         (*file).dentry = name.dentry;
+        (*file).mount = about.mount;
         (*file).parent = name.parent;
         (*file).hash_len = name.hash_len;
         (*file).magic = about.magic;
@@ -134,6 +135,24 @@ extern "C" fn step(_i: u32, context: *mut c_void) -> i64 {
             return 1;
         }
         (*w).dentry = (*w).parent;
+    }
+    0
+}
+
+/// Scratch slot of [`look_again`], which no hook uses.
+const AGAIN_SLOT: u32 = 31;
+
+/// Reads the path of a dentry once more, for user space, which runs this by itself: arguments are the dentry and the mount
+/// that a file's record names. Both may be gone, and the memory be something else's: user space believes the path only
+/// if the file is there.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/again")]
+extern "C" fn look_again(arguments: *const u64) -> i32 {
+    // SAFETY: the context of a raw tracepoint is an array of at least two words here; the rest are probe reads.
+    unsafe {
+        let dentry = *arguments;
+        let about = About { mount: *arguments.add(1), mode: 0, magic: 0, fstype: 0 };
+        store(AGAIN_SLOT, &AGAIN, &Name { dentry, parent: 0, hash_len: 0 }, &about);
     }
     0
 }

@@ -12,7 +12,7 @@ use crate::{
     call::{Call, entry_hook, exit_hook},
     io_uring::system_call,
     kernel::{is_err_or_null, read, read32, try_read},
-    registry::{DEVICES, MODULE_OFFSETS, Made, PINS, already_made, made, released},
+    registry::{DEVICES, MODULE_OFFSETS, Made, PINS, already_made, made, recovered, released},
 };
 
 /// The latest `ib_umem` of a thread that nothing was tracked for yet. Older ones hang on it by `PinRecord::owner`.
@@ -80,6 +80,9 @@ fn track(call: &Call) {
     let resource = call.args[0];
     let thread = bpf_get_current_pid_tgid();
     let Some(umem) = UNNAMED.get_ptr(&thread) else { return };
+    if call.twin {
+        recovered(call);
+    }
     // SAFETY: a live map value.
     let mut umem = unsafe { *umem };
     let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return };

@@ -73,6 +73,13 @@ pub fn count(which: u32) {
     add(which, 1);
 }
 
+/// Counts a call that only the second instance of a program saw. Its slot is its hook's number and 16 more, like the
+/// number of the counter.
+#[inline(always)]
+pub fn recovered(call: &Call) {
+    count(call.slot);
+}
+
 /// Adds to a counter and gives the new value.
 #[inline(always)]
 pub fn add(which: u32, n: u64) -> u64 {
@@ -160,7 +167,7 @@ pub fn made(call: &Call, new: &Made) {
         return;
     }
     if call.twin {
-        count(counter::RECOVERED);
+        recovered(call);
     }
     tell(event::MADE, pin);
     log_made(call.ctx, new.kind, new.object, new.address, new.length);
@@ -171,7 +178,7 @@ pub fn made(call: &Call, new: &Made) {
 pub fn released(call: &Call, object: u64) {
     let Some(pin) = PINS.get_ptr(&object) else { return };
     if call.twin {
-        count(counter::RECOVERED);
+        recovered(call);
     }
     released_record(object, pin);
     log_released(call.ctx, object);

@@ -1,6 +1,7 @@
-//! `cargo xtask`: set-up, tests, the demo, virtual machines. Arguments and wiring only.
+//! `cargo xtask`: set-up, tests, the demo, benchmarks, virtual machines. Arguments and wiring only.
 
 mod apt;
+mod bench;
 mod build;
 mod cache;
 mod demo;
@@ -39,6 +40,9 @@ enum Task {
     Demo(demo::Options),
     /// Unit tests and lints here, scenarios on real kernels in guests
     Test(test::Options),
+    /// Measurements in guests, beside the budgets
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Get what a build and a virtual machine need: eBPF toolchain, QEMU, Debian packages
     Setup,
     /// Virtual machines with real kernels
@@ -146,6 +150,7 @@ fn perform(task: Task) -> Result<u8> {
     match task {
         Task::Demo(options) => Ok(report(&demo::show(&options)?, demo::limit())),
         Task::Test(options) => test::run(&options),
+        Task::Bench(what) => bench::run(&what),
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(Vm::List) => {
             print!("{}", vm::list()?);

@@ -262,7 +262,7 @@ impl Watch {
         // A module that was loaded a moment ago may not have been seen yet.
         self.follow_modules();
         let snapshot = Snapshot::read(&self.programs)?;
-        let mut table = snapshot.table(Clocks::now(), &mut self.states);
+        let mut table = snapshot.table(Clocks::now(), &mut self.states, &mut self.programs);
         table.watching_since = self.since.values().min().copied();
         table.incomplete = self.incomplete(&self.programs.losses()?);
         Ok(table)

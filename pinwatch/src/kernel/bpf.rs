@@ -9,9 +9,9 @@ use aya::programs::fentry::FEntryLink;
 use aya::programs::fexit::FExitLink;
 use aya::programs::kprobe::KProbeLink;
 use aya::programs::raw_trace_point::RawTracePointLink;
-use aya::programs::{FEntry, FExit, KProbe, RawTracePoint};
+use aya::programs::{FEntry, FExit, KProbe, RawTracePoint, RawTracePointRunOptions, TestRun as _};
 use aya::{Btf, Ebpf, EbpfLoader};
-use pinwatch_common::{FileKey, FileRecord, LongPath, ModuleOffsets, Offsets, counter};
+use pinwatch_common::{AGAIN, FileKey, FileRecord, HOOKS, LongPath, ModuleOffsets, Offsets, counter};
 
 use super::module_program::{ModuleLink, ModulePrograms, fd_of};
 use super::plan::{Hook, Method, When};
@@ -78,8 +78,6 @@ pub struct Attached {
 pub struct Losses {
     /// At most so many calls found every instance of their program running already.
     pub calls: u64,
-    /// Calls that only the second instance saw. Nothing is lost by these.
-    pub recovered: u64,
     /// Returns without a kretprobe instance.
     pub returns: u64,
     /// Pins, extents, files and calls that found no room.
@@ -103,7 +101,7 @@ pub struct Programs {
     attached: BTreeMap<&'static str, Attached>,
     _module_watch: Vec<RawTracePointLink>,
     /// Misses of programs that were loaded for a module and are gone with it.
-    past_misses: u64,
+    past_misses: BTreeMap<String, (u64, u64)>,
 }
 
 #[repr(transparent)]
@@ -149,7 +147,7 @@ impl Programs {
             links: BTreeMap::new(),
             attached: BTreeMap::new(),
             _module_watch: module_watch,
-            past_misses: 0,
+            past_misses: BTreeMap::new(),
         })
     }
 
@@ -228,7 +226,12 @@ impl Programs {
     /// Takes a hook off.
     pub fn detach(&mut self, name: &str) {
         if let Some(links) = self.links.remove(name) {
-            self.past_misses += missed_by(&links);
+            // Programs on a module's function go with their links; aya's own stay, and keep their counts.
+            if links.iter().any(|link| matches!(link, Link::Module(_))) {
+                let (first, twin) = self.misses_of(name, &links);
+                let past = self.past_misses.entry(name.to_owned()).or_default();
+                *past = (past.0 + first, past.1 + twin);
+            }
         }
         self.attached.remove(name);
     }
@@ -334,6 +337,25 @@ impl Programs {
         remove::<LongPath>(&mut self.ebpf, "LONG_PATHS", keys)
     }
 
+    /// Has the kernel read the path of a file's dentry once more; `None` if it cannot. The dentry may be gone: whoever
+    /// asks has to see whether the file is there.
+    pub fn look_again(&mut self, file: &FileRecord) -> Option<(FileRecord, Option<LongPath>)> {
+        let program: &mut RawTracePoint = self.ebpf.program_mut("look_again")?.try_into().ok()?;
+        if program.fd().is_err() {
+            program.load().ok()?;
+        }
+        let mut options = RawTracePointRunOptions::new();
+        options.args[0] = file.dentry;
+        options.args[1] = file.mount;
+        program.test_run(options).ok()?;
+        let files: HashMap<&MapData, FileKey, FileRecord> = HashMap::try_from(self.ebpf.map("FILES")?).ok()?;
+        let record = files.get(&AGAIN, 0).ok()?;
+        let paths: HashMap<&MapData, FileKey, LongPath> = HashMap::try_from(self.ebpf.map("LONG_PATHS")?).ok()?;
+        let long = paths.get(&AGAIN, 0).ok();
+        let _ = self.remove_files(&[AGAIN]);
+        Some((record, long))
+    }
+
     /// The ring buffer of events.
     pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
         RingBuf::try_from(self.ebpf.take_map("EVENTS")?).ok()
@@ -350,8 +372,7 @@ impl Programs {
             Array::try_from(map).map_err(|error| failed(error.to_string()))?;
         let get = |which| counters.get(&which, 0).map_err(|error| failed(error.to_string()));
         Ok(Losses {
-            calls: self.missed(),
-            recovered: get(counter::RECOVERED)?,
+            calls: self.missed(|which| get(which).unwrap_or(0)),
             returns: get(counter::RETURNS_MISSED)?,
             full: [
                 get(counter::PINS_FULL)?,
@@ -364,33 +385,44 @@ impl Programs {
         })
     }
 
-    /// How many calls at most no instance of a hook's program has seen.
-    fn missed(&self) -> u64 {
-        let own = |name: &str| match self.ebpf.program(name).map(|program| program.fd()) {
+    /// How many calls at most no instance of a hook's program has seen: those that the first missed, less those that the
+    /// second saw in its place, and never more than the second missed.
+    fn missed(&self, recovered: impl Fn(u32) -> u64) -> u64 {
+        HOOKS
+            .iter()
+            .map(|(hook, number)| {
+                let (mut first, mut twin) = self.past_misses.get(*hook).copied().unwrap_or_default();
+                let now = self.links.get(hook).map(|links| self.misses_of(hook, links)).unwrap_or_default();
+                first += now.0;
+                twin += now.1;
+                let trampolines = first.saturating_sub(recovered(counter::RECOVERED + number));
+                let lost = if self.offsets.twins == 0 { trampolines } else { trampolines.min(twin) };
+                lost + self.own_misses(&format!("{hook}_kprobe")) + self.own_misses(&format!("{hook}_kretprobe"))
+            })
+            .sum()
+    }
+
+    /// How often the kernel skipped one of aya's programs.
+    fn own_misses(&self, program: &str) -> u64 {
+        match self.ebpf.program(program).map(|program| program.fd()) {
             Some(Ok(fd)) => raw::program_counts(fd.as_fd()).map_or(0, |counts| counts.missed),
             _ => 0,
-        };
-        let mut missed = self.past_misses;
-        for (hook, links) in &self.links {
-            missed += missed_by(links);
-            if links.iter().all(|link| matches!(link, Link::Module(_))) {
-                continue;
-            }
-            let (first, twin) = (own(hook), own(&format!("{hook}_twin")));
-            missed += if self.offsets.twins == 0 { first } else { first.min(twin) };
-            missed += own(&format!("{hook}_kprobe")) + own(&format!("{hook}_kretprobe"));
         }
-        missed
     }
-}
 
-/// How many calls at most no instance of a module's hook has seen: a call is lost only if every instance skipped it.
-fn missed_by(links: &[Link]) -> u64 {
-    let counts = links.iter().filter_map(|link| match link {
-        Link::Module(link) => Some(raw::program_counts(link.program()).map_or(0, |counts| counts.missed)),
-        _ => None,
-    });
-    counts.min().unwrap_or(0)
+    /// How often the kernel skipped the first and the second instance of a hook's trampolines. The twin is attached first,
+    /// see `Hook::programs`.
+    fn misses_of(&self, hook: &str, links: &[Link]) -> (u64, u64) {
+        let module = |link: Option<&Link>| match link {
+            Some(Link::Module(link)) => raw::program_counts(link.program()).map_or(0, |counts| counts.missed),
+            _ => 0,
+        };
+        let twin = if links.len() > 1 { module(links.first()) } else { 0 };
+        (
+            self.own_misses(hook) + module(links.last()),
+            self.own_misses(&format!("{hook}_twin")) + twin,
+        )
+    }
 }
 
 /// An error with its causes in one line. The verifier's log is left out: it has thousands of lines.

@@ -11,7 +11,7 @@ use crate::process::command;
 
 /// A check: what it is called, and the arguments of cargo.
 const CHECKS: &[(&str, &[&str])] = &[
-    ("cargo fmt", &["fmt", "--all", "--check"]),
+    ("cargo fmt", &["fmt", "--all", "--check", "--", "--color", "never"]),
     ("cargo clippy", &["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]),
     ("cargo test", &["test", "--no-fail-fast"]),
 ];

@@ -10,6 +10,7 @@ use pinwatch_common::{FileKey, FileRecord, LongPath, PinRecord, path_flag};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::names;
+use crate::kernel::bpf::Programs;
 use crate::model::{Backing, Device, File, FileId, FileIndex, Name};
 use crate::source::proc::mounts;
 
@@ -47,7 +48,12 @@ impl<'a> Files<'a> {
     }
 
     /// All files, in the order of their places.
-    pub fn into_files(self, pins: &[(u64, PinRecord)], states: &mut FileStates) -> Vec<File> {
+    pub fn into_files(
+        self,
+        pins: &[(u64, PinRecord)],
+        states: &mut FileStates,
+        programs: &mut Programs,
+    ) -> Vec<File> {
         states.refresh();
         // One creator for each file is enough to look through its eyes.
         let mut creators: HashMap<FileKey, u32> = HashMap::new();
@@ -72,7 +78,7 @@ impl<'a> Files<'a> {
                     // It never had a name that could go: a memfd, shared anonymous memory.
                     Some(false)
                 } else if path_complete {
-                    states.deleted(&path, key, &fstype, creators.get(key).copied())
+                    states.deleted(&path, (key, record), &fstype, creators.get(key).copied(), programs)
                 } else {
                     None
                 };
@@ -111,13 +117,20 @@ impl FileStates {
     ///
     /// The path is tried first, as its creator sees it or, when that is gone, as we do. If something else or nothing is
     /// there, the file may have been renamed, or its file system unmounted: the inode itself is asked for.
-    fn deleted(&self, path: &[u8], key: &FileKey, fstype: &str, creator: Option<u32>) -> Option<bool> {
+    fn deleted(
+        &self,
+        path: &[u8],
+        (key, record): (&FileKey, &FileRecord),
+        fstype: &str,
+        creator: Option<u32>,
+        programs: &mut Programs,
+    ) -> Option<bool> {
         let eyes = creator.map(|pid| PathBuf::from(format!("/proc/{pid}")));
-        let views = eyes.iter().map(|process| process.join("root")).chain([PathBuf::from("/")]);
-        for root in views {
-            if is_at(&root, path, key) {
-                return Some(false);
-            }
+        let views: Vec<PathBuf> =
+            eyes.iter().map(|process| process.join("root")).chain([PathBuf::from("/")]).collect();
+        let there = |path: &[u8]| views.iter().any(|root| is_at(root, path, key));
+        if there(path) {
+            return Some(false);
         }
         let dev = Device::from_kernel(key.dev);
         let theirs = || {
@@ -126,6 +139,13 @@ impl FileStates {
             Some(process.join("root").join(mount.strip_prefix("/").unwrap_or(&mount)))
         };
         let mount = self.mounts.get(&dev).cloned().or_else(theirs)?;
+        // Renamed: the dentry has another name now. (tmpfs finds no inode by its handle, so that this is the only way.)
+        if let Some((again, long)) = programs.look_again(record)
+            && let (path, true) = names::path(&again, long.as_ref())
+            && there(&path)
+        {
+            return Some(false);
+        }
         links(&mount, fstype, key).map(|links| links == 0)
     }
 }

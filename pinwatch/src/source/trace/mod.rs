@@ -93,7 +93,7 @@ impl Snapshot {
     }
 
     /// The table of what was read.
-    pub fn table(&self, clocks: Clocks, states: &mut FileStates) -> Table {
+    pub fn table(&self, clocks: Clocks, states: &mut FileStates, programs: &mut Programs) -> Table {
         let mut table = Table::default();
         let mut users = Users::default();
         let mut processes: HashMap<(u32, u64), ProcessIndex> = HashMap::new();
@@ -109,7 +109,7 @@ impl Snapshot {
             let segments = records::segments(record, &self.extents, &mut files);
             table.pins.push(records::pin(record, object, creator, parts_of(&segments), clocks));
         }
-        table.files = files.into_files(&self.pins, states);
+        table.files = files.into_files(&self.pins, states, programs);
         table
     }
 }

@@ -41,6 +41,7 @@ mod tests {
     fn record(path: &[u8], flags: u32) -> FileRecord {
         let mut file = FileRecord {
             dentry: 0,
+            mount: 0,
             parent: 0,
             hash_len: 0,
             magic: 0,

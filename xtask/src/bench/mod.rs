@@ -1,0 +1,87 @@
+//! `cargo xtask bench`: measurements in a guest whose clock counts instructions, beside the budgets. What is measured is
+//! in the two scripts, what is allowed in `table`.
+
+mod table;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+
+use crate::cache::progress;
+use crate::kernels;
+use crate::setup;
+use crate::vm::{Guest, Outcome};
+
+const HOOKS: &str = include_str!("hooks.sh");
+const LIST: &str = include_str!("list.sh");
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Instructions that the hooks add to making pins, and to reading with O_DIRECT
+    Hooks(Where),
+    /// Time of `lspins -j` against `lsof` over as many descriptors
+    List {
+        #[command(flatten)]
+        on: Where,
+        /// Pins, and descriptors
+        #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=500_000))]
+        count: u32,
+    },
+}
+
+/// Which guest to measure in.
+#[derive(Debug, Args)]
+pub struct Where {
+    /// Kernel to boot, see `vm list` [default: the newest]
+    #[arg(long, short, value_name = "K")]
+    kernel: Option<String>,
+    /// Take the release binaries that are there, without a build
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Measures, prints the table and returns the exit status: 0 only if all was measured and is within its budget.
+///
+/// # Errors
+/// When setting up fails or the guest does not reach the end of the script.
+pub fn run(bench: &Bench) -> Result<u8> {
+    let (text, good) = match bench {
+        Bench::Hooks(on) => table::hooks(&measure(on, HOOKS, &[])?),
+        Bench::List { on, count } => table::list(&measure(on, LIST, &[&count.to_string()])?, *count),
+    };
+    // Who does not read the table any more still gets the status.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(u8::from(!good))
+}
+
+/// Runs `script` in the guest and returns what it printed.
+fn measure(on: &Where, script: &str, arguments: &[&str]) -> Result<String> {
+    let kernel = on.kernel.as_deref().unwrap_or_else(|| kernels::newest().key);
+    kernels::find(kernel)?;
+    setup::everything()?;
+    progress(&format!("measuring on Linux {kernel}; the guest counts instructions and is slow"));
+    let guest =
+        Guest { icount: true, memory: 2048, build: !on.no_build, timeout: LIMIT, ..Guest::new(kernel) };
+    let command: Vec<OsString> =
+        ["bash", "-c", script, "bench"].iter().chain(arguments).map(OsString::from).collect();
+    let mut output = Vec::new();
+    let outcome = guest.run(&command, &mut |bytes| {
+        // Progress, for a person; the table comes at the end on standard output.
+        let _ = std::io::stderr().write_all(bytes);
+        output.extend_from_slice(bytes);
+    })?;
+    let output = String::from_utf8_lossy(&output).into_owned();
+    match outcome {
+        Outcome::Exited(0) => Ok(output),
+        Outcome::Exited(status) => bail!("the measuring script ended with status {status}, see above"),
+        Outcome::TimedOut(console) => {
+            bail!("the guest was killed after {} s; its console:\n{console}", LIMIT.as_secs())
+        }
+        Outcome::Panicked(console) => bail!("the guest's kernel panicked:\n{console}"),
+    }
+}

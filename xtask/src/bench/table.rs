@@ -1,0 +1,153 @@
+//! What was measured beside what DESIGN's budgets allow. Pure: the guest's lines in, a table and a verdict out.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+/// How much hooks may add to one piece of work.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Budget {
+    /// So many instructions.
+    Instructions(i64),
+    /// So many percent of the bare work.
+    Percent(f64),
+    /// Shown only.
+    None,
+}
+
+impl Budget {
+    fn allows(self, bare: i64, added: i64) -> bool {
+        match self {
+            Self::Instructions(most) => added <= most,
+            Self::Percent(most) => added as f64 <= bare as f64 * most / 100.0,
+            Self::None => true,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Instructions(most) => format!("<= {most}"),
+            Self::Percent(most) => format!("<= {most} %"),
+            Self::None => "-".to_owned(),
+        }
+    }
+}
+
+/// The modes, in the order of the table.
+const MODES: [&str; 2] = ["auto", "kprobe"];
+
+/// Each work with its budget by mode. Where nothing may be added, half a percent is what timer ticks make of it.
+const WORKS: &[(&str, [Budget; 2])] = &[
+    ("dio-4K", [Budget::Percent(0.5), Budget::Percent(0.5)]),
+    ("io_uring-4K", [Budget::Instructions(2000), Budget::Instructions(2000)]),
+    ("io_uring-1M", [Budget::None, Budget::None]),
+    ("io_uring-256M", [Budget::Percent(0.1), Budget::Percent(0.1)]),
+    ("rdma-mr-4K", [Budget::Instructions(2500), Budget::Instructions(5000)]),
+    ("rdma-mr-256M", [Budget::Percent(0.1), Budget::Percent(0.1)]),
+];
+
+/// `lspins` may take this part of what lsof takes.
+const LIST_PART: f64 = 0.1;
+
+/// The table of `bench hooks`, and whether all was measured and is within its budget.
+pub fn hooks(output: &str) -> (String, bool) {
+    let mut figures: HashMap<(&str, &str), i64> = HashMap::new();
+    for line in output.lines() {
+        if let ["measured", work, mode, number] = line.split_whitespace().collect::<Vec<_>>()[..]
+            && let Ok(number) = number.parse()
+        {
+            figures.insert((work, mode), number);
+        }
+    }
+    let mut good = true;
+    let mut text = format!(
+        "{:<14} {:<7} {:>11} {:>8} {:>8}  {:<10} {}\n",
+        "ONE ROUND OF", "ATTACH", "BARE", "ADDED", "%", "BUDGET", "VERDICT"
+    );
+    for (work, budgets) in WORKS {
+        for (mode, budget) in MODES.into_iter().zip(budgets) {
+            let found = figures.get(&(*work, "none")).zip(figures.get(&(*work, mode)));
+            let Some((&bare, &hooked)) = found.filter(|(bare, _)| **bare > 0) else {
+                good = false;
+                let _ = writeln!(text, "{work:<14} {mode:<7} not measured");
+                continue;
+            };
+            let added = hooked - bare;
+            let within = budget.allows(bare, added);
+            good &= within;
+            let percent = added as f64 * 100.0 / bare as f64;
+            let verdict = match (budget, within) {
+                (Budget::None, _) => "",
+                (_, true) => "within",
+                (_, false) => "OVER",
+            };
+            let _ = writeln!(
+                text,
+                "{work:<14} {mode:<7} {bare:>11} {added:>8} {percent:>8.3}  {:<10} {verdict}",
+                budget.text()
+            );
+        }
+    }
+    (text, good)
+}
+
+/// The comparison of `bench list` over `count` pins, and whether it is within its budget.
+pub fn list(output: &str, count: u32) -> (String, bool) {
+    let find = |wanted: &str| -> Option<(u32, f64)> {
+        output.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["elapsed", what, rows, micros] if what == wanted => {
+                Some((rows.parse().ok()?, micros.parse().ok()?))
+            }
+            _ => None,
+        })
+    };
+    let Some(((pins, ours), (descriptors, theirs))) = find("lspins").zip(find("lsof")) else {
+        return ("not measured\n".to_owned(), false);
+    };
+    let mut text = format!("lspins -j  {pins:>7} lines  {:>10.1} ms\n", ours / 1000.0);
+    let _ = writeln!(text, "lsof -p    {descriptors:>7} lines  {:>10.1} ms", theirs / 1000.0);
+    if pins < count || descriptors < count {
+        let _ = writeln!(text, "not comparable: both should have listed {count}");
+        return (text, false);
+    }
+    let ratio = ours / theirs;
+    let within = ratio <= LIST_PART;
+    let verdict = if within { "within" } else { "OVER" };
+    let _ = writeln!(text, "ratio {ratio:.3}, budget <= {LIST_PART}: {verdict}");
+    (text, within)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_are_compared() {
+        let mut output = String::new();
+        for (work, _) in WORKS {
+            let _ = writeln!(output, "measured {work} none 1000000\nmeasured {work} auto 1000900");
+            let _ = writeln!(output, "noise\nmeasured {work} kprobe 1003000");
+        }
+        let (text, good) = hooks(&output);
+        assert!(!good);
+        let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or("").to_owned();
+        assert!(line("io_uring-4K    auto").ends_with("<= 2000    within"), "{text}");
+        assert!(line("io_uring-4K    kprobe").ends_with("OVER"), "{text}");
+        assert!(line("rdma-mr-4K     kprobe").ends_with("<= 5000    within"), "{text}");
+        assert!(line("rdma-mr-256M   auto").ends_with("<= 0.1 %   within"), "{text}");
+        assert!(line("rdma-mr-256M   kprobe").ends_with("OVER"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_measured_is_not_good() {
+        let (text, good) = hooks("cannot measure io_uring-4K auto: refused\n");
+        assert!(!good && text.contains("io_uring-4K    auto    not measured"));
+        assert!(!list("elapsed lspins 5 100\n", 5).1);
+    }
+
+    #[test]
+    fn listing_is_compared_only_over_as_many() {
+        assert!(list("elapsed lspins 5 100\nelapsed lsof 9 1000\n", 5).1);
+        assert!(!list("elapsed lspins 5 101\nelapsed lsof 9 1000\n", 5).1);
+        assert!(!list("elapsed lspins 4 100\nelapsed lsof 9 1000\n", 5).1);
+    }
+}
