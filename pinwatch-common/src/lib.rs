@@ -23,7 +23,16 @@ mod pod {
     }
 
     pod!(
-        Event, ExtentKey, ExtentRecord, FileKey, FileRecord, LongPath, ModuleOffsets, Offsets, PendingCall, PinRecord,
+        Event,
+        ExtentKey,
+        ExtentRecord,
+        FileKey,
+        FileRecord,
+        LongPath,
+        ModuleOffsets,
+        Offsets,
+        PendingCall,
+        PinRecord,
         DeviceName,
     );
 }

@@ -12,7 +12,9 @@ use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{ExtentRecord, FileKey, MAX_EXTENTS, PinRecord, counter, doubt, extent_flag};
 
 use crate::{
-    kernel::{copy, current, load, load16, load32, obscure, offset, opaque_zero, read, read32, try_read, zero},
+    kernel::{
+        copy, current, load, load16, load32, obscure, offset, opaque_zero, read, read32, try_read, zero,
+    },
     path,
     registry::{FILES, SCRATCH, count, mark, store_extent},
 };

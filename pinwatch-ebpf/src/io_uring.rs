@@ -18,7 +18,9 @@ use pinwatch_common::kind;
 use crate::{
     backing::{PAGES_BVEC, Pages},
     call::{Call, entry_hook, exit_hook},
-    kernel::{current, fetch_add, is_err_or_null, load, offset, opaque_zero, read, read32, try_read, try_read_user},
+    kernel::{
+        current, fetch_add, is_err_or_null, load, offset, opaque_zero, read, read32, try_read, try_read_user,
+    },
     registry::{Made, PINS, already_made, made, released},
 };
 
@@ -192,7 +194,8 @@ fn slot_of(regs: &[u64; 4], wanted: &[u64; 2]) -> i32 {
         return -1;
     }
     let thread = bpf_get_current_pid_tgid();
-    let mut search = SlotSearch { at: array.at, count: array.count, index: progress(thread, array.at), wanted: *wanted };
+    let mut search =
+        SlotSearch { at: array.at, count: array.count, index: progress(thread, array.at), wanted: *wanted };
     if !search.matches() {
         search.index = opaque_zero();
         // SAFETY: the callback gets a pointer that outlives the loop.

@@ -59,7 +59,11 @@ fn get(call: &Call) {
             anchor_fd: system_call()[0] as i32,
             number: access as i32,
             device: index,
-            pages: Pages { form: PAGES_SCATTER, at: if at_sgl == 0 { 0 } else { read(umem + at_sgl) }, shift: 0 },
+            pages: Pages {
+                form: PAGES_SCATTER,
+                at: if at_sgl == 0 { 0 } else { read(umem + at_sgl) },
+                shift: 0,
+            },
         },
     );
     let _ = UNNAMED.insert(&thread, &umem, 0);

@@ -12,8 +12,8 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use core::ffi::c_void;
 use pinwatch_common::{
-    DeviceName, Event, ExtentKey, ExtentRecord, FileKey, FileRecord, LONG_PATH, LongPath, ModuleOffsets, PinRecord,
-    SHORT_PATH, counter, doubt, event,
+    DeviceName, Event, ExtentKey, ExtentRecord, FileKey, FileRecord, LONG_PATH, LongPath, ModuleOffsets,
+    PinRecord, SHORT_PATH, counter, doubt, event,
 };
 
 use crate::{
@@ -189,7 +189,10 @@ pub fn released(call: &Call, object: u64) {
 
 #[inline(never)]
 fn log_made(ctx: *mut c_void, kind: u32, object: u64, address: u64, length: u64) {
-    debug!(&ProbeContext::new(ctx), "made: kind {} object {:x} address {:x} length {}", kind, object, address, length);
+    debug!(
+        &ProbeContext::new(ctx),
+        "made: kind {} object {:x} address {:x} length {}", kind, object, address, length
+    );
 }
 
 #[inline(never)]

@@ -84,8 +84,7 @@ async fn serve(settings: &Settings, mut watch: Watch) -> Result<(), DaemonError>
     if settings.bpf_log {
         start_bpf_log(&mut watch);
     }
-    let events =
-        watch.take_events().map(AsyncFd::new).transpose().map_err(system("cannot watch the events"))?;
+    let events = watch.take_events().map(wait_on).transpose().map_err(system("cannot watch the events"))?;
     let Some(mut events) = events else {
         return Err(system("cannot watch the events")(std::io::ErrorKind::NotFound.into()));
     };
@@ -138,13 +137,22 @@ async fn serve(settings: &Settings, mut watch: Watch) -> Result<(), DaemonError>
     Ok(())
 }
 
+/// Lets the event loop wait for a ring buffer.
+#[expect(
+    deprecated,
+    reason = "aya's ring buffers give their descriptor by AsRawFd only; they own it, and are owned here"
+)]
+fn wait_on<T: std::os::fd::AsRawFd>(ring: T) -> std::io::Result<AsyncFd<T>> {
+    AsyncFd::new(ring)
+}
+
 /// Passes on what the BPF programs log.
 fn start_bpf_log(watch: &mut Watch) {
     let logger = match EbpfLogger::init_with_logger(watch.ebpf(), BpfLog) {
         Ok(logger) => logger,
         Err(error) => return warn!(%error, "the BPF programs' log cannot be read"),
     };
-    match AsyncFd::new(logger) {
+    match wait_on(logger) {
         Ok(mut logger) => {
             tokio::task::spawn_local(async move {
                 while let Ok(mut guard) = logger.readable_mut().await {

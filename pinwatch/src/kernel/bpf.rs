@@ -348,9 +348,11 @@ impl Programs {
         options.args[0] = file.dentry;
         options.args[1] = file.mount;
         program.test_run(options).ok()?;
-        let files: HashMap<&MapData, FileKey, FileRecord> = HashMap::try_from(self.ebpf.map("FILES")?).ok()?;
+        let files: HashMap<&MapData, FileKey, FileRecord> =
+            HashMap::try_from(self.ebpf.map("FILES")?).ok()?;
         let record = files.get(&AGAIN, 0).ok()?;
-        let paths: HashMap<&MapData, FileKey, LongPath> = HashMap::try_from(self.ebpf.map("LONG_PATHS")?).ok()?;
+        let paths: HashMap<&MapData, FileKey, LongPath> =
+            HashMap::try_from(self.ebpf.map("LONG_PATHS")?).ok()?;
         let long = paths.get(&AGAIN, 0).ok();
         let _ = self.remove_files(&[AGAIN]);
         Some((record, long))
@@ -397,7 +399,8 @@ impl Programs {
                 twin += now.1;
                 let trampolines = first.saturating_sub(recovered(counter::RECOVERED + number));
                 let lost = if self.offsets.twins == 0 { trampolines } else { trampolines.min(twin) };
-                lost + self.own_misses(&format!("{hook}_kprobe")) + self.own_misses(&format!("{hook}_kretprobe"))
+                lost + self.own_misses(&format!("{hook}_kprobe"))
+                    + self.own_misses(&format!("{hook}_kretprobe"))
             })
             .sum()
     }
@@ -418,10 +421,7 @@ impl Programs {
             _ => 0,
         };
         let twin = if links.len() > 1 { module(links.first()) } else { 0 };
-        (
-            self.own_misses(hook) + module(links.last()),
-            self.own_misses(&format!("{hook}_twin")) + twin,
-        )
+        (self.own_misses(hook) + module(links.last()), self.own_misses(&format!("{hook}_twin")) + twin)
     }
 }
 

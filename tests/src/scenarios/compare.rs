@@ -100,7 +100,7 @@ pub fn exactly(made: &Value, pins: &[Value]) -> Result<()> {
         };
         let at = left
             .iter()
-            .position(|pin| same(pin))
+            .position(same)
             .with_context(|| format!("no pin is {object}; there are {}", Value::from(pins.to_vec())))?;
         one(made, object, left.swap_remove(at))?;
     }

@@ -70,7 +70,7 @@ pub fn layouts(guest: &mut Guest) -> Result<Outcome> {
             if let Some(errno) = mkpins.refused() {
                 // 6.1's io_uring takes no mixture of files, and no file but of shmem.
                 ensure!(kind == "io_uring" && !guest.at_least(6, 2), "{kind} {layout}: {}", mkpins.made);
-                refused.push(format!("{errno}"));
+                refused.push(errno.to_owned());
                 continue;
             }
             mkpins.tell("munmap")?;
