@@ -18,7 +18,7 @@ use super::plan::{Hook, Method, When};
 use super::raw;
 
 /// The object, aligned as its parser wants it.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinwatch-ebpf"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinwatch-ebpf"));
 
 /// What can go wrong between user space and the kernel's BPF side.
 #[derive(Debug, thiserror::Error)]
