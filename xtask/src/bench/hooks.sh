@@ -14,9 +14,9 @@ workers() {
   echo "$total"
 }
 
-# WORK ROUNDS COMMAND...: one warm-up, then the median of some runs.
+# WORK ROUNDS COMMAND...: one warm-up, then the least of some runs: timer ticks and other kernel work only ever add.
 measure() {
-  local work=$1 rounds=$2 line before cpu all=() run
+  local work=$1 rounds=$2 line before cpu worked all=() run
   shift 2
   coproc loop { exec "$@" 2>&1; }
   local pid=$loop_PID in=${loop[0]} out=${loop[1]}
@@ -28,7 +28,9 @@ measure() {
     elif [[ $line == *'"cpu_ns":'* ]]; then
       cpu=${line#*\"cpu_ns\":}
       cpu=${cpu%%[!0-9]*}
-      [ "$run" = 1 ] || all+=($((cpu + $(workers) - before)))
+      worked=$(($(workers) - before))
+      # Less than nothing: a kernel thread ended, and took its count along.
+      [ "$run" = 1 ] || [ "$worked" -lt 0 ] || all+=($((cpu + worked)))
       continue
     fi
     echo "cannot measure $work $mode: $line"
@@ -38,8 +40,9 @@ measure() {
   done
   echo exit >&"$out"
   wait "$pid" 2>/dev/null
+  [ ${#all[@]} != 0 ] || { echo "cannot measure $work $mode: kernel threads came and went in each run"; return; }
   mapfile -t all < <(printf '%s\n' "${all[@]}" | sort -n)
-  echo "measured $work $mode $((all[runs / 2] / rounds))"
+  echo "measured $work $mode $((all[0] / rounds))"
 }
 
 rdma-up && mount -t tmpfs -o size=90% tmpfs /srv && modprobe brd rd_nr=1 rd_size=65536 || exit 1

@@ -24,14 +24,11 @@ for _ in {1..600}; do
   sleep 0.1
 done
 [ -S /run/pinwatch/pinwatch.sock ] || { echo "pinwatch does not listen:"; cat /run/daemon.log; exit 1; }
+echo "pinwatch listens; making $count pins"
 coproc many { mkpins many --count "$count" --path /srv/pinned 2>&1; }
 pins=${many[0]}
 read -r -t 600 line <&"$pins" && [[ $line == *'"count"'* ]] || { echo "mkpins many: ${line:-no answer}"; exit 1; }
-# Until the daemon has taken all of them in.
-for _ in {1..120}; do
-  [ "$(lspins -j 2>/dev/null | wc -l)" -ge "$count" ] && break
-  sleep 1
-done
+echo "the pins are made"
 clock lspins lspins -j
 mkfifo /run/orders
 mkpins fds --count "$count" --dir /srv/fds < /run/orders > /run/fds 2>&1 &
@@ -42,5 +39,6 @@ for _ in {1..600}; do
   kill -0 $pid 2>/dev/null || { echo "mkpins fds:"; cat /run/fds; exit 1; }
   sleep 1
 done
+echo "as many descriptors are open"
 clock lsof lsof -p "$pid"
 exit 0
