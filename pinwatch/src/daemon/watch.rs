@@ -248,7 +248,8 @@ impl Watch {
         }
         let before = u64::try_from(Clocks::now().boottime).unwrap_or(0).saturating_sub(FILE_AGE);
         let tidied = Snapshot::read(&self.programs)
-            .and_then(|snapshot| self.programs.remove_files(&snapshot.unused_files(before)));
+            .and_then(|snapshot| snapshot.unused_files(&self.programs, before))
+            .and_then(|unused| self.programs.remove_files(&unused));
         if let Err(error) = tidied {
             warn!(%error, "names of files without pins are kept");
         }
@@ -272,16 +273,19 @@ impl Watch {
     fn incomplete(&self, losses: &Losses) -> Vec<String> {
         let mut said = Vec::new();
         let first = self.since.values().min().copied();
-        for (feature, since) in &self.since {
-            let time = jiff::Timestamp::from_nanosecond(i128::from(*since)).unwrap_or_default();
-            let time = time.strftime("%Y-%m-%dT%H:%M:%SZ");
-            if Some(*since) == first {
-                said.push(format!("pins made before {time}, when pinwatch began to watch, are not listed"));
-            } else {
-                said.push(format!(
-                    "{feature} pins made before {time}, when its modules were hooked, are not listed"
-                ));
-            }
+        let time_of = |since: i64| {
+            let time = jiff::Timestamp::from_nanosecond(i128::from(since)).unwrap_or_default();
+            time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+        };
+        if let Some(first) = first {
+            let time = time_of(first);
+            said.push(format!("pins made before {time}, when pinwatch began to watch, are not listed"));
+        }
+        for (feature, since) in self.since.iter().filter(|(_, since)| Some(**since) != first) {
+            let time = time_of(*since);
+            said.push(format!(
+                "{feature} pins made before {time}, when its modules were hooked, are not listed"
+            ));
         }
         for feature in self.plan.features.iter().filter(|feature| feature.name.is_subsystem()) {
             if matches!(feature.state, State::Off | State::Degraded) {

@@ -1,17 +1,19 @@
 //! Loading the BPF programs, attaching them as the plan says, and taking them off again.
 
+mod maps;
+
 use std::collections::{BTreeMap, HashMap as Table};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
+use aya::maps::Map;
 use aya::programs::fentry::FEntryLink;
 use aya::programs::fexit::FExitLink;
 use aya::programs::kprobe::KProbeLink;
 use aya::programs::raw_trace_point::RawTracePointLink;
-use aya::programs::{FEntry, FExit, KProbe, RawTracePoint, RawTracePointRunOptions, TestRun as _};
+use aya::programs::{FEntry, FExit, KProbe, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
-use pinwatch_common::{AGAIN, FileKey, FileRecord, HOOKS, LongPath, ModuleOffsets, Offsets, counter};
+use pinwatch_common::{HOOKS, Offsets, counter};
 
 use super::module_program::{ModuleLink, ModulePrograms, fd_of};
 use super::plan::{Hook, Method, When};
@@ -161,18 +163,6 @@ impl Programs {
         &self.attached
     }
 
-    /// Tells the programs where things are in the RDMA modules.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`]
-    pub fn set_module_offsets(&mut self, offsets: &ModuleOffsets) -> Result<(), BpfError> {
-        let failed = |error: String| BpfError::Map { map: "MODULE_OFFSETS", error: io::Error::other(error) };
-        let map = self.ebpf.map_mut("MODULE_OFFSETS").ok_or_else(|| failed("not there".to_owned()))?;
-        let mut array: Array<&mut MapData, ModuleOffsets> =
-            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
-        array.set(0, offsets, 0).map_err(|error| failed(error.to_string()))
-    }
-
     /// Attaches a hook as planned; where a trampoline is refused, by probes.
     ///
     /// # Errors
@@ -300,91 +290,6 @@ impl Programs {
             links.push(Link::Probe(program.take_link(id).map_err(|error| whole(&error))?));
         }
         Ok(links)
-    }
-
-    /// The descriptor of a map.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`] if the object has no such hash map.
-    pub fn hash_map(&self, map: &'static str) -> Result<BorrowedFd<'_>, BpfError> {
-        match self.ebpf.map(map) {
-            Some(Map::HashMap(data)) => Ok(data.fd().as_fd()),
-            _ => Err(BpfError::Map { map, error: io::ErrorKind::NotFound.into() }),
-        }
-    }
-
-    /// Forgets the names of files.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`]
-    pub fn remove_files(&mut self, keys: &[FileKey]) -> Result<(), BpfError> {
-        fn remove<V: aya::Pod>(
-            ebpf: &mut Ebpf,
-            name: &'static str,
-            keys: &[FileKey],
-        ) -> Result<(), BpfError> {
-            let failed = |error: String| BpfError::Map { map: name, error: io::Error::other(error) };
-            let map = ebpf.map_mut(name).ok_or_else(|| failed("not there".to_owned()))?;
-            let mut map: HashMap<&mut MapData, FileKey, V> =
-                HashMap::try_from(map).map_err(|error| failed(error.to_string()))?;
-            for key in keys {
-                // It may have gone, or never have been there: most paths are short.
-                let _ = map.remove(key);
-            }
-            Ok(())
-        }
-        remove::<FileRecord>(&mut self.ebpf, "FILES", keys)?;
-        remove::<LongPath>(&mut self.ebpf, "LONG_PATHS", keys)
-    }
-
-    /// Has the kernel read the path of a file's dentry once more; `None` if it cannot. The dentry may be gone: whoever
-    /// asks has to see whether the file is there.
-    pub fn look_again(&mut self, file: &FileRecord) -> Option<(FileRecord, Option<LongPath>)> {
-        let program: &mut RawTracePoint = self.ebpf.program_mut("look_again")?.try_into().ok()?;
-        if program.fd().is_err() {
-            program.load().ok()?;
-        }
-        let mut options = RawTracePointRunOptions::new();
-        options.args[0] = file.dentry;
-        options.args[1] = file.mount;
-        program.test_run(options).ok()?;
-        let files: HashMap<&MapData, FileKey, FileRecord> =
-            HashMap::try_from(self.ebpf.map("FILES")?).ok()?;
-        let record = files.get(&AGAIN, 0).ok()?;
-        let paths: HashMap<&MapData, FileKey, LongPath> =
-            HashMap::try_from(self.ebpf.map("LONG_PATHS")?).ok()?;
-        let long = paths.get(&AGAIN, 0).ok();
-        let _ = self.remove_files(&[AGAIN]);
-        Some((record, long))
-    }
-
-    /// The ring buffer of events.
-    pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
-        RingBuf::try_from(self.ebpf.take_map("EVENTS")?).ok()
-    }
-
-    /// What was lost so far.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`]
-    pub fn losses(&self) -> Result<Losses, BpfError> {
-        let failed = |error: String| BpfError::Map { map: "COUNTERS", error: io::Error::other(error) };
-        let map = self.ebpf.map("COUNTERS").ok_or_else(|| failed("not there".to_owned()))?;
-        let counters: Array<&MapData, u64> =
-            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
-        let get = |which| counters.get(&which, 0).map_err(|error| failed(error.to_string()));
-        Ok(Losses {
-            calls: self.missed(|which| get(which).unwrap_or(0)),
-            returns: get(counter::RETURNS_MISSED)?,
-            full: [
-                get(counter::PINS_FULL)?,
-                get(counter::EXTENTS_FULL)?,
-                get(counter::FILES_FULL)?,
-                get(counter::CALLS_FULL)?,
-            ],
-            replaced: get(counter::REPLACED)?,
-            events: get(counter::EVENTS_LOST)?,
-        })
     }
 
     /// How many calls at most no instance of a hook's program has seen: those that the first missed, less those that the

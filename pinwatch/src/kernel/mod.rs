@@ -13,3 +13,4 @@ mod module_program;
 pub mod plan;
 pub mod raw;
 pub mod table;
+mod undisturbed;

@@ -27,7 +27,7 @@ pub struct Guest {
     pub full: bool,
     /// Major and minor version of the kernel.
     pub kernel: (u32, u32),
-    /// Whether there is persistent memory: /mnt/daxext4, /mnt/daxxfs and a device-dax.
+    /// A device-dax; where there is one there are /mnt/daxext4 and /mnt/daxxfs too.
     pub devdax: Option<String>,
 }
 
@@ -52,14 +52,7 @@ impl Guest {
         )?;
         shell("modprobe ext4; modprobe xfs; mount /dev/ram0 /mnt/ext4 && mount /dev/ram1 /mnt/xfs")?;
         shell("rdma-up")?;
-        let devdax = if shell("pmem-up && ls /dev/dax* /dev/pmem1").is_ok() {
-            shell(
-                "mkdir -p /mnt/daxext4 /mnt/daxxfs; mkfs.ext4 -q -F -b 4096 /dev/pmem0; mkfs.xfs -q -f -m reflink=0 /dev/pmem1; mount -o dax=always /dev/pmem0 /mnt/daxext4 && mount -o dax=always /dev/pmem1 /mnt/daxxfs",
-            )?;
-            shell("ls /dev/dax*").ok().and_then(|list| list.split_whitespace().next().map(str::to_owned))
-        } else {
-            None
-        };
+        let devdax = persistent_memory()?;
         let daemon = start_daemon(&["--attach", attach, "--log", "debug"], LOG)?;
         let guest = Self { daemon, attach: attach.to_owned(), seed, full, kernel, devdax };
         guest.wait_until_empty()?;
@@ -115,6 +108,14 @@ impl Guest {
         })
     }
 
+    /// Starts a new daemon if the one that serves the scenarios is gone; says how it ended.
+    pub fn revive(&mut self) -> Result<Option<String>> {
+        let Some(status) = self.daemon.try_wait()? else { return Ok(None) };
+        let tail = self.log_tail();
+        self.daemon = start_daemon(&["--attach", &self.attach, "--log", "debug"], LOG)?;
+        Ok(Some(format!("the daemon had ended ({status}); its log ended with:\n{tail}")))
+    }
+
     /// The end of the daemon's log.
     pub fn log_tail(&self) -> String {
         let text = fs::read_to_string(LOG).unwrap_or_default();
@@ -128,6 +129,19 @@ impl Drop for Guest {
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
     }
+}
+
+/// Makes /mnt/daxext4, /mnt/daxxfs and a device-dax, whose name it returns; `None` on a machine without NVDIMMs.
+fn persistent_memory() -> Result<Option<String>> {
+    shell("modprobe nfit; modprobe nd_pmem; true")?;
+    if fs::read_dir("/sys/bus/nd/devices").map_or(0, Iterator::count) == 0 {
+        return Ok(None);
+    }
+    shell("pmem-up && mkfs.ext4 -q -F -b 4096 /dev/pmem0 && mkfs.xfs -q -f -m reflink=0 /dev/pmem1")?;
+    shell("mkdir -p /mnt/daxext4 /mnt/daxxfs && mount -o dax=always /dev/pmem0 /mnt/daxext4")?;
+    shell("mount -o dax=always /dev/pmem1 /mnt/daxxfs")?;
+    let list = shell("ls /dev/dax*")?;
+    Ok(Some(list.split_whitespace().next().context("pmem-up made no /dev/dax")?.to_owned()))
 }
 
 /// Starts a daemon and waits until it watches.

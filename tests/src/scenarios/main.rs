@@ -108,8 +108,18 @@ fn run_all(attach: &str, seed: u64, full: bool, scenarios: &[&Scenario]) -> Resu
             Err(error) => {
                 failed += 1;
                 println!("scenario {} ... FAILED ({seconds:.1} s)", scenario.name);
-                for line in format!("{error:#}\nthe daemon's log ends with:\n{}", guest.log_tail()).lines() {
+                let incomplete =
+                    guest.table().map_or(serde_json::Value::Null, |mut table| table["incomplete"].take());
+                let said = format!(
+                    "{error:#}\nincomplete: {incomplete}\nthe daemon's log ends with:\n{}",
+                    guest.log_tail()
+                );
+                for line in said.lines() {
                     println!("    {line}");
+                }
+                // One dead daemon is one failure: the scenarios after it get a new one.
+                if let Some(end) = guest.revive()? {
+                    end.lines().for_each(|line| println!("    {line}"));
                 }
             }
         }

@@ -7,19 +7,17 @@ mod files;
 mod names;
 mod records;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use pinwatch_common::{DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, LongPath, PinRecord};
+use pinwatch_common::{
+    DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, LongPath, MAX_EXTENTS, PinRecord, SHORT_PATH,
+};
 
 use crate::kernel::bpf::{BpfError, Programs};
-use crate::kernel::raw;
 use crate::model::{Name, Process, ProcessIndex, Table, parts_of};
 use crate::source::proc::process::{self, Users};
 
 pub use files::FileStates;
-
-/// More than any map holds: a bound for reading.
-const LIMIT: usize = 1 << 22;
 
 /// The clocks at one moment, to turn the kernel's time since boot into time of day.
 #[derive(Clone, Copy, Debug)]
@@ -65,13 +63,27 @@ impl Snapshot {
     /// # Errors
     /// [`BpfError::Map`]
     pub fn read(programs: &Programs) -> Result<Self, BpfError> {
-        Ok(Self {
-            pins: read(programs, "PINS")?,
-            extents: read(programs, "EXTENTS")?.into_iter().collect(),
-            files: read(programs, "FILES")?.into_iter().collect(),
-            long_paths: read(programs, "LONG_PATHS")?.into_iter().collect(),
-            devices: read(programs, "DEVICES")?.into_iter().collect(),
-        })
+        let pins: Vec<(u64, PinRecord)> = programs.entries("PINS")?;
+        let further: Vec<ExtentKey> = pins
+            .iter()
+            .flat_map(|(_, pin)| {
+                let key = |index| ExtentKey { sequence: pin.sequence, index: u64::from(index) };
+                (1..pin.extents.min(MAX_EXTENTS)).map(key)
+            })
+            .collect();
+        let extents: HashMap<ExtentKey, ExtentRecord> =
+            programs.some("EXTENTS", &further)?.into_iter().collect();
+        let used = pins.iter().map(|(_, pin)| pin.first).chain(extents.values().copied());
+        let keys: HashSet<FileKey> =
+            used.map(|extent| extent.file).filter(|key| *key != FileKey::default()).collect();
+        let keys: Vec<FileKey> = keys.into_iter().collect();
+        let files: HashMap<FileKey, FileRecord> = programs.some("FILES", &keys)?.into_iter().collect();
+        let is_long =
+            |(key, file): (&FileKey, &FileRecord)| (file.length as usize > SHORT_PATH).then_some(*key);
+        let long: Vec<FileKey> = files.iter().filter_map(is_long).collect();
+        let long_paths = programs.some("LONG_PATHS", &long)?.into_iter().collect();
+        let devices = programs.entries("DEVICES")?.into_iter().collect();
+        Ok(Self { pins, extents, files, long_paths, devices })
     }
 
     /// How many pins there are.
@@ -85,11 +97,15 @@ impl Snapshot {
     }
 
     /// Files that no pin refers to and that were last used before `since` (boot time, nanoseconds).
-    pub fn unused_files(&self, since: u64) -> Vec<FileKey> {
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn unused_files(&self, programs: &Programs, since: u64) -> Result<Vec<FileKey>, BpfError> {
         let extents = self.pins.iter().map(|(_, pin)| pin.first).chain(self.extents.values().copied());
-        let used: std::collections::HashSet<FileKey> = extents.map(|extent| extent.file).collect();
-        let unused = |(key, file): &(&FileKey, &FileRecord)| file.used < since && !used.contains(*key);
-        self.files.iter().filter(unused).map(|(key, _)| *key).collect()
+        let used: HashSet<FileKey> = extents.map(|extent| extent.file).collect();
+        let files: Vec<(FileKey, FileRecord)> = programs.entries("FILES")?;
+        let unused = |(key, file): &&(FileKey, FileRecord)| file.used < since && !used.contains(key);
+        Ok(files.iter().filter(unused).map(|(key, _)| *key).collect())
     }
 
     /// The table of what was read.
@@ -112,10 +128,6 @@ impl Snapshot {
         table.files = files.into_files(&self.pins, states, programs);
         table
     }
-}
-
-fn read<K: aya::Pod, V: aya::Pod>(programs: &Programs, map: &'static str) -> Result<Vec<(K, V)>, BpfError> {
-    raw::entries(programs.hash_map(map)?, LIMIT).map_err(|error| BpfError::Map { map, error })
 }
 
 /// The process that made a pin, as it was then, and whether it still is.

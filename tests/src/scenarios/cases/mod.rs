@@ -17,6 +17,7 @@ macro_rules! all {
 
 all! {
     "truth-table" => truth_table::truth_table,
+    "truth-table-dax" => truth_table::truth_table_dax,
     "t1-unlinked" => files::unlinked,
     "t2-rdma-numbers" => objects::rdma_numbers,
     "t4-umem" => objects::umem,

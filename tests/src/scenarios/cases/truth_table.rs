@@ -66,23 +66,26 @@ const PMEM_CELLS: &[Cell] = &[
     cell("xdp devdax --path DEVDAX --length 2M", OK, OK),
 ];
 
+/// Anonymous memory, memfds, tmpfs, hugetlbfs, ext4 and xfs.
 pub fn truth_table(guest: &mut Guest) -> Result<Outcome> {
-    let mut cells = 0;
     for cell in CELLS {
         one(guest, cell, cell.arguments)?;
-        cells += 1;
     }
+    Ok(Outcome::Passed(Some(format!("{} cells", CELLS.len()))))
+}
+
+/// File systems and devices on persistent memory.
+pub fn truth_table_dax(guest: &mut Guest) -> Result<Outcome> {
     let Some(devdax) = guest.devdax.clone() else {
-        return Ok(Outcome::Passed(Some(format!(
-            "{cells} cells; {} not run: no persistent memory in this guest",
-            PMEM_CELLS.len()
-        ))));
+        return Ok(Outcome::Skipped(
+            "this guest has no NVDIMMs (`cargo xtask vm run --nvdimm 3`, as `cargo xtask test` does)"
+                .to_owned(),
+        ));
     };
     for cell in PMEM_CELLS {
         one(guest, cell, &cell.arguments.replace("DEVDAX", &devdax))?;
-        cells += 1;
     }
-    Ok(Outcome::Passed(Some(format!("{cells} cells"))))
+    Ok(Outcome::Passed(Some(format!("{} cells", PMEM_CELLS.len()))))
 }
 
 fn one(guest: &Guest, cell: &Cell, arguments: &str) -> Result<()> {

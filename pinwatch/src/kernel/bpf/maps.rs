@@ -1,0 +1,146 @@
+//! What user space does with the maps. Every call is made [`Undisturbed`].
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
+use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
+use aya::{Ebpf, Pod};
+use pinwatch_common::{AGAIN, FileKey, FileRecord, LongPath, ModuleOffsets, counter};
+
+use super::{BpfError, Losses, Programs};
+use crate::kernel::raw;
+use crate::kernel::undisturbed::Undisturbed;
+
+/// More than any map holds: a bound for reading.
+const LIMIT: usize = 1 << 22;
+/// Up to so many keys are looked up one by one; for more, the whole map is read.
+const FEW: usize = 256;
+
+impl Programs {
+    /// Tells the programs where things are in the RDMA modules.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn set_module_offsets(&mut self, offsets: &ModuleOffsets) -> Result<(), BpfError> {
+        let _undisturbed = Undisturbed::begin();
+        let failed = |error: String| BpfError::Map { map: "MODULE_OFFSETS", error: io::Error::other(error) };
+        let map = self.ebpf.map_mut("MODULE_OFFSETS").ok_or_else(|| failed("not there".to_owned()))?;
+        let mut array: Array<&mut MapData, ModuleOffsets> =
+            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
+        array.set(0, offsets, 0).map_err(|error| failed(error.to_string()))
+    }
+
+    /// All entries of a hash map.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn entries<K: Pod, V: Pod>(&self, map: &'static str) -> Result<Vec<(K, V)>, BpfError> {
+        let fd = self.hash_map(map)?;
+        let _undisturbed = Undisturbed::begin();
+        raw::entries(fd, LIMIT).map_err(|error| BpfError::Map { map, error })
+    }
+
+    /// Those of the keys that are in a hash map, and perhaps others. The kernel goes through every bucket to read a whole
+    /// map, and there are as many as it has room for: a few keys are found sooner one by one.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn some<K: Pod, V: Pod>(&self, map: &'static str, keys: &[K]) -> Result<Vec<(K, V)>, BpfError> {
+        if keys.len() > FEW {
+            return self.entries(map);
+        }
+        let fd = self.hash_map(map)?;
+        let _undisturbed = Undisturbed::begin();
+        let failed = |error| BpfError::Map { map, error };
+        keys.iter()
+            .filter_map(|key| {
+                Some(raw::entry(fd, key).map_err(failed).transpose()?.map(|value| (*key, value)))
+            })
+            .collect()
+    }
+
+    fn hash_map(&self, map: &'static str) -> Result<BorrowedFd<'_>, BpfError> {
+        match self.ebpf.map(map) {
+            Some(Map::HashMap(data)) => Ok(data.fd().as_fd()),
+            _ => Err(BpfError::Map { map, error: io::ErrorKind::NotFound.into() }),
+        }
+    }
+
+    /// Forgets the names of files.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn remove_files(&mut self, keys: &[FileKey]) -> Result<(), BpfError> {
+        let _undisturbed = Undisturbed::begin();
+        fn remove<V: aya::Pod>(
+            ebpf: &mut Ebpf,
+            name: &'static str,
+            keys: &[FileKey],
+        ) -> Result<(), BpfError> {
+            let failed = |error: String| BpfError::Map { map: name, error: io::Error::other(error) };
+            let map = ebpf.map_mut(name).ok_or_else(|| failed("not there".to_owned()))?;
+            let mut map: HashMap<&mut MapData, FileKey, V> =
+                HashMap::try_from(map).map_err(|error| failed(error.to_string()))?;
+            for key in keys {
+                // It may have gone, or never have been there: most paths are short.
+                let _ = map.remove(key);
+            }
+            Ok(())
+        }
+        remove::<FileRecord>(&mut self.ebpf, "FILES", keys)?;
+        remove::<LongPath>(&mut self.ebpf, "LONG_PATHS", keys)
+    }
+
+    /// Has the kernel read the path of a file's dentry once more; `None` if it cannot. The dentry may be gone: whoever
+    /// asks has to see whether the file is there.
+    pub fn look_again(&mut self, file: &FileRecord) -> Option<(FileRecord, Option<LongPath>)> {
+        let program: &mut RawTracePoint = self.ebpf.program_mut("look_again")?.try_into().ok()?;
+        if program.fd().is_err() {
+            program.load().ok()?;
+        }
+        let _undisturbed = Undisturbed::begin();
+        let mut options = RawTracePointRunOptions::new();
+        options.args[0] = file.dentry;
+        options.args[1] = file.mount;
+        program.test_run(options).ok()?;
+        let files: HashMap<&MapData, FileKey, FileRecord> =
+            HashMap::try_from(self.ebpf.map("FILES")?).ok()?;
+        let record = files.get(&AGAIN, 0).ok()?;
+        let paths: HashMap<&MapData, FileKey, LongPath> =
+            HashMap::try_from(self.ebpf.map("LONG_PATHS")?).ok()?;
+        let long = paths.get(&AGAIN, 0).ok();
+        let _ = self.remove_files(&[AGAIN]);
+        Some((record, long))
+    }
+
+    /// The ring buffer of events.
+    pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
+        RingBuf::try_from(self.ebpf.take_map("EVENTS")?).ok()
+    }
+
+    /// What was lost so far.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn losses(&self) -> Result<Losses, BpfError> {
+        let _undisturbed = Undisturbed::begin();
+        let failed = |error: String| BpfError::Map { map: "COUNTERS", error: io::Error::other(error) };
+        let map = self.ebpf.map("COUNTERS").ok_or_else(|| failed("not there".to_owned()))?;
+        let counters: Array<&MapData, u64> =
+            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
+        let get = |which| counters.get(&which, 0).map_err(|error| failed(error.to_string()));
+        Ok(Losses {
+            calls: self.missed(|which| get(which).unwrap_or(0)),
+            returns: get(counter::RETURNS_MISSED)?,
+            full: [
+                get(counter::PINS_FULL)?,
+                get(counter::EXTENTS_FULL)?,
+                get(counter::FILES_FULL)?,
+                get(counter::CALLS_FULL)?,
+            ],
+            replaced: get(counter::REPLACED)?,
+            events: get(counter::EVENTS_LOST)?,
+        })
+    }
+}
