@@ -80,6 +80,8 @@ pub mod counter {
     pub const EVENTS_LOST: u32 = 8;
     /// VMA look-ups that had to be repeated.
     pub const VMA_RETRIES: u32 = 9;
+    /// Calls whose first instance could leave no mark for the second: so many of `RECOVERED` may be none.
+    pub const UNMARKED: u32 = 10;
     /// Plus a hook's number: calls that the first instance of its program missed, and the second one saw and had work with.
     pub const RECOVERED: u32 = 16;
     /// How many counters there are.

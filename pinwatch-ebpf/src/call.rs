@@ -34,6 +34,8 @@ pub struct Call {
     pub ret: u64,
     /// Whether the second instance of the program runs.
     pub twin: bool,
+    /// Whether this is a trampoline with a twin.
+    pub paired: bool,
     /// Scratch slot: one for each program that may be preempted in favour of another (`registry::SCRATCH`).
     pub slot: u32,
 }
@@ -73,7 +75,7 @@ pub fn result(ctx: *mut c_void) -> u64 {
 /// Calls of different hooks may nest in one thread: the hook's number goes where no thread group id reaches (pids have at
 /// most 22 bits, `PID_MAX_LIMIT`).
 #[inline(always)]
-fn pending_key(hook: u64) -> u64 {
+pub fn pending_key(hook: u64) -> u64 {
     bpf_get_current_pid_tgid() | hook << 56
 }
 
@@ -125,7 +127,7 @@ macro_rules! exit_hook {
         extern "C" fn $kretprobe(ctx: *mut core::ffi::c_void) -> u32 {
             let Some(args) = $crate::call::returned($number) else { return 0 };
             let ret = aya_ebpf::programs::RetProbeContext::new(ctx).ret();
-            $body(&$crate::call::Call { ctx, args, ret, twin: false, slot: $number });
+            $body(&$crate::call::Call { ctx, args, ret, twin: false, paired: false, slot: $number });
             0
         }
     };
@@ -135,7 +137,7 @@ macro_rules! exit_hook {
         extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
             let args = $crate::call::arguments(ctx);
             let ret = $crate::call::result(ctx);
-            $body(&$crate::call::Call { ctx, args, ret, twin: $is_twin, slot: $slot });
+            $body(&$crate::call::Call { ctx, args, ret, twin: $is_twin, paired: $crate::kernel::offset!(twins) != 0, slot: $slot });
             0
         }
     };
@@ -153,7 +155,7 @@ macro_rules! entry_hook {
         extern "C" fn $kprobe(ctx: *mut core::ffi::c_void) -> u32 {
             let probe = aya_ebpf::programs::ProbeContext::new(ctx);
             let args = $crate::call::probe_arguments(&probe);
-            $body(&$crate::call::Call { ctx, args, ret: 0, twin: false, slot: $number });
+            $body(&$crate::call::Call { ctx, args, ret: 0, twin: false, paired: false, slot: $number });
             0
         }
     };
@@ -162,7 +164,7 @@ macro_rules! entry_hook {
         #[unsafe(link_section = "fentry")]
         extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
             let args = $crate::call::arguments(ctx);
-            $body(&$crate::call::Call { ctx, args, ret: 0, twin: $is_twin, slot: $slot });
+            $body(&$crate::call::Call { ctx, args, ret: 0, twin: $is_twin, paired: $crate::kernel::offset!(twins) != 0, slot: $slot });
             0
         }
     };

@@ -21,7 +21,7 @@ use crate::{
     kernel::{
         current, fetch_add, is_err_or_null, load, offset, opaque_zero, read, read32, try_read, try_read_user,
     },
-    registry::{Made, PINS, already_made, made, released},
+    registry::{Made, PINS, already_made, leaves_nothing, made, released},
 };
 
 exit_hook!(6, register, io_register, io_register_twin, io_register_kprobe, io_register_kretprobe);
@@ -60,15 +60,18 @@ fn register(call: &Call) {
     } else {
         read(call.args[2])
     };
-    if call.twin && (buffer == 0 || already_made(buffer, wanted[0])) {
+    if wanted[0] == 0 || buffer == 0 {
+        // An empty slot of a sparse table, or an error: nothing is pinned, but slots are counted on.
+        if !call.twin {
+            skip_slot(&system_call());
+        }
+        leaves_nothing(call);
+        return;
+    }
+    if call.twin && already_made(buffer, wanted[0]) {
         return;
     }
     let regs = system_call();
-    if wanted[0] == 0 || buffer == 0 {
-        // An empty slot of a sparse table, or an error: nothing is pinned, but slots are counted on.
-        skip_slot(&regs);
-        return;
-    }
     let mut shift = 0;
     if offset!(io_buf_folio_shift) != 0 {
         shift = u64::from(read32(buffer + offset!(io_buf_folio_shift)));

@@ -12,7 +12,9 @@ use crate::{
     call::{Call, entry_hook, exit_hook},
     io_uring::system_call,
     kernel::{is_err_or_null, read, read32, try_read},
-    registry::{DEVICES, MODULE_OFFSETS, Made, PINS, already_made, made, recovered, released},
+    registry::{
+        DEVICES, MODULE_OFFSETS, Made, PINS, already_made, leaves_nothing, made, recovered, released,
+    },
 };
 
 /// The latest `ib_umem` of a thread that nothing was tracked for yet. Older ones hang on it by `PinRecord::owner`.
@@ -30,7 +32,11 @@ exit_hook!(3, track, rdma_track, rdma_track_twin, rdma_track_kprobe, rdma_track_
 #[inline(always)]
 fn get(call: &Call) {
     let umem = call.ret;
-    if is_err_or_null(umem) || (call.twin && already_made(umem, call.args[1])) {
+    if is_err_or_null(umem) {
+        leaves_nothing(call);
+        return;
+    }
+    if call.twin && already_made(umem, call.args[1]) {
         return;
     }
     let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return };
@@ -83,9 +89,15 @@ fn release(call: &Call) {
 fn track(call: &Call) {
     let resource = call.args[0];
     let thread = bpf_get_current_pid_tgid();
-    let Some(umem) = UNNAMED.get_ptr(&thread) else { return };
+    let Some(umem) = UNNAMED.get_ptr(&thread) else {
+        leaves_nothing(call);
+        return;
+    };
     if call.twin {
         recovered(call);
+    } else {
+        // What it finds here is gone when it ends.
+        leaves_nothing(call);
     }
     // SAFETY: a live map value.
     let mut umem = unsafe { *umem };

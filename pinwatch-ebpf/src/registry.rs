@@ -18,7 +18,7 @@ use pinwatch_common::{
 
 use crate::{
     backing::{self, Pages},
-    call::Call,
+    call::{Call, pending_key},
     kernel::{copy, current, fetch_add, load, offset, zero},
     path::Walk,
 };
@@ -78,6 +78,27 @@ pub fn count(which: u32) {
 #[inline(always)]
 pub fn recovered(call: &Call) {
     count(call.slot);
+}
+
+/// Marks of first instances, by [`pending_key`].
+#[map]
+static MARKS: HashMap<u64, u8> = HashMap::with_max_entries(16384, NO_PREALLOC);
+
+/// Ends a call that leaves nothing in the maps by which the second instance of the program could see that the first has
+/// run: it leaves a mark. Without it a call that only the second one saw would count as seen by none.
+#[inline(always)]
+pub fn leaves_nothing(call: &Call) {
+    if !call.paired {
+        return;
+    }
+    let key = pending_key(u64::from(call.slot & 15));
+    if call.twin {
+        if MARKS.remove(&key).is_err() {
+            recovered(call);
+        }
+    } else if MARKS.insert(&key, &1, 0).is_err() {
+        count(counter::UNMARKED);
+    }
 }
 
 /// Adds to a counter and gives the new value.

@@ -9,7 +9,7 @@ use crate::{
     call::{Call, entry_hook, exit_hook},
     io_uring::system_call,
     kernel::{is_err_or_null, offset, read, read32, try_read},
-    registry::{Made, already_made, made, released},
+    registry::{Made, already_made, leaves_nothing, made, released},
 };
 use pinwatch_common::kind;
 
@@ -21,6 +21,7 @@ entry_hook!(5, unpin, xdp_release, xdp_release_twin, xdp_release_kprobe);
 fn create(call: &Call) {
     let umem = call.ret;
     if is_err_or_null(umem) {
+        leaves_nothing(call);
         return;
     }
     // The first two members of `struct xdp_umem_reg` (include/uapi/linux/if_xdp.h): addr, len.

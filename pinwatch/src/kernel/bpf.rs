@@ -302,7 +302,9 @@ impl Programs {
                 let now = self.links.get(hook).map(|links| self.misses_of(hook, links)).unwrap_or_default();
                 first += now.0;
                 twin += now.1;
-                let trampolines = first.saturating_sub(recovered(counter::RECOVERED + number));
+                let seen =
+                    recovered(counter::RECOVERED + number).saturating_sub(recovered(counter::UNMARKED));
+                let trampolines = first.saturating_sub(seen);
                 let lost = if self.offsets.twins == 0 { trampolines } else { trampolines.min(twin) };
                 lost + self.own_misses(&format!("{hook}_kprobe"))
                     + self.own_misses(&format!("{hook}_kretprobe"))
