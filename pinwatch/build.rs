@@ -18,6 +18,9 @@ fn main() {
 }
 
 fn build() -> aya_build::Result<()> {
+    // Its progress would reach the user as warnings; what is wrong is said all the same.
+    // SAFETY: a build script of one thread; nobody reads the environment meanwhile.
+    unsafe { std::env::set_var("CARGO_TERM_QUIET", "true") };
     let package = Package {
         name: "pinwatch-ebpf",
         root_dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../pinwatch-ebpf"),
