@@ -98,8 +98,8 @@ struct Machine {
     #[arg(long)]
     icount: bool,
     /// Memory of the guest [default: 1024, 2560 with NVDIMMs]
-    #[arg(long, value_name = "MIB", default_value_t = 0, hide_default_value = true)]
-    memory: u32,
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(512..=1 << 20))]
+    memory: Option<u32>,
     /// CPUs of the guest
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
@@ -125,7 +125,7 @@ impl Machine {
             nvdimm: self.nvdimm,
             iommu: self.iommu,
             icount: self.icount,
-            memory: self.memory,
+            memory: self.memory.unwrap_or(0),
             cpus: self.cpus,
             append: self.append,
             timeout,

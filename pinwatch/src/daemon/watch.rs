@@ -33,6 +33,8 @@ pub enum StartError {
 
 /// Hooks on functions of modules, which may be loaded at any time.
 const RDMA_HOOKS: [&str; 3] = ["rdma_get", "rdma_release", "rdma_track"];
+/// So often the facts are looked at anew if modules come and go meanwhile.
+const MODULE_TRIES: u32 = 4;
 /// So many ticks pass between two looks for file names that are no longer needed.
 const TIDY_TICKS: u32 = 120;
 /// File names are kept so long after their last pin, in nanoseconds: a pin being made right now may count on one.
@@ -70,6 +72,8 @@ impl Watch {
     /// # Errors
     /// [`StartError`] if no pin would be seen.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
+        // Before the facts: what comes after them is a change then.
+        let modules = rdma_modules();
         let facts = probe(Depth::Quick);
         let plan = Plan::decide(&facts, settings.attach);
         if plan.verdict() == Verdict::Unusable {
@@ -85,13 +89,13 @@ impl Watch {
             states: FileStates::default(),
             since: BTreeMap::new(),
             failed: BTreeMap::new(),
-            modules: rdma_modules(),
+            modules,
             devices: rdma_devices(),
             ticks: 0,
         };
         watch.programs.prepare_probes(&RDMA_HOOKS);
         watch.attach_hooks(|hook| hook.module.is_none(), Programs::attach);
-        watch.attach_to_modules();
+        watch.attach_to_modules(&[]);
         // From here on everything is seen that is seen at all.
         let now = Clocks::now().realtime;
         watch.since.values_mut().for_each(|since| *since = now);
@@ -186,10 +190,11 @@ impl Watch {
             return;
         }
         self.devices = devices;
+        let mut stale = Vec::new();
         if modules != self.modules {
-            info!(modules = ?modules.iter().map(|(name, _)| name).collect::<Vec<_>>(), "the RDMA modules have changed");
-            let before = std::mem::replace(&mut self.modules, modules);
-            let plan = Plan::decide(&probe(Depth::Quick), self.attach);
+            let before = std::mem::take(&mut self.modules);
+            let plan = self.plan_of_stable_modules();
+            info!(modules = ?self.modules.iter().map(|(name, _)| name).collect::<Vec<_>>(), "the RDMA modules have changed");
             // What is in `.rodata` stays what it was: it does not depend on modules.
             let offsets = self.plan.offsets;
             let old = std::mem::replace(&mut self.plan, Plan { offsets, ..plan });
@@ -203,25 +208,43 @@ impl Watch {
                 if now.is_some_and(|now| now == was && address(&before, was) == address(&self.modules, now)) {
                     continue;
                 }
-                self.programs.detach(was.name);
                 self.failed.remove(was.name);
                 if was.name == "rdma_get" {
                     self.since.remove(&FeatureName::Rdma);
                 }
+                match now {
+                    // The new one is attached before the old one goes: nothing is missed in between.
+                    Some(_) => stale.push(was.name),
+                    None => self.programs.detach(was.name),
+                }
             }
         }
-        self.attach_to_modules();
+        self.attach_to_modules(&stale);
     }
 
-    /// Attaches what is not attached yet to functions of modules: at once by probes, which are verified already, then by
-    /// trampolines. These hold a reference of the module, so that it cannot be removed: they are only there while there
-    /// are devices, which cannot be without the module either.
-    fn attach_to_modules(&mut self) {
+    /// The plan, made while no module came or went: what the facts say is then true of `self.modules`.
+    fn plan_of_stable_modules(&mut self) -> Plan {
+        let mut tries = 0;
+        loop {
+            self.modules = rdma_modules();
+            let plan = Plan::decide(&probe(Depth::Quick), self.attach);
+            tries += 1;
+            // If it never is quiet, the next event or tick looks again.
+            if self.modules == rdma_modules() || tries == MODULE_TRIES {
+                return plan;
+            }
+        }
+    }
+
+    /// Attaches what is not attached yet, or in vain, to functions of modules: at once by probes, which are verified
+    /// already, then by trampolines. These hold a reference of the module, so that it cannot be removed: they are only
+    /// there while there are devices, which cannot be without the module either.
+    fn attach_to_modules(&mut self, stale: &[&'static str]) {
         let attached = |programs: &Programs, hook: &Hook| {
             programs.attached().get(hook.name).map(|attached| attached.method)
         };
         let missing: Vec<&'static str> = (self.plan.hooks.iter())
-            .filter(|hook| attached(&self.programs, hook).is_none())
+            .filter(|hook| attached(&self.programs, hook).is_none() || stale.contains(&hook.name))
             .map(|hook| hook.name)
             .collect();
         self.attach_hooks(

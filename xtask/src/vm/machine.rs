@@ -14,6 +14,8 @@ use super::rundir::{RunDir, nul_separated};
 use super::{Guest, Prepared, console, qemu};
 use crate::cache::progress;
 
+/// A kernel takes 5 to 10 seconds; a busy machine many times as long.
+const BOOT: Duration = Duration::from_secs(240);
 const CONSOLE_LINES: usize = 40;
 const LOOK_AT_CONSOLE_EVERY: Duration = Duration::from_millis(200);
 
@@ -67,6 +69,11 @@ pub fn run(
         _ if seen.panic => Ok(Outcome::Panicked(console::panic(&text, CONSOLE_LINES))),
         (_, Some(status)) => Ok(Outcome::Exited(status)),
         (Ended::Time, None) => Ok(Outcome::TimedOut(tail)),
+        (Ended::NeverStarted, None) => bail!(
+            "the guest with kernel {} did not come up within {} s; its console:\n{tail}",
+            guest.kernel,
+            BOOT.as_secs()
+        ),
         (Ended::Itself, None) => {
             let errors = errors(&mut machine);
             let reason = seen
@@ -81,6 +88,7 @@ pub fn run(
 enum Ended {
     Itself,
     Time,
+    NeverStarted,
 }
 
 /// Passes output on until QEMU closes it, the time is over, or the console shows a panic.
@@ -100,7 +108,8 @@ fn watch(
             }
         }
     });
-    let mut console_length = 0;
+    let (mut console_length, mut started) = (0, false);
+    let come_up = Instant::now() + BOOT;
     let mut panic_since: Option<Instant> = None;
     loop {
         match receiver.recv_timeout(LOOK_AT_CONSOLE_EVERY) {
@@ -112,6 +121,9 @@ fn watch(
         if now >= limit {
             return Ok(Ended::Time);
         }
+        if !started && now >= come_up {
+            return Ok(Ended::NeverStarted);
+        }
         // The trace that follows a panic takes a moment to come out.
         if panic_since.is_some_and(|since| now - since > Duration::from_secs(2)) {
             return Ok(Ended::Itself);
@@ -119,7 +131,9 @@ fn watch(
         let length = fs::metadata(run.console()).map_or(0, |meta| meta.len());
         if length != console_length {
             console_length = length;
-            if panic_since.is_none() && console::read(&recorded(run)).panic {
+            let seen = console::read(&recorded(run));
+            started |= seen.started;
+            if panic_since.is_none() && seen.panic {
                 panic_since = Some(now);
             }
         }
