@@ -103,6 +103,38 @@ offsets! {
         xdp_pages,
         /// `xdp_umem.id`
         xdp_id,
+        /// `file.private_data`
+        file_private,
+        /// `task_struct.tgid`
+        task_tgid,
+        /// `task_struct.cred`
+        task_cred,
+        /// `cred.euid`
+        cred_euid,
+        /// `task_struct.io_uring`
+        task_io_uring,
+        /// `io_uring_task.registered_rings`
+        io_task_rings,
+        /// `socket.sk`
+        socket_sk,
+        /// `sock_common.skc_family`
+        sock_family,
+        /// `sock.sk_receive_queue`
+        sock_receive_queue,
+        /// `sk_buff.cb`
+        skb_cb,
+        /// `unix_skb_parms.fp`
+        unix_parms_fp,
+        /// `scm_fp_list.count`
+        fp_list_count,
+        /// `scm_fp_list.fp`
+        fp_list_files,
+        /// `xdp_sock.umem`
+        xdp_sock_umem,
+        /// `xdp_sock.pool`
+        xdp_sock_pool,
+        /// `xsk_buff_pool.umem`
+        xdp_pool_umem,
         /// 1: every fentry/fexit program has a second instance behind it (kernels that preempt inside BPF programs)
         twins,
         /// log2 of the base page size
@@ -130,6 +162,10 @@ offsets! {
         ib_mr_lkey,
         /// `ib_mr.rkey`
         ib_mr_rkey,
+        /// `ib_mr.uobject`
+        ib_mr_uobject,
+        /// `ib_uobject.ufile`
+        ib_uobject_ufile,
         /// Value of `RDMA_RESTRACK_CQ`
         restrack_cq,
         /// Value of `RDMA_RESTRACK_QP`

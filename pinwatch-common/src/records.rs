@@ -163,6 +163,9 @@ pub struct PinRecord {
     pub length: u64,
     /// The object's owner: the ring's `io_ring_ctx`; for RDMA the `ib_umem` made before it by the same call, if unnamed.
     pub owner: u64,
+    /// What the anchor's `struct file` has in `private_data`, or leads to: `io_ring_ctx`, `ib_uverbs_file`, `xdp_umem`; 0
+    /// if not known.
+    pub anchor: u64,
     /// Thread group id in the upper half, thread id in the lower.
     pub pid_tgid: u64,
     /// io_uring: how many unmaps of a shared buffer are under way.
@@ -249,6 +252,42 @@ pub struct DeviceName {
     pub name: [u8; 64],
 }
 
+/// How an anchor is kept: values of [`HolderRecord::via`].
+pub mod via {
+    /// A file descriptor; the value is its number.
+    pub const FD: u32 = 1;
+    /// A mapping; the value is its address.
+    pub const MAPPING: u32 = 2;
+    /// A registered ring; the value is its place.
+    pub const REGISTERED: u32 = 3;
+    /// In a message that nobody has received; the value is the descriptor of the receiving socket.
+    pub const IN_FLIGHT: u32 = 4;
+}
+
+/// One way in which a process keeps an anchor, as an iterator found it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HolderRecord {
+    /// [`PinRecord::anchor`].
+    pub anchor: u64,
+    /// See `via`.
+    pub value: u64,
+    /// In flight: the message's address, and which of its files, to tell them apart when seen through several descriptors.
+    pub message: u64,
+    /// `start_boottime` of the thread group's leader, nanoseconds.
+    pub start: u64,
+    /// Command name of the thread group's leader.
+    pub comm: [u8; 16],
+    /// Thread group id.
+    pub pid: u32,
+    /// Effective user id in the initial user namespace.
+    pub uid: u32,
+    /// `via`.
+    pub via: u32,
+    /// In flight: which of the message's files.
+    pub index: u32,
+}
+
 /// What happened: values of [`Event::what`].
 pub mod event {
     /// A pin was made.
@@ -285,7 +324,8 @@ const _: () = {
     no_padding::<FileKey>(16);
     no_padding::<ExtentRecord>(40);
     no_padding::<ExtentKey>(16);
-    no_padding::<PinRecord>(8 * 8 + 16 + 10 * 4 + 40);
+    no_padding::<PinRecord>(9 * 8 + 16 + 10 * 4 + 40);
+    no_padding::<HolderRecord>(4 * 8 + 16 + 4 * 4);
     no_padding::<FileRecord>(6 * 8 + 4 * 4 + 32 + SHORT_PATH);
     no_padding::<LongPath>(LONG_PATH);
     no_padding::<PendingCall>(32);

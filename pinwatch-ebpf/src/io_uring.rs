@@ -84,6 +84,7 @@ fn register(call: &Call) {
             address: wanted[0],
             length: wanted[1],
             owner: call.args[0],
+            anchor: call.args[0],
             anchor_fd: if regs[1] & REGISTERED_RING != 0 { -1 } else { regs[0] as i32 },
             number: slot_of(&regs, &wanted),
             device: 0,

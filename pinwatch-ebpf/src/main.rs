@@ -13,6 +13,7 @@
 
 mod backing;
 mod call;
+mod holders;
 mod io_uring;
 mod kernel;
 mod modules;

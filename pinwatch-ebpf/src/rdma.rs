@@ -62,6 +62,7 @@ fn get(call: &Call) {
             address,
             length,
             owner,
+            anchor: 0,
             anchor_fd: system_call()[0] as i32,
             number: access as i32,
             device: index,
@@ -117,6 +118,7 @@ fn track(call: &Call) {
                 (*pin).lkey = read32(region + offsets.ib_mr_lkey);
                 (*pin).rkey = read32(region + offsets.ib_mr_rkey);
                 (*pin).kind = kind::RDMA_MR;
+                (*pin).anchor = read(read(region + offsets.ib_mr_uobject) + offsets.ib_uobject_ufile);
             }
         }
     } else {

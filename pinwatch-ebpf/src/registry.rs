@@ -118,6 +118,7 @@ pub struct Made {
     pub address: u64,
     pub length: u64,
     pub owner: u64,
+    pub anchor: u64,
     pub anchor_fd: i32,
     pub number: i32,
     pub device: u32,
@@ -169,6 +170,7 @@ pub fn made(call: &Call, new: &Made) {
         (*pin).address = new.address;
         (*pin).length = new.length;
         (*pin).owner = new.owner;
+        (*pin).anchor = new.anchor;
         (*pin).pid_tgid = thread;
         (*pin).uid = bpf_get_current_uid_gid() as u32;
         (*pin).kind = new.kind;

@@ -38,6 +38,7 @@ fn create(call: &Call) {
             address: wanted[0],
             length: wanted[1],
             owner: umem,
+            anchor: umem,
             anchor_fd: system_call()[0] as i32,
             number: read32(umem + offset!(xdp_id)) as i32,
             device: 0,

@@ -18,7 +18,7 @@ use crate::model::Table;
 /// The first bytes of every message.
 pub const MAGIC: [u8; 4] = *b"PINW";
 /// The version of the messages; it changes with every change of [`Request`], [`Reply`] or the model's types.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a header.
 pub const HEADER: usize = 10;
 /// The longest request body, in bytes.
@@ -203,7 +203,8 @@ fn check(table: &Table) -> Result<(), &'static str> {
         if pin.parts.iter().filter_map(|p| p.file).any(|f| table.file(f).is_none()) {
             return Err("a pin refers to a file that is not there");
         }
-        let mut processes = pin.creator.into_iter().chain(pin.holders.iter().flatten().map(|h| h.process));
+        let holders = pin.holders.iter().flatten().chain(&pin.receivers).map(|h| h.process);
+        let mut processes = pin.creator.into_iter().chain(holders);
         if processes.any(|p| table.process(p).is_none()) {
             return Err("a pin refers to a process that is not there");
         }

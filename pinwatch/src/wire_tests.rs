@@ -20,6 +20,8 @@ fn pin() -> Pin {
         orphan_pages: None,
         creator: None,
         holders: Some(vec![]),
+        in_flight: None,
+        receivers: Vec::new(),
         coverage: Default::default(),
         created: None,
         origin: Origin::Proc,

@@ -105,7 +105,7 @@ fn visible_to(mut table: Table, uid: u32) -> Table {
                 *used = true;
             }
         }
-        let holders = pin.holders.iter().flatten().map(|holder| holder.process);
+        let holders = pin.holders.iter().flatten().chain(&pin.receivers).map(|holder| holder.process);
         for process in pin.creator.into_iter().chain(holders) {
             if let Some(used) = processes.get_mut(process.0 as usize) {
                 *used = true;

@@ -288,7 +288,9 @@ impl Watch {
         let snapshot = Snapshot::read(&self.programs)?;
         let mut table = snapshot.table(Clocks::now(), &mut self.states, &mut self.programs);
         table.watching_since = self.since.values().min().copied();
-        table.incomplete = self.incomplete(&self.programs.losses()?);
+        let mut incomplete = self.incomplete(&self.programs.losses()?);
+        incomplete.append(&mut table.incomplete);
+        table.incomplete = incomplete;
         Ok(table)
     }
 

@@ -1,8 +1,9 @@
 //! Loading the BPF programs, attaching them as the plan says, and taking them off again.
 
+mod iterate;
 mod maps;
 
-use std::collections::{BTreeMap, HashMap as Table};
+use std::collections::{BTreeMap, HashMap as Table, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -33,6 +34,14 @@ pub enum BpfError {
     Attach {
         /// The kernel function.
         symbol: &'static str,
+        /// What the kernel says.
+        reason: String,
+    },
+    /// An iterator does not run.
+    #[error("cannot iterate over {over}: {reason}")]
+    Iterate {
+        /// Over what.
+        over: &'static str,
         /// What the kernel says.
         reason: String,
     },
@@ -104,6 +113,8 @@ pub struct Programs {
     _module_watch: Vec<RawTracePointLink>,
     /// Misses of programs that were loaded for a module and are gone with it.
     past_misses: BTreeMap<String, (u64, u64)>,
+    /// What is in the map ANCHORS.
+    anchors: HashSet<u64>,
 }
 
 #[repr(transparent)]
@@ -150,6 +161,7 @@ impl Programs {
             attached: BTreeMap::new(),
             _module_watch: module_watch,
             past_misses: BTreeMap::new(),
+            anchors: HashSet::new(),
         })
     }
 

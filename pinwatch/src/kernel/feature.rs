@@ -23,13 +23,15 @@ pub enum FeatureName {
     PageCheck,
     /// Who made the pin: command name and start time.
     Owners,
+    /// Who keeps the pin now.
+    Holders,
     /// Which file descriptor the pin was made through.
     Anchors,
 }
 
 impl FeatureName {
     /// All, in the order in which they are shown.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Rdma,
         Self::RdmaNames,
         Self::IoUring,
@@ -38,6 +40,7 @@ impl FeatureName {
         Self::Paths,
         Self::PageCheck,
         Self::Owners,
+        Self::Holders,
         Self::Anchors,
     ];
 
@@ -52,6 +55,7 @@ impl FeatureName {
             Self::Paths => "paths",
             Self::PageCheck => "page check",
             Self::Owners => "owners",
+            Self::Holders => "holders",
             Self::Anchors => "anchors",
         }
     }
@@ -67,6 +71,7 @@ impl FeatureName {
             Self::Paths => "files are shown by device and inode number",
             Self::PageCheck => "a private mapping's copied pages cannot be told from the file's",
             Self::Owners => "creators are shown by process id only",
+            Self::Holders => "nobody knows who keeps a pin",
             Self::Anchors => "the file descriptor that a pin was made through is not shown",
         }
     }

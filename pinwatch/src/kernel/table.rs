@@ -83,6 +83,8 @@ pub enum Part {
     Owners,
     /// The file descriptor that the creator used.
     Anchors,
+    /// Who keeps an anchor.
+    Holders,
     /// io_uring's structs.
     IoUring,
     /// AF_XDP's structs.
@@ -160,6 +162,23 @@ pub const OFFSETS: &[OffsetRule<Offsets>] = &[
     rule(Part::Optional, &["io_ring_ctx.user_bufs"], 8, |o| &mut o.io_ctx_user_bufs),
     rule(Part::Optional, &["io_mapped_ubuf.refs"], 4, |o| &mut o.io_buf_refs),
     rule(Part::Optional, &["io_mapped_ubuf.folio_shift"], 4, |o| &mut o.io_buf_folio_shift),
+    rule(Part::Holders, &["file.private_data"], 8, |o| &mut o.file_private),
+    rule(Part::Holders, &["task_struct.tgid"], 4, |o| &mut o.task_tgid),
+    rule(Part::Holders, &["task_struct.cred"], 8, |o| &mut o.task_cred),
+    rule(Part::Holders, &["cred.euid"], 4, |o| &mut o.cred_euid),
+    rule(Part::Holders, &["socket.sk"], 8, |o| &mut o.socket_sk),
+    rule(Part::Holders, &["sock_common.skc_family"], 2, |o| &mut o.sock_family),
+    rule(Part::Holders, &["sock.sk_receive_queue"], 0, |o| &mut o.sock_receive_queue),
+    rule(Part::Holders, &["sk_buff.cb"], 48, |o| &mut o.skb_cb),
+    rule(Part::Holders, &["unix_skb_parms.fp"], 8, |o| &mut o.unix_parms_fp),
+    rule(Part::Holders, &["scm_fp_list.count"], 2, |o| &mut o.fp_list_count),
+    rule(Part::Holders, &["scm_fp_list.fp"], 0, |o| &mut o.fp_list_files),
+    // A kernel may lack io_uring or AF_XDP.
+    rule(Part::Optional, &["task_struct.io_uring"], 8, |o| &mut o.task_io_uring),
+    rule(Part::Optional, &["io_uring_task.registered_rings"], 128, |o| &mut o.io_task_rings),
+    rule(Part::Optional, &["xdp_sock.umem"], 8, |o| &mut o.xdp_sock_umem),
+    rule(Part::Optional, &["xdp_sock.pool"], 8, |o| &mut o.xdp_sock_pool),
+    rule(Part::Optional, &["xsk_buff_pool.umem"], 8, |o| &mut o.xdp_pool_umem),
     rule(Part::Xdp, &["xdp_umem.pgs"], 8, |o| &mut o.xdp_pages),
     rule(Part::Xdp, &["xdp_umem.id"], 4, |o| &mut o.xdp_id),
 ];
@@ -175,6 +194,8 @@ pub const MODULE_OFFSETS: &[OffsetRule<ModuleOffsets>] = &[
     rule(Part::RdmaNames, &["ib_mr.res"], 0, |o| &mut o.ib_mr_res),
     rule(Part::RdmaNames, &["ib_mr.lkey"], 4, |o| &mut o.ib_mr_lkey),
     rule(Part::RdmaNames, &["ib_mr.rkey"], 4, |o| &mut o.ib_mr_rkey),
+    rule(Part::RdmaNames, &["ib_mr.uobject"], 8, |o| &mut o.ib_mr_uobject),
+    rule(Part::RdmaNames, &["ib_uobject.ufile"], 8, |o| &mut o.ib_uobject_ufile),
 ];
 
 /// Members that our programs read without being told where: layouts that have not changed in ten years. If one does, its
@@ -188,6 +209,8 @@ pub const FIXED: &[(&str, u64, Part)] = &[
     ("scatterlist.length", 12, Part::PageCheck),
     ("xdp_umem_reg.addr", 0, Part::Xdp),
     ("xdp_umem_reg.len", 8, Part::Xdp),
+    ("sk_buff.next", 0, Part::Holders),
+    ("sk_buff_head.next", 0, Part::Holders),
 ];
 
 /// Sizes that our programs step by without being told.

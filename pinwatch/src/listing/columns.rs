@@ -85,7 +85,15 @@ pub static COLUMNS: [Column; 27] = [
         column("LEASE", "coverage", |r, _| lease(r), "does a lease cover the pin; ? if nobody has looked"),
         0,
     ),
-    shown(number(column("HOLDERS", "holders", holders, "how many processes keep the pin")), 3),
+    shown(
+        number(column(
+            "HOLDERS",
+            "holders",
+            holders,
+            "how many processes keep the pin, + descriptors in messages that nobody has received",
+        )),
+        3,
+    ),
     shown(number(column("AGE", "age_seconds", age, "time since the pin was made")), 5),
     shown(
         column(
@@ -178,7 +186,9 @@ fn lease(row: &Row) -> String {
 }
 
 fn holders(row: &Row, _: &Context) -> String {
-    row.pin.holders.as_ref().map_or_else(unknown, |h| h.len().to_string())
+    // What is in flight keeps the pin, but no process can let go of it.
+    let waiting = row.pin.in_flight.filter(|n| *n > 0).map(|n| format!("+{n}")).unwrap_or_default();
+    row.pin.holders.as_ref().map_or_else(unknown, |h| format!("{}{waiting}", h.len()))
 }
 
 fn held_by(row: &Row) -> String {
@@ -190,6 +200,7 @@ fn held_by(row: &Row) -> String {
             .map(|v| match v {
                 Via::Fd(fd) => fd.to_string(),
                 Via::Mapping(_) => "map".to_owned(),
+                Via::Registered(_) => "registered".to_owned(),
             })
             .collect();
         format!("{}[{}]:{}", escape::name(process.comm.as_bytes()), process.pid, via.join(","))

@@ -97,6 +97,8 @@ struct OnePin<'a> {
     orphan_pages: Option<u64>,
     creator: Option<Process<'a>>,
     holders: Option<Vec<Holder<'a>>>,
+    in_flight: Option<u32>,
+    receivers: Vec<Holder<'a>>,
     coverage: Coverage<'a>,
     created: Option<Time>,
     age_seconds: Option<u64>,
@@ -143,6 +145,8 @@ impl<'a> OnePin<'a> {
             orphan_pages: pin.orphan_pages,
             creator: pin.creator.and_then(|p| table.process(p)).map(Process::new),
             holders: pin.holders.as_ref().map(|h| h.iter().filter_map(holder).collect()),
+            in_flight: pin.in_flight,
+            receivers: pin.receivers.iter().filter_map(holder).collect(),
             coverage: Coverage {
                 state: pin.coverage.state.word(),
                 covered: pin.coverage.covered,
@@ -283,10 +287,12 @@ impl Serialize for Vias<'_> {
         enum One {
             Fd(u32),
             Mapping(u64),
+            Registered(u32),
         }
         serializer.collect_seq(self.0.iter().map(|via| match via {
             Via::Fd(fd) => One::Fd(*fd),
             Via::Mapping(address) => One::Mapping(*address),
+            Via::Registered(place) => One::Registered(*place),
         }))
     }
 }

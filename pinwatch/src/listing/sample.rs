@@ -36,6 +36,8 @@ fn pin(sequence: u64, object: Object, parts: Vec<Part>) -> Pin {
         orphan_pages: Some(0),
         creator: Some(ProcessIndex(0)),
         holders: Some(vec![Holder { process: ProcessIndex(0), via: vec![Via::Fd(5)] }]),
+        in_flight: Some(0),
+        receivers: Vec::new(),
         coverage: Coverage { state: CoverageState::Unknown, ..Coverage::default() },
         created: Some(CREATED),
         origin: Origin::Trace,

@@ -191,12 +191,14 @@ impl fmt::Display for Object {
 }
 
 /// What keeps the object alive in a holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Via {
     /// A file descriptor.
     Fd(u32),
     /// A mapping of the anchor at this address.
     Mapping(u64),
+    /// A ring registered with the thread's own io_uring context (`IORING_REGISTER_RING_FDS`), at this place.
+    Registered(u32),
 }
 
 /// A process that keeps the anchor alive.
@@ -235,6 +237,10 @@ pub struct Pin {
     pub creator: Option<ProcessIndex>,
     /// Who keeps it; `None` if nobody has looked.
     pub holders: Option<Vec<Holder>>,
+    /// Descriptors of the anchor in messages that nobody has received yet; `None` if nobody has looked.
+    pub in_flight: Option<u32>,
+    /// Who could receive them: the descriptor is the socket's. These processes do not hold the pin.
+    pub receivers: Vec<Holder>,
     /// The verdict on its leases.
     pub coverage: Coverage,
     /// When it was made, in nanoseconds since the Unix epoch; `None` if no source knows.

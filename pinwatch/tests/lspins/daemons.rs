@@ -93,6 +93,8 @@ fn table(pins: u32) -> Table {
             orphan_pages: Some(0),
             creator: Some(ProcessIndex(n)),
             holders: Some(vec![Holder { process: ProcessIndex(n), via: vec![Via::Fd(5)] }]),
+            in_flight: Some(0),
+            receivers: Vec::new(),
             coverage: Coverage::default(),
             created: Some(1_795_218_904_123_456_789),
             origin: Origin::Trace,

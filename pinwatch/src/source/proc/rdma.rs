@@ -156,6 +156,8 @@ fn add(device: &str, region: &Region, cx: &mut Collector) {
         orphan_pages: None,
         creator,
         holders: None,
+        in_flight: None,
+        receivers: Vec::new(),
         coverage: Coverage::default(),
         created: None,
         origin: Origin::Proc,

@@ -202,6 +202,8 @@ impl Run<'_> {
             orphan_pages: None,
             creator,
             holders: Some(holders.to_vec()),
+            in_flight: None,
+            receivers: Vec::new(),
             coverage: Coverage { state, ..Coverage::default() },
             created: None,
             origin: Origin::Proc,

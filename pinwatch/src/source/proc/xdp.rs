@@ -118,6 +118,8 @@ pub fn collect(umems: &Umems, scan: &Scan, cx: &mut Collector) {
             creator,
             // Holders that cannot be seen are not the same as none.
             holders: (scan.denied == 0 || !holders.is_empty()).then_some(holders),
+            in_flight: None,
+            receivers: Vec::new(),
             coverage: Coverage::default(),
             created: None,
             origin: Origin::Proc,

@@ -4,6 +4,7 @@
 //! lost, is put into words in `Table::incomplete`.
 
 mod files;
+mod holders;
 mod names;
 mod records;
 
@@ -119,30 +120,56 @@ impl Snapshot {
             let Some(object) = records::object(record, &self.devices) else { continue };
             let pid = (record.pid_tgid >> 32) as u32;
             let creator = *processes.entry((pid, record.start)).or_insert_with(|| {
-                table.processes.push(creator(record, &mut users));
-                ProcessIndex((table.processes.len() - 1) as u32)
+                add(&mut table.processes, process(pid, record.start, &record.comm, record.uid, &mut users))
             });
             let segments = records::segments(record, &self.extents, &mut files);
             table.pins.push(records::pin(record, object, creator, parts_of(&segments), clocks));
         }
         table.files = files.into_files(&self.pins, states, programs);
+        let anchors = self.pins.iter().map(|(_, pin)| pin.anchor).filter(|anchor| *anchor != 0).collect();
+        match programs.holders(&anchors) {
+            Ok(found) => {
+                let mut holdings = holders::by_anchor(&found, |record| {
+                    *processes.entry((record.pid, record.start)).or_insert_with(|| {
+                        let process = process(record.pid, record.start, &record.comm, record.uid, &mut users);
+                        add(&mut table.processes, process)
+                    })
+                });
+                let known =
+                    self.pins.iter().filter(|(_, record)| records::object(record, &self.devices).is_some());
+                for (pin, (_, record)) in table.pins.iter_mut().zip(known) {
+                    if record.anchor == 0 {
+                        continue;
+                    }
+                    let holding = holdings.entry(record.anchor).or_default();
+                    pin.holders = Some(holding.holders.clone());
+                    pin.in_flight = Some(holding.in_flight);
+                    pin.receivers = holding.receivers.clone();
+                }
+            }
+            Err(error) => table.incomplete.push(format!("who keeps a pin is not known: {error}")),
+        }
         table
     }
 }
 
-/// The process that made a pin, as it was then, and whether it still is.
-fn creator(record: &PinRecord, users: &mut Users) -> Process {
+fn add(processes: &mut Vec<Process>, process: Process) -> ProcessIndex {
+    processes.push(process);
+    ProcessIndex((processes.len() - 1) as u32)
+}
+
+/// A process as the kernel saw it, `start` being nanoseconds since boot, and whether it still is.
+fn process(pid: u32, start: u64, comm: &[u8], uid: u32, users: &mut Users) -> Process {
     /// `/proc/PID/stat` counts the start in ticks of 1/100 s.
     const NANOSECONDS_PER_TICK: u64 = 10_000_000;
-    let pid = (record.pid_tgid >> 32) as u32;
-    let start = record.start / NANOSECONDS_PER_TICK;
+    let start = start / NANOSECONDS_PER_TICK;
     let alive = process::stat(pid).is_some_and(|stat| stat.start == start);
     Process {
         pid,
         start: Some(start),
-        comm: Name::from(names::until_nul(&record.comm)),
-        uid: Some(record.uid),
-        user: users.name(record.uid),
+        comm: Name::from(names::until_nul(comm)),
+        uid: Some(uid),
+        user: users.name(uid),
         alive,
         cgroup: if alive { process::cgroup(pid) } else { None },
     }

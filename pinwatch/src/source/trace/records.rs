@@ -136,6 +136,8 @@ pub fn pin(
         orphan_pages: None,
         creator: Some(creator),
         holders: None,
+        in_flight: None,
+        receivers: Vec::new(),
         coverage: Coverage {
             state: if nothing_to_lease { CoverageState::NotApplicable } else { CoverageState::Unknown },
             ..Coverage::default()

@@ -1,0 +1,274 @@
+//! Who keeps the anchors of pins: iterators over the descriptors and mappings of all processes, run when somebody asks.
+//!
+//! An anchor is recognised by what its `struct file` has in `private_data`: that is the very object that the pins were
+//! recorded with (a ring, an `ib_uverbs_file`), or a socket that leads to it. User space says which are asked for, in
+//! `ANCHORS`: all other files cost one look-up.
+
+use aya_ebpf::{
+    bindings::{seq_file, task_struct},
+    helpers::generated::{bpf_loop, bpf_seq_write},
+    macros::map,
+    maps::HashMap,
+};
+use core::{ffi::c_void, mem::MaybeUninit};
+use pinwatch_common::{HolderRecord, via};
+
+use crate::kernel::{load, load16, load32, offset, opaque_zero, read, read32, try_read};
+
+/// The anchors that are asked for.
+#[map]
+static ANCHORS: HashMap<u64, u32> = HashMap::with_max_entries(1 << 16, 1);
+
+/// `S_IFMT`, `S_IFSOCK` (include/uapi/linux/stat.h)
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+/// include/linux/socket.h
+const AF_UNIX: u16 = 1;
+const AF_XDP: u16 = 44;
+/// `IO_RINGFD_REG_MAX` (include/linux/io_uring_types.h)
+const REGISTERED_RINGS: usize = 16;
+/// Messages and files in messages that are looked at for one socket: `SCM_MAX_FD` is 253.
+const MAX_STEPS: u32 = 8192;
+
+#[repr(C)]
+struct Meta {
+    seq: *mut seq_file,
+    session: u64,
+    number: u64,
+}
+
+/// Context of `iter/task_file` (kernel/bpf/task_iter.c).
+#[repr(C)]
+struct TaskFile {
+    meta: *mut Meta,
+    task: *mut task_struct,
+    fd: u32,
+    padding: u32,
+    file: *mut c_void,
+}
+
+/// Context of `iter/task_vma`.
+#[repr(C)]
+struct TaskVma {
+    meta: *mut Meta,
+    task: *mut task_struct,
+    vma: *mut c_void,
+}
+
+/// Context of `iter/task`.
+#[repr(C)]
+struct Task {
+    meta: *mut Meta,
+    task: *mut task_struct,
+}
+
+/// One way in which a task keeps an anchor.
+struct Found {
+    anchor: u64,
+    via: u32,
+    value: u64,
+    message: u64,
+    index: u32,
+}
+
+#[inline(always)]
+fn is_anchor(object: u64) -> bool {
+    object != 0 && ANCHORS.get_ptr(&object).is_some()
+}
+
+#[inline(always)]
+fn read16(address: u64) -> u16 {
+    try_read(address).unwrap_or(0)
+}
+
+/// The anchor that a file is; 0 if it is none.
+#[inline(always)]
+fn anchor_of(private: u64, mode: u16) -> u64 {
+    if is_anchor(private) {
+        return private;
+    }
+    if mode & S_IFMT != S_IFSOCK || offset!(xdp_sock_umem) == 0 {
+        return 0;
+    }
+    let socket = read(private + offset!(socket_sk));
+    if read16(socket + offset!(sock_family)) != AF_XDP {
+        return 0;
+    }
+    let mut umem = read(socket + offset!(xdp_sock_umem));
+    if umem == 0 {
+        let pool = read(socket + offset!(xdp_sock_pool));
+        umem = if pool == 0 { 0 } else { read(pool + offset!(xdp_pool_umem)) };
+    }
+    if is_anchor(umem) { umem } else { 0 }
+}
+
+/// As [`anchor_of`], for a file whose address is all that is known.
+#[inline(always)]
+fn anchor_at(file: u64) -> u64 {
+    let private = read(file + offset!(file_private));
+    let inode = read(file + offset!(file_inode));
+    anchor_of(private, read16(inode + offset!(inode_mode)))
+}
+
+#[inline(always)]
+fn tell(seq: *mut seq_file, task: u64, found: &Found) {
+    let mut record = MaybeUninit::<HolderRecord>::uninit();
+    let at = record.as_mut_ptr();
+    // SAFETY: all of the record is written; `task` has its BTF type, and so has its leader.
+    unsafe {
+        let leader = load(task, offset!(task_leader));
+        (*at).anchor = found.anchor;
+        (*at).value = found.value;
+        (*at).message = found.message;
+        (*at).start = load(leader, offset!(task_start));
+        let comm = (&raw mut (*at).comm).cast::<u64>();
+        comm.write(load(leader, offset!(task_comm)));
+        comm.add(1).write(load(leader, offset!(task_comm) + 8));
+        (*at).pid = load32(leader, offset!(task_tgid));
+        (*at).uid = read32(load(task, offset!(task_cred)) + offset!(cred_euid));
+        (*at).via = found.via;
+        (*at).index = found.index;
+        bpf_seq_write(seq, at.cast(), size_of::<HolderRecord>() as u32);
+    }
+}
+
+/// Descriptors, and messages that wait in a socket.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn holders_files(context: *const TaskFile) -> i32 {
+    // SAFETY: the context of this kind of iterator.
+    let (seq, task, fd, file) =
+        unsafe { ((*(*context).meta).seq, (*context).task, (*context).fd, (*context).file) };
+    if task.is_null() || file.is_null() {
+        return 0;
+    }
+    let (task, file) = (task as u64, file as u64);
+    // SAFETY: the file and its inode have BTF types.
+    let (private, mode) = unsafe {
+        (load(file, offset!(file_private)), load16(load(file, offset!(file_inode)), offset!(inode_mode)))
+    };
+    let anchor = anchor_of(private, mode);
+    if anchor != 0 {
+        tell(seq, task, &Found { anchor, via: via::FD, value: u64::from(fd), message: 0, index: 0 });
+    } else if mode & S_IFMT == S_IFSOCK {
+        let socket = read(private + offset!(socket_sk));
+        if read16(socket + offset!(sock_family)) == AF_UNIX {
+            in_flight(seq, task, fd, socket + offset!(sock_receive_queue));
+        }
+    }
+    0
+}
+
+/// Mappings.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_vma")]
+extern "C" fn holders_mappings(context: *const TaskVma) -> i32 {
+    // SAFETY: the context of this kind of iterator.
+    let (seq, task, vma) = unsafe { ((*(*context).meta).seq, (*context).task, (*context).vma) };
+    if task.is_null() || vma.is_null() {
+        return 0;
+    }
+    let (task, vma) = (task as u64, vma as u64);
+    // SAFETY: the VMA has its BTF type.
+    let (start, file) = unsafe { (load(vma, offset!(vma_start)), load(vma, offset!(vma_file))) };
+    if file == 0 {
+        return 0;
+    }
+    let anchor = anchor_at(file);
+    if anchor != 0 {
+        tell(seq, task, &Found { anchor, via: via::MAPPING, value: start, message: 0, index: 0 });
+    }
+    0
+}
+
+/// Rings that a thread has registered with itself (`IORING_REGISTER_RING_FDS`): they outlive their descriptors.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+extern "C" fn holders_rings(context: *const Task) -> i32 {
+    // SAFETY: the context of this kind of iterator.
+    let (seq, task) = unsafe { ((*(*context).meta).seq, (*context).task) };
+    if task.is_null() || offset!(task_io_uring) == 0 || offset!(io_task_rings) == 0 {
+        return 0;
+    }
+    let task = task as u64;
+    // SAFETY: the task has its BTF type.
+    let rings = unsafe { load(task, offset!(task_io_uring)) };
+    if rings == 0 {
+        return 0;
+    }
+    let at = rings + offset!(io_task_rings);
+    let mut i = 0;
+    while i < REGISTERED_RINGS {
+        let file = read(at + i as u64 * 8);
+        if file != 0 {
+            let anchor = anchor_at(file);
+            if anchor != 0 {
+                tell(
+                    seq,
+                    task,
+                    &Found { anchor, via: via::REGISTERED, value: i as u64, message: 0, index: 0 },
+                );
+            }
+        }
+        i += 1;
+    }
+    0
+}
+
+/// Where a walk over a socket's messages and their files is.
+#[repr(C)]
+struct Messages {
+    seq: *mut seq_file,
+    task: u64,
+    fd: u64,
+    queue: u64,
+    message: u64,
+    files: u64,
+    count: u64,
+    index: u64,
+}
+
+/// Descriptors in messages that wait to be received.
+#[inline(always)]
+fn in_flight(seq: *mut seq_file, task: u64, fd: u32, queue: u64) {
+    let first = read(queue);
+    if first == 0 || first == queue {
+        return;
+    }
+    let mut messages = Messages {
+        seq,
+        task,
+        fd: u64::from(fd),
+        queue,
+        message: queue | opaque_zero(),
+        files: opaque_zero(),
+        count: opaque_zero(),
+        index: opaque_zero(),
+    };
+    // SAFETY: the callback gets a pointer that outlives the loop.
+    unsafe { bpf_loop(MAX_STEPS, next_in_flight as *mut c_void, (&raw mut messages).cast(), 0) };
+}
+
+extern "C" fn next_in_flight(_step: u32, context: *mut c_void) -> i64 {
+    // SAFETY: see `in_flight`.
+    let at = unsafe { &mut *context.cast::<Messages>() };
+    if at.index >= at.count {
+        at.message = read(at.message);
+        if at.message == 0 || at.message == at.queue {
+            return 1;
+        }
+        at.index = 0;
+        at.files = read(at.message + offset!(skb_cb) + offset!(unix_parms_fp));
+        at.count = if at.files == 0 { 0 } else { u64::from(read16(at.files + offset!(fp_list_count))) };
+        return 0;
+    }
+    let file = read(at.files + offset!(fp_list_files) + at.index * 8);
+    let anchor = if file == 0 { 0 } else { anchor_at(file) };
+    if anchor != 0 {
+        let found =
+            Found { anchor, via: via::IN_FLIGHT, value: at.fd, message: at.message, index: at.index as u32 };
+        tell(at.seq, at.task, &found);
+    }
+    at.index += 1;
+    0
+}

@@ -1,0 +1,80 @@
+//! Asking the kernel who keeps anchors, by iterators over all processes.
+
+use std::collections::HashSet;
+use std::io::{self, Read as _};
+
+use aya::Btf;
+use aya::maps::{HashMap, MapData};
+use aya::programs::Iter;
+use pinwatch_common::HolderRecord;
+
+use super::{BpfError, Programs, whole};
+use crate::kernel::undisturbed::Undisturbed;
+
+/// The iterators: program, and what it goes over.
+const ITERATORS: [(&str, &str); 3] =
+    [("holders_files", "task_file"), ("holders_mappings", "task_vma"), ("holders_rings", "task")];
+/// A bound for reading: 10 million ways to hold an anchor.
+const LIMIT: u64 = 10_000_000 * size_of::<HolderRecord>() as u64;
+
+impl Programs {
+    /// All ways in which processes keep these anchors at this moment, as far as one pass over all processes is a moment.
+    ///
+    /// # Errors
+    /// [`BpfError::Iterate`] if the kernel cannot do it, [`BpfError::Map`] if there are too many anchors.
+    pub fn holders(&mut self, anchors: &HashSet<u64>) -> Result<Vec<HolderRecord>, BpfError> {
+        self.ask_for(anchors)?;
+        let mut found = Vec::new();
+        if anchors.is_empty() {
+            return Ok(found);
+        }
+        if self.btf.is_none() {
+            let btf = Btf::from_sys_fs();
+            self.btf = Some(btf.map_err(|error| BpfError::Iterate { over: "tasks", reason: whole(&error) })?);
+        }
+        for (name, over) in ITERATORS {
+            let bytes = self.iterate(name, over).map_err(|reason| BpfError::Iterate { over, reason })?;
+            let records = bytes.chunks_exact(size_of::<HolderRecord>());
+            // SAFETY: as long as a record, and any bytes are one.
+            found.extend(
+                records.map(|bytes| unsafe { bytes.as_ptr().cast::<HolderRecord>().read_unaligned() }),
+            );
+        }
+        Ok(found)
+    }
+
+    fn iterate(&mut self, name: &str, over: &str) -> Result<Vec<u8>, String> {
+        let btf = self.btf.as_ref().ok_or("no BTF")?;
+        let program = self.ebpf.program_mut(name).ok_or_else(|| format!("no program {name}"))?;
+        let program: &mut Iter = program.try_into().map_err(|error| whole(&error))?;
+        if program.fd().is_err() {
+            program.load(over, btf).map_err(|error| whole(&error))?;
+        }
+        let link = program.attach().map_err(|error| whole(&error))?;
+        let link = program.take_link(link).map_err(|error| whole(&error))?;
+        let file = link.into_file().map_err(|error| whole(&error))?;
+        let mut bytes = Vec::new();
+        file.take(LIMIT).read_to_end(&mut bytes).map_err(|error| whole(&error))?;
+        Ok(bytes)
+    }
+
+    /// Puts the anchors, and no others, where the iterators look.
+    fn ask_for(&mut self, anchors: &HashSet<u64>) -> Result<(), BpfError> {
+        let failed = |error: String| BpfError::Map { map: "ANCHORS", error: io::Error::other(error) };
+        let _undisturbed = Undisturbed::begin();
+        let map = self.ebpf.map_mut("ANCHORS").ok_or_else(|| failed("not there".to_owned()))?;
+        let mut map: HashMap<&mut MapData, u64, u32> =
+            HashMap::try_from(map).map_err(|error| failed(error.to_string()))?;
+        for old in self.anchors.extract_if(|old| !anchors.contains(old)) {
+            // An entry that stays costs a few records that nobody looks at.
+            let _ = map.remove(&old);
+        }
+        for anchor in anchors {
+            if !self.anchors.contains(anchor) {
+                map.insert(anchor, 1, 0).map_err(|error| failed(whole(&error)))?;
+                self.anchors.insert(*anchor);
+            }
+        }
+        Ok(())
+    }
+}
