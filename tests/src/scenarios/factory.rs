@@ -83,10 +83,15 @@ impl Mkpins {
         }
     }
 
+    /// Gives a command whose answer comes later, or never.
+    pub fn order(&mut self, command: &str) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("mkpins is ending")?;
+        writeln!(stdin, "{command}").with_context(|| format!("mkpins did not take {command:?}"))
+    }
+
     /// Gives a command and waits for its answer, which must not be an error.
     pub fn tell(&mut self, command: &str) -> Result<Value> {
-        let stdin = self.stdin.as_mut().context("mkpins is ending")?;
-        writeln!(stdin, "{command}").with_context(|| format!("mkpins did not take {command:?}"))?;
+        self.order(command)?;
         let answer = self.answer(PATIENCE).with_context(|| format!("after {command:?}"))?;
         if !answer["error"].is_null() {
             bail!("mkpins could not {command}: {answer}");

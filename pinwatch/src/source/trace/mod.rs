@@ -113,13 +113,14 @@ impl Snapshot {
     pub fn table(&self, clocks: Clocks, states: &mut FileStates, programs: &mut Programs) -> Table {
         let mut table = Table::default();
         let mut users = Users::default();
-        let mut processes: HashMap<(u32, u64), ProcessIndex> = HashMap::new();
+        // By pid, start and name: exec makes another program of a process, whose name then was not the pin's creator's.
+        let mut processes: HashMap<(u32, u64, [u8; 16]), ProcessIndex> = HashMap::new();
         let mut files = files::Files::new(&self.files, &self.long_paths);
         table.pins.reserve(self.pins.len());
         for (_, record) in &self.pins {
             let Some(object) = records::object(record, &self.devices) else { continue };
             let pid = (record.pid_tgid >> 32) as u32;
-            let creator = *processes.entry((pid, record.start)).or_insert_with(|| {
+            let creator = *processes.entry((pid, record.start, record.comm)).or_insert_with(|| {
                 add(&mut table.processes, process(pid, record.start, &record.comm, record.uid, &mut users))
             });
             let segments = records::segments(record, &self.extents, &mut files);
@@ -130,7 +131,7 @@ impl Snapshot {
         match programs.holders(&anchors) {
             Ok(found) => {
                 let mut holdings = holders::by_anchor(&found, |record| {
-                    *processes.entry((record.pid, record.start)).or_insert_with(|| {
+                    *processes.entry((record.pid, record.start, record.comm)).or_insert_with(|| {
                         let process = process(record.pid, record.start, &record.comm, record.uid, &mut users);
                         add(&mut table.processes, process)
                     })

@@ -2,6 +2,7 @@
 
 mod churn;
 mod files;
+mod holders;
 mod objects;
 mod programs;
 mod truth_table;
@@ -33,6 +34,10 @@ all! {
     "paths-not-utf8" => files::not_utf8,
     "renamed" => files::renamed,
     "unmounted" => files::unmounted,
+    "holders-fork" => holders::fork,
+    "holders-passed" => holders::passed,
+    "holders-in-flight" => holders::in_flight,
+    "holders-exec" => holders::exec,
     "remap-race" => churn::remap_race,
     "churn" => churn::churn,
     "random-walk" => churn::random_walk,
