@@ -25,6 +25,7 @@ mod pod {
     pod!(
         Event,
         ExtentKey,
+        ShareKey,
         ExtentRecord,
         FileKey,
         FileRecord,

@@ -91,6 +91,10 @@ offsets! {
         io_node_buf,
         /// `io_ring_ctx.user_bufs` (before 6.13)
         io_ctx_user_bufs,
+        /// `io_ring_ctx.buf_table.nodes`, before 6.13 `io_ring_ctx.user_bufs`
+        io_ctx_buffers,
+        /// `io_ring_ctx.buf_table.nr`, before 6.13 `io_ring_ctx.nr_user_bufs`
+        io_ctx_buffer_count,
         /// `io_mapped_ubuf.refs`; 0 where a buffer has one owner only (before 6.12)
         io_buf_refs,
         /// `io_mapped_ubuf.nr_bvecs`

@@ -82,6 +82,10 @@ pub mod counter {
     pub const VMA_RETRIES: u32 = 9;
     /// Calls whose first instance could leave no mark for the second: so many of `RECOVERED` may be none.
     pub const UNMARKED: u32 = 10;
+    /// Rings that a buffer was cloned into and that found no room.
+    pub const SHARES_FULL: u32 = 11;
+    /// Times that buffers were cloned.
+    pub const CLONES: u32 = 12;
     /// Plus a hook's number: calls that the first instance of its program missed, and the second one saw and had work with.
     pub const RECOVERED: u32 = 16;
     /// How many counters there are.
@@ -89,7 +93,7 @@ pub mod counter {
 }
 
 /// The hooks' numbers: those of their scratch slots, and of their `counter::RECOVERED`.
-pub const HOOKS: [(&str, u32); 9] = [
+pub const HOOKS: [(&str, u32); 10] = [
     ("rdma_get", 1),
     ("rdma_release", 2),
     ("rdma_track", 3),
@@ -99,6 +103,7 @@ pub const HOOKS: [(&str, u32); 9] = [
     ("io_release", 7),
     ("io_unmap", 8),
     ("io_unmap_done", 9),
+    ("io_clone", 10),
 ];
 
 /// At most so many VMAs of one pin are looked at.
@@ -147,6 +152,16 @@ pub struct ExtentKey {
     pub sequence: u64,
     /// 1 for the second.
     pub index: u64,
+}
+
+/// A buffer, and a ring that it was cloned into.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ShareKey {
+    /// The key of the pin.
+    pub object: u64,
+    /// As [`PinRecord::anchor`].
+    pub anchor: u64,
 }
 
 /// One live pin. Its key is the address of the kernel object that holds the pages.
@@ -325,6 +340,7 @@ const _: () = {
     no_padding::<ExtentRecord>(40);
     no_padding::<ExtentKey>(16);
     no_padding::<PinRecord>(9 * 8 + 16 + 10 * 4 + 40);
+    no_padding::<ShareKey>(16);
     no_padding::<HolderRecord>(4 * 8 + 16 + 4 * 4);
     no_padding::<FileRecord>(6 * 8 + 4 * 4 + 32 + SHORT_PATH);
     no_padding::<LongPath>(LONG_PATH);

@@ -20,6 +20,7 @@ mod modules;
 mod path;
 mod rdma;
 mod registry;
+mod shares;
 mod xdp;
 
 /// The helpers that read kernel memory are for GPL-compatible programs only.

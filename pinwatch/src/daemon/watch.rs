@@ -336,6 +336,10 @@ impl Watch {
         count(losses.full[0], "pins found no room and are missing: start pinwatch with a larger --max-pins");
         count(losses.full[1], "extents found no room: their pins are marked as not exact");
         count(losses.full[2], "file names found no room: their pins are marked as not exact");
+        count(
+            losses.full[4],
+            "clones of io_uring buffers found no room: rings that keep them may be missing",
+        );
         count(losses.full[3], "registrations under way found no room and are missing");
         said
     }

@@ -91,8 +91,8 @@ pub struct Losses {
     pub calls: u64,
     /// Returns without a kretprobe instance.
     pub returns: u64,
-    /// Pins, extents, files and calls that found no room.
-    pub full: [u64; 4],
+    /// Pins, extents, files, calls and clones that found no room.
+    pub full: [u64; 5],
     /// Records whose object's address was used again.
     pub replaced: u64,
     /// Events; no pin is lost by these.

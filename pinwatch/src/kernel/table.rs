@@ -44,6 +44,12 @@ pub const IO_BUFFER_UNMAP: FunctionRule = FunctionRule {
     params: &["io_ring_ctx *", "io_mapped_ubuf **"],
     returns: &["void"],
 };
+/// 6.12 and later: puts the buffers of one ring into another.
+pub const IO_REGISTER_CLONE_BUFFERS: FunctionRule = FunctionRule {
+    symbol: "io_register_clone_buffers",
+    params: &["io_ring_ctx *", "void *"],
+    returns: &["int"],
+};
 /// The start of an AF_XDP umem.
 pub const XDP_UMEM_CREATE: FunctionRule =
     FunctionRule { symbol: "xdp_umem_create", params: &["xdp_umem_reg *"], returns: &["xdp_umem *"] };
@@ -65,6 +71,7 @@ pub const FUNCTIONS: &[FunctionRule] = &[
     IO_SQE_BUFFER_REGISTER,
     IO_RELEASE_UBUF,
     IO_BUFFER_UNMAP,
+    IO_REGISTER_CLONE_BUFFERS,
     XDP_UMEM_CREATE,
     UNPIN_PAGES,
     XSK_BIND,
@@ -160,6 +167,8 @@ pub const OFFSETS: &[OffsetRule<Offsets>] = &[
     // 6.13 and later have the first of these two, earlier kernels the second.
     rule(Part::Optional, &["io_rsrc_node.buf"], 8, |o| &mut o.io_node_buf),
     rule(Part::Optional, &["io_ring_ctx.user_bufs"], 8, |o| &mut o.io_ctx_user_bufs),
+    rule(Part::Optional, &["io_ring_ctx.buf_table.nodes", "io_ring_ctx.user_bufs"], 8, |o| &mut o.io_ctx_buffers),
+    rule(Part::Optional, &["io_ring_ctx.buf_table.nr", "io_ring_ctx.nr_user_bufs"], 4, |o| &mut o.io_ctx_buffer_count),
     rule(Part::Optional, &["io_mapped_ubuf.refs"], 4, |o| &mut o.io_buf_refs),
     rule(Part::Optional, &["io_mapped_ubuf.folio_shift"], 4, |o| &mut o.io_buf_folio_shift),
     rule(Part::Holders, &["file.private_data"], 8, |o| &mut o.file_private),

@@ -5,8 +5,8 @@ use std::io::{self, Read as _};
 
 use aya::Btf;
 use aya::maps::{HashMap, MapData};
-use aya::programs::Iter;
-use pinwatch_common::HolderRecord;
+use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _};
+use pinwatch_common::{HolderRecord, ShareKey, counter};
 
 use super::{BpfError, Programs, whole};
 use crate::kernel::undisturbed::Undisturbed;
@@ -56,6 +56,36 @@ impl Programs {
         let mut bytes = Vec::new();
         file.take(LIMIT).read_to_end(&mut bytes).map_err(|error| whole(&error))?;
         Ok(bytes)
+    }
+
+    /// Buffers, and rings that they were cloned into at some time; what no longer has a pin is forgotten.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn shares(&mut self, is_pinned: impl Fn(u64) -> bool) -> Result<Vec<ShareKey>, BpfError> {
+        if self.counter(counter::CLONES)? == 0 {
+            return Ok(Vec::new());
+        }
+        let all: Vec<(ShareKey, u32)> = self.entries("SHARES")?;
+        let (pinned, gone): (Vec<ShareKey>, Vec<ShareKey>) =
+            all.into_iter().map(|(key, _)| key).partition(|key| is_pinned(key.object));
+        self.remove::<ShareKey, u32>("SHARES", &gone)?;
+        Ok(pinned)
+    }
+
+    /// Whether a ring, which must be one that some process holds, has a buffer in its table.
+    pub fn ring_has(&mut self, ring: u64, buffer: u64) -> Result<bool, BpfError> {
+        let failed = |reason| BpfError::Iterate { over: "a ring's buffers", reason };
+        let program = self.ebpf.program_mut("ring_has").ok_or_else(|| failed("no program".to_owned()))?;
+        let program: &mut RawTracePoint = program.try_into().map_err(|error| failed(whole(&error)))?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| failed(whole(&error)))?;
+        }
+        let mut options = RawTracePointRunOptions::new();
+        options.args[0] = ring;
+        options.args[1] = buffer;
+        let result = program.test_run(options).map_err(|error| failed(whole(&error)))?;
+        Ok(result.return_value != 0)
     }
 
     /// Puts the anchors, and no others, where the iterators look.

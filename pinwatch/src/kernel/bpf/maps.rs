@@ -3,9 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
+use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
-use aya::{Ebpf, Pod};
 use pinwatch_common::{AGAIN, FileKey, FileRecord, LongPath, ModuleOffsets, counter};
 
 use super::{BpfError, Losses, Programs};
@@ -72,24 +72,31 @@ impl Programs {
     /// # Errors
     /// [`BpfError::Map`]
     pub fn remove_files(&mut self, keys: &[FileKey]) -> Result<(), BpfError> {
+        self.remove::<FileKey, FileRecord>("FILES", keys)?;
+        self.remove::<FileKey, LongPath>("LONG_PATHS", keys)
+    }
+
+    /// Removes entries of a hash map; those that are not there are no error.
+    pub(super) fn remove<K: Pod, V: Pod>(&mut self, name: &'static str, keys: &[K]) -> Result<(), BpfError> {
         let _undisturbed = Undisturbed::begin();
-        fn remove<V: aya::Pod>(
-            ebpf: &mut Ebpf,
-            name: &'static str,
-            keys: &[FileKey],
-        ) -> Result<(), BpfError> {
-            let failed = |error: String| BpfError::Map { map: name, error: io::Error::other(error) };
-            let map = ebpf.map_mut(name).ok_or_else(|| failed("not there".to_owned()))?;
-            let mut map: HashMap<&mut MapData, FileKey, V> =
-                HashMap::try_from(map).map_err(|error| failed(error.to_string()))?;
-            for key in keys {
-                // It may have gone, or never have been there: most paths are short.
-                let _ = map.remove(key);
-            }
-            Ok(())
+        let failed = |error: String| BpfError::Map { map: name, error: io::Error::other(error) };
+        let map = self.ebpf.map_mut(name).ok_or_else(|| failed("not there".to_owned()))?;
+        let mut map: HashMap<&mut MapData, K, V> =
+            HashMap::try_from(map).map_err(|error| failed(error.to_string()))?;
+        for key in keys {
+            let _ = map.remove(key);
         }
-        remove::<FileRecord>(&mut self.ebpf, "FILES", keys)?;
-        remove::<LongPath>(&mut self.ebpf, "LONG_PATHS", keys)
+        Ok(())
+    }
+
+    /// One of the counters.
+    pub(super) fn counter(&self, which: u32) -> Result<u64, BpfError> {
+        let _undisturbed = Undisturbed::begin();
+        let failed = |error: String| BpfError::Map { map: "COUNTERS", error: io::Error::other(error) };
+        let map = self.ebpf.map("COUNTERS").ok_or_else(|| failed("not there".to_owned()))?;
+        let counters: Array<&MapData, u64> =
+            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
+        counters.get(&which, 0).map_err(|error| failed(error.to_string()))
     }
 
     /// Has the kernel read the path of a file's dentry once more; `None` if it cannot. The dentry may be gone: whoever
@@ -124,23 +131,18 @@ impl Programs {
     /// # Errors
     /// [`BpfError::Map`]
     pub fn losses(&self) -> Result<Losses, BpfError> {
-        let _undisturbed = Undisturbed::begin();
-        let failed = |error: String| BpfError::Map { map: "COUNTERS", error: io::Error::other(error) };
-        let map = self.ebpf.map("COUNTERS").ok_or_else(|| failed("not there".to_owned()))?;
-        let counters: Array<&MapData, u64> =
-            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
-        let get = |which| counters.get(&which, 0).map_err(|error| failed(error.to_string()));
         Ok(Losses {
-            calls: self.missed(|which| get(which).unwrap_or(0)),
-            returns: get(counter::RETURNS_MISSED)?,
+            calls: self.missed(|which| self.counter(which).unwrap_or(0)),
+            returns: self.counter(counter::RETURNS_MISSED)?,
             full: [
-                get(counter::PINS_FULL)?,
-                get(counter::EXTENTS_FULL)?,
-                get(counter::FILES_FULL)?,
-                get(counter::CALLS_FULL)?,
+                self.counter(counter::PINS_FULL)?,
+                self.counter(counter::EXTENTS_FULL)?,
+                self.counter(counter::FILES_FULL)?,
+                self.counter(counter::CALLS_FULL)?,
+                self.counter(counter::SHARES_FULL)?,
             ],
-            replaced: get(counter::REPLACED)?,
-            events: get(counter::EVENTS_LOST)?,
+            replaced: self.counter(counter::REPLACED)?,
+            events: self.counter(counter::EVENTS_LOST)?,
         })
     }
 }

@@ -107,6 +107,10 @@ impl Planner<'_> {
                 wanted.push((&table::IO_BUFFER_UNMAP, "io_unmap_done", When::Exit));
             }
         }
+        let clone = &table::IO_REGISTER_CLONE_BUFFERS;
+        if hook::exists(self.facts, clone) && self.offsets.io_ctx_buffers != 0 {
+            wanted.push((clone, "io_clone", When::Exit));
+        }
         let hooks = self.targets(FeatureName::IoUring, wanted)?;
         self.offsets.io_uring_returns_node = u64::from(returns_node);
         Ok(self.add(hooks))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pinwatch_common::{HolderRecord, via};
 
-use crate::model::{Holder, ProcessIndex, Via};
+use crate::model::{Holder, Pin, ProcessIndex, Via};
 
 /// How one anchor is kept.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -15,6 +15,44 @@ pub struct Holding {
     pub in_flight: u32,
     /// Processes that could receive them.
     pub receivers: Vec<Holder>,
+}
+
+/// How all anchors are kept.
+pub struct Holdings {
+    /// By anchor; one that is not there is kept by nobody.
+    pub by_anchor: HashMap<u64, Holding>,
+    /// Pins, by their object, that several anchors keep, and which do.
+    pub shared: HashMap<u64, Vec<u64>>,
+}
+
+impl Holdings {
+    /// Tells a pin who keeps it. A pin whose anchor is not known (0) stays as it is.
+    pub fn of(&self, object: u64, anchor: u64, pin: &mut Pin) {
+        if anchor == 0 {
+            return;
+        }
+        let one = [anchor];
+        let anchors = self.shared.get(&object).map_or(&one[..], Vec::as_slice);
+        let mut whole = Holding::default();
+        for holding in anchors.iter().filter_map(|anchor| self.by_anchor.get(anchor)) {
+            whole.in_flight = whole.in_flight.saturating_add(holding.in_flight);
+            merge(&mut whole.holders, &holding.holders);
+            merge(&mut whole.receivers, &holding.receivers);
+        }
+        pin.holders = Some(whole.holders);
+        pin.in_flight = Some(whole.in_flight);
+        pin.receivers = whole.receivers;
+    }
+}
+
+/// Adds holders, a process that is there already keeping its place.
+fn merge(into: &mut Vec<Holder>, more: &[Holder]) {
+    for holder in more {
+        match into.iter_mut().find(|known| known.process == holder.process) {
+            Some(known) => known.via.extend(&holder.via),
+            None => into.push(holder.clone()),
+        }
+    }
 }
 
 /// What is known of one anchor while records come in.

@@ -11,7 +11,8 @@ mod records;
 use std::collections::{HashMap, HashSet};
 
 use pinwatch_common::{
-    DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, LongPath, MAX_EXTENTS, PinRecord, SHORT_PATH,
+    DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, HolderRecord, LongPath, MAX_EXTENTS, PinRecord,
+    SHORT_PATH,
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
@@ -19,6 +20,7 @@ use crate::model::{Name, Process, ProcessIndex, Table, parts_of};
 use crate::source::proc::process::{self, Users};
 
 pub use files::FileStates;
+use holders::Holdings;
 
 /// The clocks at one moment, to turn the kernel's time since boot into time of day.
 #[derive(Clone, Copy, Debug)]
@@ -127,30 +129,52 @@ impl Snapshot {
             table.pins.push(records::pin(record, object, creator, parts_of(&segments), clocks));
         }
         table.files = files.into_files(&self.pins, states, programs);
-        let anchors = self.pins.iter().map(|(_, pin)| pin.anchor).filter(|anchor| *anchor != 0).collect();
-        match programs.holders(&anchors) {
-            Ok(found) => {
-                let mut holdings = holders::by_anchor(&found, |record| {
-                    *processes.entry((record.pid, record.start, record.comm)).or_insert_with(|| {
-                        let process = process(record.pid, record.start, &record.comm, record.uid, &mut users);
-                        add(&mut table.processes, process)
-                    })
-                });
+        let mut add_process = |record: &HolderRecord| {
+            *processes.entry((record.pid, record.start, record.comm)).or_insert_with(|| {
+                let process = process(record.pid, record.start, &record.comm, record.uid, &mut users);
+                add(&mut table.processes, process)
+            })
+        };
+        match self.holdings(programs, &mut add_process) {
+            Ok(holdings) => {
                 let known =
                     self.pins.iter().filter(|(_, record)| records::object(record, &self.devices).is_some());
-                for (pin, (_, record)) in table.pins.iter_mut().zip(known) {
-                    if record.anchor == 0 {
-                        continue;
-                    }
-                    let holding = holdings.entry(record.anchor).or_default();
-                    pin.holders = Some(holding.holders.clone());
-                    pin.in_flight = Some(holding.in_flight);
-                    pin.receivers = holding.receivers.clone();
+                for (pin, (object, record)) in table.pins.iter_mut().zip(known) {
+                    holdings.of(*object, record.anchor, pin);
                 }
             }
             Err(error) => table.incomplete.push(format!("who keeps a pin is not known: {error}")),
         }
         table
+    }
+
+    /// Who keeps the pins' anchors.
+    fn holdings(
+        &self,
+        programs: &mut Programs,
+        process: impl FnMut(&HolderRecord) -> ProcessIndex,
+    ) -> Result<Holdings, BpfError> {
+        let objects: HashMap<u64, u64> =
+            self.pins.iter().map(|(object, pin)| (*object, pin.anchor)).collect();
+        let shares = programs.shares(|object| objects.contains_key(&object))?;
+        let all = objects.values().copied().chain(shares.iter().map(|share| share.anchor));
+        let found = programs.holders(&all.filter(|anchor| *anchor != 0).collect())?;
+        let by_anchor = holders::by_anchor(&found, process);
+        // A shared buffer is kept by those of the rings that have it still, the first one too.
+        let mut shared: HashMap<u64, Vec<u64>> = HashMap::new();
+        for share in &shares {
+            shared.entry(share.object).or_insert_with(|| vec![objects[&share.object]]).push(share.anchor);
+        }
+        for (object, rings) in &mut shared {
+            let mut still = Vec::new();
+            for ring in rings.drain(..) {
+                if by_anchor.contains_key(&ring) && programs.ring_has(ring, *object)? {
+                    still.push(ring);
+                }
+            }
+            *rings = still;
+        }
+        Ok(Holdings { by_anchor, shared })
     }
 }
 

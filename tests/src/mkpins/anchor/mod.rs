@@ -72,6 +72,9 @@ pub struct AnchorOptions {
     /// io_uring: clone the buffers into a second ring
     #[arg(long)]
     pub clone: bool,
+    /// io_uring: map the submission queue, which keeps the ring when its descriptor is closed
+    #[arg(long)]
+    pub map_ring: bool,
     /// xdp: a second socket shares the umem (binds to lo unless --netdev says otherwise)
     #[arg(long)]
     pub shared: bool,
@@ -93,6 +96,7 @@ impl Default for AnchorOptions {
             slots: 8,
             slot: 0,
             clone: false,
+            map_ring: false,
             shared: false,
             netdev: None,
             read_only: false,

@@ -62,10 +62,14 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Sets a ring up. Its queues are never mapped: no request is made through it.
+    /// Sets a ring up. No request is made through it; its queue is mapped only to keep it.
     pub fn open(options: &AnchorOptions) -> Result<Self> {
+        let ring = setup()?;
+        if options.map_ring {
+            map_queue(&ring)?;
+        }
         Ok(Self {
-            ring: Some(setup()?),
+            ring: Some(ring),
             second: None,
             sparse: options.sparse,
             slots: options.slots,
@@ -177,6 +181,14 @@ fn setup() -> Result<OwnedFd, Refused> {
     let mut params = [0_u64; PARAMS / 8];
     // SAFETY: the parameters are a zeroed block of the size and alignment that the kernel reads and writes.
     check_fd("io_uring_setup", unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) })
+}
+
+/// Maps the first page of the submission queue (`IORING_OFF_SQ_RING`), for as long as the process lives.
+fn map_queue(ring: &OwnedFd) -> Result<(), Refused> {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the kernel chooses a free range; nothing reads or writes it.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, libc::MAP_SHARED, ring.as_raw_fd(), 0) };
+    if at == libc::MAP_FAILED { Err(Refused::last("mmap(IORING_OFF_SQ_RING)")) } else { Ok(()) }
 }
 
 fn control(

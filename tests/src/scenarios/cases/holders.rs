@@ -158,3 +158,61 @@ pub fn exec(guest: &mut Guest) -> Result<Outcome> {
     }
     Ok(Outcome::Passed(None))
 }
+
+/// A buffer that two rings share is kept by both, then by whichever is left.
+pub fn shared_ring(guest: &mut Guest) -> Result<Outcome> {
+    if !guest.at_least(6, 12) {
+        return Ok(Outcome::Skipped("this kernel has no IORING_REGISTER_CLONE_BUFFERS (6.12)".to_owned()));
+    }
+    for (first, second) in [("close-anchor", "close-ring2"), ("close-ring2", "close-anchor")] {
+        let mut mkpins = Mkpins::start("io_uring memfd --clone")?;
+        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let (pid, fd) = (mkpins.made["pid"].as_u64().unwrap_or(0), mkpins.made["fd"].as_u64().unwrap_or(0));
+        let other = mkpins.made["fd2"].as_u64().context("no fd2")?;
+        expect(guest, pid, &held(&[(pid, &[fd, other])]), 0, "cloned")?;
+        mkpins.tell(first)?;
+        let left = if first == "close-ring2" { fd } else { other };
+        expect(guest, pid, &held(&[(pid, &[left])]), 0, &format!("after {first}"))?;
+        mkpins.tell(second)?;
+        gone(guest, pid, &format!("after {first} and {second}"))?;
+    }
+    Ok(Outcome::Passed(None))
+}
+
+/// A umem that two sockets share is kept by both, then by whichever is left.
+pub fn shared_umem(guest: &mut Guest) -> Result<Outcome> {
+    for (first, second) in [("close-anchor", "close-ring2"), ("close-ring2", "close-anchor")] {
+        let mut mkpins = Mkpins::start("xdp memfd --shared")?;
+        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let (pid, fd) = (mkpins.made["pid"].as_u64().unwrap_or(0), mkpins.made["fd"].as_u64().unwrap_or(0));
+        let other = mkpins.made["fd2"].as_u64().context("no fd2")?;
+        expect(guest, pid, &held(&[(pid, &[fd, other])]), 0, "shared")?;
+        mkpins.tell(first)?;
+        let left = if first == "close-ring2" { fd } else { other };
+        expect(guest, pid, &held(&[(pid, &[left])]), 0, &format!("after {first}"))?;
+        mkpins.tell(second)?;
+        gone(guest, pid, &format!("after {first} and {second}"))?;
+    }
+    Ok(Outcome::Passed(None))
+}
+
+/// A ring whose queue is mapped outlives its descriptor.
+pub fn mapped(guest: &mut Guest) -> Result<Outcome> {
+    let mut mkpins = Mkpins::start("io_uring memfd --map-ring")?;
+    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let (pid, fd) = (mkpins.made["pid"].as_u64().unwrap_or(0), mkpins.made["fd"].as_u64().unwrap_or(0));
+    expect(guest, pid, &held(&[(pid, &[fd])]), 0, "made")?;
+    let is_mapped = |pins: &[Value]| {
+        let via = &pins.first().context("its pin is not listed")?["holders"][0]["via"];
+        let ways = via.as_array().into_iter().flatten();
+        ensure!(ways.filter(|way| way["mapping"].is_u64()).count() == 1, "it is kept by {via}");
+        Ok(())
+    };
+    guest.wait_for(SOON, is_mapped).context("mapped")?;
+    mkpins.tell("close-anchor")?;
+    expect(guest, pid, &held(&[(pid, &[])]), 0, "closed")?;
+    guest.wait_for(SOON, is_mapped).context("closed")?;
+    mkpins.kill();
+    gone(guest, pid, "killed")?;
+    Ok(Outcome::Passed(None))
+}
