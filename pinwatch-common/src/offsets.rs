@@ -97,8 +97,6 @@ offsets! {
         io_ctx_buffer_count,
         /// `io_mapped_ubuf.refs`; 0 where a buffer has one owner only (before 6.12)
         io_buf_refs,
-        /// `io_mapped_ubuf.nr_bvecs`
-        io_buf_nr_bvecs,
         /// `io_mapped_ubuf.folio_shift`; 0 where buffers are not coalesced (before 6.12)
         io_buf_folio_shift,
         /// `io_mapped_ubuf.bvec`

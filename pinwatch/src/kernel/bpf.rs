@@ -3,7 +3,8 @@
 mod iterate;
 mod maps;
 
-use std::collections::{BTreeMap, HashMap as Table, HashSet};
+use rustc_hash::FxHashSet as HashSet;
+use std::collections::{BTreeMap, HashMap as Table};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -161,7 +162,7 @@ impl Programs {
             attached: BTreeMap::new(),
             _module_watch: module_watch,
             past_misses: BTreeMap::new(),
-            anchors: HashSet::new(),
+            anchors: HashSet::default(),
         })
     }
 

@@ -150,11 +150,7 @@ const DETAILS: &[(FeatureName, Part, &str)] = &[
     (FeatureName::Paths, Part::Paths, "names as of the time when the pin is made"),
     (FeatureName::PageCheck, Part::PageCheck, "the first page of each extent is looked at"),
     (FeatureName::Owners, Part::Owners, "command name and start time of the creator"),
-    (
-        FeatureName::Holders,
-        Part::Holders,
-        "descriptors, mappings and messages, by iterators over all processes when asked",
-    ),
+    (FeatureName::Holders, Part::Holders, "descriptors, mappings and messages of all processes, when asked"),
     (FeatureName::Anchors, Part::Anchors, "file descriptor from the system call's registers"),
 ];
 

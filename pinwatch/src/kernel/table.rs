@@ -162,7 +162,6 @@ pub const OFFSETS: &[OffsetRule<Offsets>] = &[
     rule(Part::Anchors, &["pt_regs.si"], 8, |o| &mut o.regs_arg1),
     rule(Part::Anchors, &["pt_regs.dx"], 8, |o| &mut o.regs_arg2),
     rule(Part::Anchors, &["pt_regs.r10"], 8, |o| &mut o.regs_arg3),
-    rule(Part::IoUring, &["io_mapped_ubuf.nr_bvecs"], 4, |o| &mut o.io_buf_nr_bvecs),
     rule(Part::IoUring, &["io_mapped_ubuf.bvec"], 0, |o| &mut o.io_buf_bvec),
     // 6.13 and later have the first of these two, earlier kernels the second.
     rule(Part::Optional, &["io_rsrc_node.buf"], 8, |o| &mut o.io_node_buf),

@@ -2,11 +2,13 @@
 //! removed, within a version. Written straight from the table, one pin after the other: there may be very many.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::rc::Rc;
 
-use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::columns::age_seconds;
 use crate::model::{self, Name, Object, Pin, Table, Via};
@@ -29,7 +31,7 @@ pub fn document(
         incomplete: &table.incomplete,
         unattributed_pages: table.unattributed_pages,
         hidden: Hidden { pins: table.hidden.0, bytes: table.hidden.1 },
-        pins: Pins { table, pins, now },
+        pins: Pins { shared: Shared::new(table)?, pins, now },
     };
     if pretty {
         serde_json::to_writer_pretty(&mut *out, &document)?;
@@ -41,11 +43,95 @@ pub fn document(
 
 /// Writes one line for each pin.
 pub fn lines(out: &mut impl Write, table: &Table, pins: &[&Pin], now: i64) -> io::Result<()> {
+    /// Written at once: one call for each token would cost more than the tokens.
+    const PIECE: usize = 1 << 16;
+    let shared = Shared::new(table)?;
+    let mut piece = Vec::with_capacity(PIECE + 4096);
     for pin in pins {
-        serde_json::to_writer(&mut *out, &OnePin::new(table, pin, now))?;
-        out.write_all(b"\n")?;
+        serde_json::to_writer(&mut piece, &OnePin::new(&shared, pin, now))?;
+        piece.push(b'\n');
+        if piece.len() >= PIECE {
+            out.write_all(&piece)?;
+            piece.clear();
+        }
     }
-    Ok(())
+    out.write_all(&piece)
+}
+
+/// What many pins have in common, as JSON: written once, put in wherever it belongs.
+struct Shared<'a> {
+    table: &'a Table,
+    files: Vec<Box<RawValue>>,
+    creators: Vec<Box<RawValue>>,
+    /// The holders of the latest pin: its neighbours mostly have the same.
+    holders: RefCell<Option<(&'a [model::Holder], Rc<RawValue>)>>,
+    /// The latest second, as text without its end.
+    second: RefCell<(i64, String)>,
+}
+
+impl<'a> Shared<'a> {
+    fn new(table: &'a Table) -> serde_json::Result<Self> {
+        Ok(Self {
+            table,
+            files: table.files.iter().map(|file| to_raw_value(&File::new(file))).collect::<Result<_, _>>()?,
+            creators: (table.processes.iter())
+                .map(|process| to_raw_value(&Process::new(process)))
+                .collect::<Result<_, _>>()?,
+            holders: RefCell::new(None),
+            second: RefCell::default(),
+        })
+    }
+
+    fn file(&self, part: &model::Part) -> Option<&RawValue> {
+        self.files.get(part.file?.0 as usize).map(AsRef::as_ref)
+    }
+
+    fn holders(&self, pin: &'a Pin) -> Option<Rc<RawValue>> {
+        let holders = pin.holders.as_deref()?;
+        let mut latest = self.holders.borrow_mut();
+        if let Some((same, json)) = latest.as_ref()
+            && *same == holders
+        {
+            return Some(json.clone());
+        }
+        let json: Rc<RawValue> = to_raw_value(&self.list(holders)).ok()?.into();
+        *latest = Some((holders, json.clone()));
+        Some(json)
+    }
+
+    fn list(&self, holders: &'a [model::Holder]) -> Vec<Holder<'a>> {
+        let one = |holder: &'a model::Holder| {
+            let process = Process::new(self.table.process(holder.process)?);
+            Some(Holder {
+                pid: process.pid,
+                comm: process.comm,
+                comm_hex: process.comm_hex,
+                uid: process.uid,
+                user: process.user,
+                via: Vias(&holder.via),
+            })
+        };
+        holders.iter().filter_map(one).collect()
+    }
+
+    /// A moment as RFC 3339; `None` if it is beyond what the calendar has.
+    fn time(&self, nanoseconds: i64) -> Option<String> {
+        let (second, rest) = (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
+        let mut latest = self.second.borrow_mut();
+        if latest.0 != second || latest.1.is_empty() {
+            let text = jiff::Timestamp::from_second(second).ok()?.to_string();
+            *latest = (second, text.trim_end_matches('Z').to_owned());
+        }
+        let mut text = String::with_capacity(latest.1.len() + 11);
+        text.push_str(&latest.1);
+        if rest != 0 {
+            // Writing to a String cannot fail.
+            let _ = write!(text, ".{rest:09}");
+            text.truncate(text.trim_end_matches('0').len());
+        }
+        text.push('Z');
+        Some(text)
+    }
 }
 
 #[derive(Serialize)]
@@ -66,66 +152,59 @@ struct Hidden {
 }
 
 struct Pins<'a> {
-    table: &'a Table,
+    shared: Shared<'a>,
     pins: &'a [&'a Pin],
     now: i64,
 }
 
 impl Serialize for Pins<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.pins.iter().map(|pin| OnePin::new(self.table, pin, self.now)))
+        serializer.collect_seq(self.pins.iter().map(|pin| OnePin::new(&self.shared, pin, self.now)))
     }
 }
 
 #[derive(Serialize)]
-struct OnePin<'a> {
+struct OnePin<'a, 's> {
     #[serde(serialize_with = "text_of")]
     id: model::PinId,
     subsystem: &'static str,
     r#type: &'static str,
     #[serde(serialize_with = "text_of")]
     object: &'a Object,
-    #[serde(flatten)]
-    details: Details<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rdma: Option<Rdma<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    io_uring: Option<IoUring>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xdp: Option<Xdp>,
     mode: &'static str,
     bytes: u64,
     pages: u64,
     address: Option<u64>,
     backing: &'static str,
-    file: Option<File<'a>>,
+    file: Option<&'s RawValue>,
     extents: &'a [model::Extent],
     orphan_pages: Option<u64>,
-    creator: Option<Process<'a>>,
-    holders: Option<Vec<Holder<'a>>>,
+    creator: Option<&'s RawValue>,
+    holders: Option<Rc<RawValue>>,
     in_flight: Option<u32>,
     receivers: Vec<Holder<'a>>,
     coverage: Coverage<'a>,
-    created: Option<Time>,
+    created: Option<String>,
     age_seconds: Option<u64>,
     origin: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parts: Option<Vec<Part<'a>>>,
+    parts: Option<Vec<Part<'a, 's>>>,
     exact: bool,
     doubt: Option<&'a str>,
 }
 
-impl<'a> OnePin<'a> {
-    fn new(table: &'a Table, pin: &'a Pin, now: i64) -> Self {
+impl<'a, 's> OnePin<'a, 's> {
+    fn new(shared: &'s Shared<'a>, pin: &'a Pin, now: i64) -> Self {
         let largest = pin.parts.first();
-        let holder = |h: &'a model::Holder| {
-            let p = Process::new(table.process(h.process)?);
-            Some(Holder {
-                pid: p.pid,
-                comm: p.comm,
-                comm_hex: p.comm_hex,
-                uid: p.uid,
-                user: p.user,
-                via: Vias(&h.via),
-            })
-        };
         let part = |p: &'a model::Part| Part {
             backing: p.backing.word(),
-            file: p.file.and_then(|f| table.file(f)).map(File::new),
+            file: shared.file(p),
             extents: &p.extents,
             bytes: p.bytes,
         };
@@ -134,19 +213,21 @@ impl<'a> OnePin<'a> {
             subsystem: pin.subsystem().word(),
             r#type: pin.object.type_word(),
             object: &pin.object,
-            details: Details(&pin.object),
+            rdma: Rdma::new(&pin.object),
+            io_uring: IoUring::new(&pin.object),
+            xdp: Xdp::new(&pin.object),
             mode: pin.mode.word(),
             bytes: pin.bytes,
             pages: pin.pages,
             address: pin.address,
             backing: largest.map_or("unknown", |p| p.backing.word()),
-            file: largest.and_then(|p| p.file).and_then(|f| table.file(f)).map(File::new),
+            file: largest.and_then(|p| shared.file(p)),
             extents: largest.map_or(&[], |p| &p.extents),
             orphan_pages: pin.orphan_pages,
-            creator: pin.creator.and_then(|p| table.process(p)).map(Process::new),
-            holders: pin.holders.as_ref().map(|h| h.iter().filter_map(holder).collect()),
+            creator: pin.creator.and_then(|p| shared.creators.get(p.0 as usize)).map(AsRef::as_ref),
+            holders: shared.holders(pin),
             in_flight: pin.in_flight,
-            receivers: pin.receivers.iter().filter_map(holder).collect(),
+            receivers: shared.list(&pin.receivers),
             coverage: Coverage {
                 state: pin.coverage.state.word(),
                 covered: pin.coverage.covered,
@@ -154,7 +235,7 @@ impl<'a> OnePin<'a> {
                 lease_pids: &pin.coverage.lease_pids,
                 seconds_left: pin.coverage.seconds_left,
             },
-            created: pin.created.and_then(time),
+            created: pin.created.and_then(|at| shared.time(at)),
             age_seconds: age_seconds(pin.created, now),
             origin: pin.origin.word(),
             parts: (pin.parts.len() > 1).then(|| pin.parts.iter().map(part).collect()),
@@ -164,48 +245,62 @@ impl<'a> OnePin<'a> {
     }
 }
 
-/// What only objects of one subsystem have, as one more field named after it.
-struct Details<'a>(&'a Object);
+/// What only objects of RDMA have.
+#[derive(Serialize)]
+struct Rdma<'a> {
+    device: &'a str,
+    mrn: Option<u32>,
+    lkey: Option<u32>,
+    rkey: Option<u32>,
+}
 
-impl Serialize for Details<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Rdma<'a> {
-            device: &'a str,
-            mrn: Option<u32>,
-            lkey: Option<u32>,
-            rkey: Option<u32>,
-        }
-        #[derive(Serialize)]
-        struct IoUring {
-            ring_fd: Option<u32>,
-            slot: Option<u32>,
-        }
-        #[derive(Serialize)]
-        struct Xdp {
-            umem: u32,
-        }
-        let mut map = serializer.serialize_map(None)?;
-        match self.0 {
+impl<'a> Rdma<'a> {
+    fn new(object: &'a Object) -> Option<Self> {
+        match object {
             Object::RdmaMr { device, mrn, lkey, rkey } => {
-                map.serialize_entry("rdma", &Rdma { device, mrn: Some(*mrn), lkey: *lkey, rkey: *rkey })?;
+                Some(Self { device, mrn: Some(*mrn), lkey: *lkey, rkey: *rkey })
             }
-            Object::RdmaBuffer { device, .. } => {
-                map.serialize_entry("rdma", &Rdma { device, mrn: None, lkey: None, rkey: None })?;
-            }
-            Object::IoUring { ring_fd, slot } => {
-                map.serialize_entry("io_uring", &IoUring { ring_fd: *ring_fd, slot: *slot })?;
-            }
-            Object::Xdp { umem } => map.serialize_entry("xdp", &Xdp { umem: *umem })?,
+            Object::RdmaBuffer { device, .. } => Some(Self { device, mrn: None, lkey: None, rkey: None }),
+            _ => None,
         }
-        map.end()
+    }
+}
+
+/// What only a registered io_uring buffer has.
+#[derive(Serialize)]
+struct IoUring {
+    ring_fd: Option<u32>,
+    slot: Option<u32>,
+}
+
+impl IoUring {
+    fn new(object: &Object) -> Option<Self> {
+        match object {
+            Object::IoUring { ring_fd, slot } => Some(Self { ring_fd: *ring_fd, slot: *slot }),
+            _ => None,
+        }
+    }
+}
+
+/// What only an AF_XDP umem has.
+#[derive(Serialize)]
+struct Xdp {
+    umem: u32,
+}
+
+impl Xdp {
+    fn new(object: &Object) -> Option<Self> {
+        match object {
+            Object::Xdp { umem } => Some(Self { umem: *umem }),
+            _ => None,
+        }
     }
 }
 
 #[derive(Serialize)]
-struct Part<'a> {
+struct Part<'a, 's> {
     backing: &'static str,
-    file: Option<File<'a>>,
+    file: Option<&'s RawValue>,
     extents: &'a [model::Extent],
     bytes: u64,
 }
@@ -369,6 +464,7 @@ mod tests {
             "creator": {"pid": 812, "start": 81234, "comm": "ib_server", "uid": 2, "user": "user2", "alive": true,
                         "cgroup": "/system.slice/x.service"},
             "holders": [{"pid": 812, "comm": "ib_server", "uid": 2, "user": "user2", "via": [{"fd": 5}]}],
+            "in_flight": 0, "receivers": [],
             "coverage": {"state": "unknown", "covered": 0, "holders": 0, "lease_pids": [], "seconds_left": null},
             "created": "2026-11-20T23:55:04Z", "age_seconds": 180, "origin": "trace", "exact": true, "doubt": null
         });

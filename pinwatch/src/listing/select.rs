@@ -79,12 +79,16 @@ impl Selection {
             pin.parts.iter().map(row).filter(|r| self.part(r.file()))
         });
         let mut rows: Vec<Row<'a>> = rows.collect();
-        rows.sort_by_key(|r| (std::cmp::Reverse(r.part.bytes), r.pin.id));
+        rows.sort_unstable_by_key(|r| (std::cmp::Reverse(r.part.bytes), r.pin.id));
         rows
     }
 
     /// The selected pins, in the order of their rows.
     pub fn pins<'a>(rows: &[Row<'a>]) -> Vec<&'a Pin> {
+        // Mostly each pin is on one file, and has one row.
+        if rows.iter().all(|row| row.pin.parts.len() == 1) {
+            return rows.iter().map(|row| row.pin).collect();
+        }
         let mut seen = std::collections::HashSet::with_capacity(rows.len());
         rows.iter().filter(|r| seen.insert(r.pin.id)).map(|r| r.pin).collect()
     }

@@ -175,7 +175,16 @@ impl Object {
 
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |n: &Option<u32>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
+        /// A number, or `?`.
+        struct Known(Option<u32>);
+        impl fmt::Display for Known {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.0 {
+                    Some(number) => fmt::Display::fmt(&number, f),
+                    None => f.write_str("?"),
+                }
+            }
+        }
         match self {
             Self::RdmaMr { device, mrn, .. } => write!(f, "{device} mr {mrn}"),
             Self::RdmaBuffer { device, what } => match what {
@@ -184,7 +193,7 @@ impl fmt::Display for Object {
                 RdmaBufferKind::Srq => write!(f, "{device} srq buffer"),
                 RdmaBufferKind::Other => write!(f, "{device} buffer"),
             },
-            Self::IoUring { ring_fd, slot } => write!(f, "ring {} buf {}", number(ring_fd), number(slot)),
+            Self::IoUring { ring_fd, slot } => write!(f, "ring {} buf {}", Known(*ring_fd), Known(*slot)),
             Self::Xdp { umem } => write!(f, "umem {umem}"),
         }
     }

@@ -1,6 +1,6 @@
 //! Asking the kernel who keeps anchors, by iterators over all processes.
 
-use std::collections::HashSet;
+use rustc_hash::FxHashSet as HashSet;
 use std::io::{self, Read as _};
 
 use aya::Btf;

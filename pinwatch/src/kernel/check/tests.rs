@@ -33,6 +33,7 @@ extents    ok    which ranges of which files, from the VMAs when the pin is made
 paths      ok    names as of the time when the pin is made
 page check ok    the first page of each extent is looked at
 owners     ok    command name and start time of the creator
+holders    ok    descriptors, mappings and messages of all processes, when asked
 anchors    ok    file descriptor from the system call's registers
 "
     );
@@ -102,7 +103,7 @@ fn json_for_scripts() {
     let json: serde_json::Value = serde_json::from_str(&check.json().unwrap()).unwrap();
     assert_eq!(json["verdict"], "degraded");
     assert_eq!(json["kernel"]["modules"][1]["name"], "ib_uverbs");
-    assert_eq!(json["features"].as_array().unwrap().len(), 9);
+    assert_eq!(json["features"].as_array().unwrap().len(), 10);
     assert_eq!(json["features"][2]["name"], "io_uring");
     assert_eq!(json["features"][2]["state"], "off");
     let hook = |name: &str| {

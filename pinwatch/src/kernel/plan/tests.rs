@@ -84,6 +84,9 @@ fn hooks_follow_the_kernel() {
             }
             _ => vec![("io_release", "io_release_ubuf", "", Entry)],
         });
+        if kernel != "6.1" {
+            expected.push(("io_clone", "io_register_clone_buffers", "", Exit));
+        }
         expected.extend(xdp);
         assert_eq!(hooks(&Plan::decide(&facts(kernel), AttachMode::Auto)), expected, "{kernel}");
     }
@@ -131,11 +134,28 @@ fn offsets_are_those_of_the_kernel() {
         io_node_buf: 0,
         io_ctx_user_bufs: 168,
         io_buf_refs: 0,
-        io_buf_nr_bvecs: 16,
         io_buf_folio_shift: 0,
         io_buf_bvec: 32,
         xdp_pages: 48,
         xdp_id: 56,
+        file_private: 200,
+        task_tgid: 2420,
+        task_cred: 2960,
+        cred_euid: 24,
+        task_io_uring: 3056,
+        io_task_rings: 24,
+        socket_sk: 24,
+        sock_family: 16,
+        sock_receive_queue: 216,
+        skb_cb: 40,
+        unix_parms_fp: 16,
+        fp_list_count: 0,
+        fp_list_files: 40,
+        xdp_sock_umem: 848,
+        xdp_sock_pool: 872,
+        xdp_pool_umem: 40,
+        io_ctx_buffers: 168,
+        io_ctx_buffer_count: 164,
         twins: 1,
         page_shift: 12,
     };
@@ -150,8 +170,12 @@ fn offsets_are_those_of_the_kernel() {
         task_leader: 2496,
         io_ctx_user_bufs: 176,
         io_buf_refs: 20,
-        io_buf_nr_bvecs: 12,
         io_buf_folio_shift: 16,
+        file_private: 32,
+        task_tgid: 2436,
+        sock_receive_queue: 168,
+        io_ctx_buffers: 176,
+        io_ctx_buffer_count: 188,
         ..first
     };
     assert_eq!(offsets("6.12"), second);
@@ -167,6 +191,13 @@ fn offsets_are_those_of_the_kernel() {
         io_node_buf: 16,
         io_ctx_user_bufs: 0,
         io_buf_bvec: 56,
+        file_private: 24,
+        task_tgid: 2708,
+        task_cred: 3232,
+        task_io_uring: 3328,
+        io_task_rings: 32,
+        io_ctx_buffers: 184,
+        io_ctx_buffer_count: 176,
         ..second
     };
     assert_eq!(offsets("6.18"), third);
@@ -175,9 +206,12 @@ fn offsets_are_those_of_the_kernel() {
         task_comm: 3344,
         task_start: 3160,
         io_buf_refs: 24,
-        io_buf_nr_bvecs: 16,
         io_buf_folio_shift: 20,
         io_buf_bvec: 48,
+        task_tgid: 2812,
+        task_cred: 3328,
+        task_io_uring: 3424,
+        io_task_rings: 40,
         ..third
     };
     assert_eq!(offsets("7.2"), fourth);
@@ -187,6 +221,9 @@ fn offsets_are_those_of_the_kernel() {
         task_leader: 2936,
         task_comm: 3408,
         task_start: 3224,
+        task_tgid: 2876,
+        task_cred: 3392,
+        task_io_uring: 3496,
         ..fourth
     };
     assert_eq!(offsets("7.3"), fifth);
@@ -210,6 +247,8 @@ fn module_offsets_are_those_of_the_modules() {
             ib_mr_res: res,
             ib_mr_lkey: 16,
             ib_mr_rkey: 20,
+            ib_mr_uobject: 56,
+            ib_uobject_ufile: 8,
             restrack_cq: 1,
             restrack_qp: 2,
             restrack_mr: 4,
@@ -231,6 +270,7 @@ fn a_missing_member_turns_off_its_feature_only() {
         ("io_mapped_ubuf.bvec", vec![F::IoUring]),
         ("io_rsrc_node.buf", vec![F::IoUring]),
         ("xdp_umem.pgs", vec![F::Xdp]),
+        ("file.private_data", vec![F::Holders]),
         ("ib_mr.rkey", vec![F::RdmaNames]),
     ] {
         let mut facts = facts("7.3");

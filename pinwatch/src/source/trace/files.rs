@@ -1,6 +1,6 @@
 //! Files of pins: from the kernel's records to the model's files, and whether each still has its name.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -35,7 +35,7 @@ impl<'a> Files<'a> {
         records: &'a HashMap<FileKey, FileRecord>,
         long_paths: &'a HashMap<FileKey, LongPath>,
     ) -> Self {
-        Self { records, long_paths, keys: Vec::new(), places: HashMap::new() }
+        Self { records, long_paths, keys: Vec::new(), places: HashMap::default() }
     }
 
     /// The place of a file in the table, and what kind of memory its pages are.
@@ -56,7 +56,7 @@ impl<'a> Files<'a> {
     ) -> Vec<File> {
         states.refresh();
         // One creator for each file is enough to look through its eyes.
-        let mut creators: HashMap<FileKey, u32> = HashMap::new();
+        let mut creators: HashMap<FileKey, u32> = HashMap::default();
         for (_, pin) in pins {
             creators.entry(pin.first.file).or_insert((pin.pid_tgid >> 32) as u32);
         }

@@ -1,6 +1,8 @@
 //! From what the iterators found to the holders of each anchor. Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
+
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use pinwatch_common::{HolderRecord, via};
 
@@ -69,7 +71,7 @@ pub fn by_anchor(
     records: &[HolderRecord],
     mut process: impl FnMut(&HolderRecord) -> ProcessIndex,
 ) -> HashMap<u64, Holding> {
-    let mut anchors: HashMap<u64, Ways> = HashMap::new();
+    let mut anchors: HashMap<u64, Ways> = HashMap::default();
     for record in records {
         let ways = anchors.entry(record.anchor).or_default();
         let value = u32::try_from(record.value).unwrap_or(u32::MAX);

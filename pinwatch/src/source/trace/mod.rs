@@ -8,7 +8,7 @@ mod holders;
 mod names;
 mod records;
 
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use pinwatch_common::{
     DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, HolderRecord, LongPath, MAX_EXTENTS, PinRecord,
@@ -116,7 +116,7 @@ impl Snapshot {
         let mut table = Table::default();
         let mut users = Users::default();
         // By pid, start and name: exec makes another program of a process, whose name then was not the pin's creator's.
-        let mut processes: HashMap<(u32, u64, [u8; 16]), ProcessIndex> = HashMap::new();
+        let mut processes: HashMap<(u32, u64, [u8; 16]), ProcessIndex> = HashMap::default();
         let mut files = files::Files::new(&self.files, &self.long_paths);
         table.pins.reserve(self.pins.len());
         for (_, record) in &self.pins {
@@ -161,7 +161,7 @@ impl Snapshot {
         let found = programs.holders(&all.filter(|anchor| *anchor != 0).collect())?;
         let by_anchor = holders::by_anchor(&found, process);
         // A shared buffer is kept by those of the rings that have it still, the first one too.
-        let mut shared: HashMap<u64, Vec<u64>> = HashMap::new();
+        let mut shared: HashMap<u64, Vec<u64>> = HashMap::default();
         for share in &shares {
             shared.entry(share.object).or_insert_with(|| vec![objects[&share.object]]).push(share.anchor);
         }

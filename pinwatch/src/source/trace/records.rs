@@ -1,6 +1,6 @@
 //! From one record to one pin. Pure.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap as HashMap;
 
 use pinwatch_common::{
     DeviceName, ExtentKey, ExtentRecord, MAX_EXTENTS, PinRecord, doubt, extent_flag, kind,
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn pages_are_those_touched() {
-        let object = object(&record(), &HashMap::new()).unwrap();
+        let object = object(&record(), &HashMap::default()).unwrap();
         let clocks = Clocks { realtime: 1_000_000, boottime: 400 };
         let pin = pin(&record(), object, ProcessIndex(0), Vec::new(), clocks);
         assert_eq!((pin.pages, pin.bytes, pin.created), (2, 32, Some(999_600)));
@@ -174,10 +174,10 @@ mod tests {
     #[test]
     fn unknown_numbers_and_kinds() {
         assert_eq!(
-            object(&record(), &HashMap::new()),
+            object(&record(), &HashMap::default()),
             Some(Object::IoUring { ring_fd: Some(0), slot: None })
         );
-        assert_eq!(object(&PinRecord { kind: 99, ..record() }, &HashMap::new()), None);
+        assert_eq!(object(&PinRecord { kind: 99, ..record() }, &HashMap::default()), None);
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
         let clocks = Clocks { realtime: 0, boottime: 0 };
         for (access, mode) in [(0, Mode::ReadOnly), (4, Mode::ReadOnly), (1, Mode::ReadWrite)] {
             let record = PinRecord { kind: kind::RDMA_MR, number: access, ..record() };
-            let object = object(&record, &HashMap::new()).unwrap();
+            let object = object(&record, &HashMap::default()).unwrap();
             assert_eq!(pin(&record, object, ProcessIndex(0), Vec::new(), clocks).mode, mode);
         }
     }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn hostile_lengths_do_not_overflow() {
         let record = PinRecord { address: u64::MAX - 1, length: u64::MAX, ..record() };
-        let object = object(&record, &HashMap::new()).unwrap();
+        let object = object(&record, &HashMap::default()).unwrap();
         let clocks = Clocks { realtime: 0, boottime: 0 };
         assert!(pin(&record, object, ProcessIndex(0), Vec::new(), clocks).pages >= 1);
     }
