@@ -111,6 +111,8 @@ offsets! {
         task_tgid,
         /// `task_struct.cred`
         task_cred,
+        /// `cred.uid`
+        cred_uid,
         /// `cred.euid`
         cred_euid,
         /// `task_struct.io_uring`

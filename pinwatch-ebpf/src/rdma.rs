@@ -21,6 +21,9 @@ use crate::{
 #[map]
 static UNNAMED: HashMap<u64, u64> = HashMap::with_max_entries(16384, 1);
 
+/// In `UNNAMED`: the first instance of the program has done its work. No `ib_umem` has this address.
+const NAMED: u64 = 1;
+
 /// A queue has a buffer, a doorbell page and perhaps one more.
 const MAX_BUFFERS: u32 = 4;
 
@@ -53,7 +56,7 @@ fn get(call: &Call) {
     }
     // SAFETY: a live map value.
     let before = UNNAMED.get_ptr(&thread).map_or(0, |umem| unsafe { *umem });
-    let owner = if before == umem { 0 } else { before };
+    let owner = if before == umem || before == NAMED { 0 } else { before };
     made(
         call,
         &Made {
@@ -90,18 +93,30 @@ fn release(call: &Call) {
 fn track(call: &Call) {
     let resource = call.args[0];
     let thread = bpf_get_current_pid_tgid();
-    let Some(umem) = UNNAMED.get_ptr(&thread) else {
+    let Some(unnamed) = UNNAMED.get_ptr_mut(&thread) else {
         leaves_nothing(call);
         return;
     };
+    // SAFETY: a live map value of this thread.
+    let mut umem = unsafe { *unnamed };
+    if umem == NAMED {
+        if call.twin {
+            let _ = UNNAMED.remove(&thread);
+        } else {
+            // An earlier call's, whose second instance was skipped.
+            leaves_nothing(call);
+        }
+        return;
+    }
     if call.twin {
         recovered(call);
-    } else {
-        // What it finds here is gone when it ends.
-        leaves_nothing(call);
     }
-    // SAFETY: a live map value.
-    let mut umem = unsafe { *umem };
+    if call.paired && !call.twin {
+        // SAFETY: as above. The twin removes it.
+        unsafe { *unnamed = NAMED };
+    } else {
+        let _ = UNNAMED.remove(&thread);
+    }
     let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return };
     // SAFETY: a live map value.
     let offsets = unsafe { &*offsets };
@@ -145,5 +160,4 @@ fn track(call: &Call) {
             i += 1;
         }
     }
-    let _ = UNNAMED.remove(&thread);
 }

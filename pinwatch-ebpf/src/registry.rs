@@ -19,7 +19,7 @@ use pinwatch_common::{
 use crate::{
     backing::{self, Pages},
     call::{Call, pending_key},
-    kernel::{copy, current, fetch_add, load, offset, zero},
+    kernel::{copy, current, fetch_add, load, load32, offset, zero},
     path::Walk,
 };
 
@@ -64,8 +64,9 @@ pub struct Scratch {
     pub walk: Walk,
 }
 
-/// The ring is drained by a timer; it is worth a wake-up only when it fills.
-const RING_WAKE_BYTES: u64 = 1 << 18;
+/// The ring is drained by a timer; it is worth a wake-up only when much has happened. Of so many pins, one wakes the daemon
+/// when it is made and when it is released. The ring has room for the events of ten times as many.
+const WAKE_EVERY: u64 = 1024;
 
 /// Adds one to a counter.
 #[inline(always)]
@@ -139,18 +140,6 @@ pub fn already_made(object: u64, address: u64) -> bool {
 #[inline(always)]
 pub fn made(call: &Call, new: &Made) {
     let thread = bpf_get_current_pid_tgid();
-    if let Some(old) = PINS.get_ptr(&new.object) {
-        // SAFETY: a live map value.
-        let same = unsafe {
-            (*old).pid_tgid == thread && (*old).address == new.address && (*old).length == new.length
-        };
-        if same {
-            return;
-        }
-        // The object's address was used again, so its last life ended unseen.
-        count(counter::REPLACED);
-        released_record(new.object, old);
-    }
     let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
     // SAFETY: this program's own slot on this CPU.
     let pin = unsafe { &raw mut (*scratch).pin };
@@ -172,7 +161,7 @@ pub fn made(call: &Call, new: &Made) {
         (*pin).owner = new.owner;
         (*pin).anchor = new.anchor;
         (*pin).pid_tgid = thread;
-        (*pin).uid = bpf_get_current_uid_gid() as u32;
+        (*pin).uid = uid_of(task);
         (*pin).kind = new.kind;
         (*pin).anchor_fd = new.anchor_fd;
         (*pin).number = new.number;
@@ -181,19 +170,65 @@ pub fn made(call: &Call, new: &Made) {
     }
     // SAFETY: initialised above.
     let pin = unsafe { &*pin };
-    if PINS.insert(&new.object, pin, 0).is_err() {
-        // The first instance has met the same and counted it.
-        if !call.twin {
-            count(counter::PINS_FULL);
+    match insert(new, pin) {
+        Inserted::New => {}
+        Inserted::Known => {
+            remove_extents(pin.sequence, pin.extents);
+            return;
         }
-        remove_extents(pin.sequence, pin.extents);
-        return;
+        Inserted::Full => {
+            // The first instance has met the same and counted it.
+            if !call.twin {
+                count(counter::PINS_FULL);
+            }
+            remove_extents(pin.sequence, pin.extents);
+            return;
+        }
     }
     if call.twin {
         recovered(call);
     }
-    tell(event::MADE, pin);
+    tell(event::MADE, pin, pin.created);
     log_made(call.ctx, new.kind, new.object, new.address, new.length);
+}
+
+/// What became of a new pin.
+enum Inserted {
+    New,
+    /// It is there already: probes and trampolines both see a call while one takes over from the other.
+    Known,
+    Full,
+}
+
+/// Puts a new pin into the map.
+#[inline(always)]
+fn insert(new: &Made, pin: &PinRecord) -> Inserted {
+    const NOEXIST: u64 = 1;
+    if PINS.insert(&new.object, pin, NOEXIST).is_ok() {
+        return Inserted::New;
+    }
+    let Some(old) = PINS.get_ptr(&new.object) else { return Inserted::Full };
+    // SAFETY: a live map value.
+    let same = unsafe {
+        (*old).pid_tgid == pin.pid_tgid && (*old).address == pin.address && (*old).length == pin.length
+    };
+    if same {
+        return Inserted::Known;
+    }
+    // The object's address was used again, so its last life ended unseen.
+    count(counter::REPLACED);
+    released_record(new.object, old);
+    if PINS.insert(&new.object, pin, 0).is_ok() { Inserted::New } else { Inserted::Full }
+}
+
+/// The real user id of a task, in the initial user namespace.
+#[inline(always)]
+fn uid_of(task: u64) -> u32 {
+    if offset!(cred_uid) == 0 {
+        return bpf_get_current_uid_gid() as u32;
+    }
+    // SAFETY: `task` has its BTF type, and so have its credentials.
+    unsafe { load32(load(task, offset!(task_cred)), offset!(cred_uid)) }
 }
 
 /// Forgets a pin, if it is known.
@@ -227,7 +262,8 @@ fn log_released(ctx: *mut c_void, object: u64) {
 fn released_record(object: u64, pin: *const PinRecord) {
     // SAFETY: a live map value; it stays valid until the program ends, even when removed.
     let pin = unsafe { &*pin };
-    tell(event::RELEASED, pin);
+    // SAFETY: no arguments.
+    tell(event::RELEASED, pin, unsafe { bpf_ktime_get_boot_ns() });
     remove_extents(pin.sequence, pin.extents);
     let _ = PINS.remove(&object);
 }
@@ -259,14 +295,13 @@ pub fn store_extent(sequence: u64, index: u64, extent: &ExtentRecord) -> bool {
 }
 
 #[inline(always)]
-fn tell(what: u32, pin: &PinRecord) {
+fn tell(what: u32, pin: &PinRecord, time: u64) {
     let Some(mut room) = EVENTS.reserve::<Event>(0) else {
         count(counter::EVENTS_LOST);
         return;
     };
     let event = Event {
-        // SAFETY: no arguments.
-        time: unsafe { bpf_ktime_get_boot_ns() },
+        time,
         sequence: pin.sequence,
         what,
         kind: pin.kind,
@@ -275,10 +310,9 @@ fn tell(what: u32, pin: &PinRecord) {
     };
     // SAFETY: room for one event; word-wise, see `kernel::copy`.
     unsafe { copy(room.as_mut_ptr(), &raw const event) };
-    const AVAILABLE: u64 = 0;
     const NO_WAKEUP: u64 = 1;
     const FORCE_WAKEUP: u64 = 2;
-    room.submit(if EVENTS.query(AVAILABLE) > RING_WAKE_BYTES { FORCE_WAKEUP } else { NO_WAKEUP });
+    room.submit(if pin.sequence.is_multiple_of(WAKE_EVERY) { FORCE_WAKEUP } else { NO_WAKEUP });
 }
 
 /// Wakes the daemon: modules came or go.

@@ -141,6 +141,7 @@ fn offsets_are_those_of_the_kernel() {
         file_private: 200,
         task_tgid: 2420,
         task_cred: 2960,
+        cred_uid: 8,
         cred_euid: 24,
         task_io_uring: 3056,
         io_task_rings: 24,
