@@ -103,6 +103,8 @@ offsets! {
         io_buf_bvec,
         /// `xdp_umem.pgs`
         xdp_pages,
+        /// `xdp_umem.users`
+        xdp_users,
         /// `xdp_umem.id`
         xdp_id,
         /// `file.private_data`

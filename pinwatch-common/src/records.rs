@@ -267,6 +267,16 @@ pub struct DeviceName {
     pub name: [u8; 64],
 }
 
+/// What is left of a pin's object.
+pub mod verdict {
+    /// It cannot be told.
+    pub const UNKNOWN: i32 = 0;
+    /// Somebody uses it.
+    pub const THERE: i32 = 1;
+    /// Nobody uses it: it is released.
+    pub const GONE: i32 = 2;
+}
+
 /// How an anchor is kept: values of [`HolderRecord::via`].
 pub mod via {
     /// A file descriptor; the value is its number.

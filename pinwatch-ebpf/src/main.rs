@@ -21,6 +21,7 @@ mod path;
 mod rdma;
 mod registry;
 mod shares;
+mod verify;
 mod xdp;
 
 /// The helpers that read kernel memory are for GPL-compatible programs only.

@@ -187,6 +187,7 @@ pub const OFFSETS: &[OffsetRule<Offsets>] = &[
     rule(Part::Optional, &["io_uring_task.registered_rings"], 128, |o| &mut o.io_task_rings),
     rule(Part::Optional, &["xdp_sock.umem"], 8, |o| &mut o.xdp_sock_umem),
     rule(Part::Optional, &["xdp_sock.pool"], 8, |o| &mut o.xdp_sock_pool),
+    rule(Part::Optional, &["xdp_umem.users"], 4, |o| &mut o.xdp_users),
     rule(Part::Optional, &["xsk_buff_pool.umem"], 8, |o| &mut o.xdp_pool_umem),
     rule(Part::Xdp, &["xdp_umem.pgs"], 8, |o| &mut o.xdp_pages),
     rule(Part::Xdp, &["xdp_umem.id"], 4, |o| &mut o.xdp_id),

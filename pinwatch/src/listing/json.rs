@@ -1,5 +1,7 @@
 //! The JSON of `-J` and `-j`; its contract is `schema/lspins-v1.schema.json`. Fields are added, never renamed or
-//! removed, within a version. Written straight from the table, one pin after the other: there may be very many.
+//! removed, within a version.
+
+mod pin;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -8,10 +10,8 @@ use std::io::{self, Write};
 use std::rc::Rc;
 
 use serde::{Serialize, Serializer};
-use serde_json::value::{RawValue, to_raw_value};
 
-use super::columns::age_seconds;
-use crate::model::{self, Name, Object, Pin, Table, Via};
+use crate::model::{self, Name, Pin, Table, Via};
 
 /// The version of the contract.
 pub const VERSION: u32 = 1;
@@ -24,19 +24,32 @@ pub fn document(
     now: i64,
     pretty: bool,
 ) -> io::Result<()> {
-    let document = Document {
+    let head = Head {
         version: VERSION,
         complete: table.complete(),
         watching_since: table.watching_since.and_then(time),
         incomplete: &table.incomplete,
         unattributed_pages: table.unattributed_pages,
         hidden: Hidden { pins: table.hidden.0, bytes: table.hidden.1 },
-        pins: Pins { shared: Shared::new(table)?, pins, now },
     };
+    let mut document = Vec::new();
+    serde_json::to_writer(&mut document, &head)?;
+    // The pins are its last field.
+    document.pop();
+    document.extend_from_slice(b",\"pins\":[");
+    let shared = Shared::new(table)?;
+    for (at, pin) in pins.iter().enumerate() {
+        if at > 0 {
+            document.push(b',');
+        }
+        pin::write(&mut document, &shared, pin, now);
+    }
+    document.extend_from_slice(b"]}");
     if pretty {
-        serde_json::to_writer_pretty(&mut *out, &document)?;
+        let value: serde_json::Value = serde_json::from_slice(&document)?;
+        serde_json::to_writer_pretty(&mut *out, &value)?;
     } else {
-        serde_json::to_writer(&mut *out, &document)?;
+        out.write_all(&document)?;
     }
     out.write_all(b"\n")
 }
@@ -48,7 +61,7 @@ pub fn lines(out: &mut impl Write, table: &Table, pins: &[&Pin], now: i64) -> io
     let shared = Shared::new(table)?;
     let mut piece = Vec::with_capacity(PIECE + 4096);
     for pin in pins {
-        serde_json::to_writer(&mut piece, &OnePin::new(&shared, pin, now))?;
+        pin::write(&mut piece, &shared, pin, now);
         piece.push(b'\n');
         if piece.len() >= PIECE {
             out.write_all(&piece)?;
@@ -61,57 +74,52 @@ pub fn lines(out: &mut impl Write, table: &Table, pins: &[&Pin], now: i64) -> io
 /// What many pins have in common, as JSON: written once, put in wherever it belongs.
 struct Shared<'a> {
     table: &'a Table,
-    files: Vec<Box<RawValue>>,
-    creators: Vec<Box<RawValue>>,
+    files: Vec<String>,
+    creators: Vec<String>,
     /// The holders of the latest pin: its neighbours mostly have the same.
-    holders: RefCell<Option<(&'a [model::Holder], Rc<RawValue>)>>,
+    holders: RefCell<(Vec<model::Holder>, Rc<str>)>,
     /// The latest second, as text without its end.
     second: RefCell<(i64, String)>,
+    /// An empty list.
+    nobody: Rc<str>,
 }
 
 impl<'a> Shared<'a> {
     fn new(table: &'a Table) -> serde_json::Result<Self> {
+        let file = |file| serde_json::to_string(&File::new(file));
+        let creator = |process| serde_json::to_string(&Process::new(process));
         Ok(Self {
             table,
-            files: table.files.iter().map(|file| to_raw_value(&File::new(file))).collect::<Result<_, _>>()?,
-            creators: (table.processes.iter())
-                .map(|process| to_raw_value(&Process::new(process)))
-                .collect::<Result<_, _>>()?,
-            holders: RefCell::new(None),
+            files: table.files.iter().map(file).collect::<Result<_, _>>()?,
+            creators: table.processes.iter().map(creator).collect::<Result<_, _>>()?,
+            holders: RefCell::new((Vec::new(), "[]".into())),
             second: RefCell::default(),
+            nobody: "[]".into(),
         })
     }
 
-    fn file(&self, part: &model::Part) -> Option<&RawValue> {
-        self.files.get(part.file?.0 as usize).map(AsRef::as_ref)
+    fn file(&self, part: &model::Part) -> Option<&str> {
+        self.files.get(part.file?.0 as usize).map(String::as_str)
     }
 
-    fn holders(&self, pin: &'a Pin) -> Option<Rc<RawValue>> {
-        let holders = pin.holders.as_deref()?;
-        let mut latest = self.holders.borrow_mut();
-        if let Some((same, json)) = latest.as_ref()
-            && *same == holders
-        {
-            return Some(json.clone());
+    fn creator(&self, process: model::ProcessIndex) -> Option<&str> {
+        self.creators.get(process.0 as usize).map(String::as_str)
+    }
+
+    fn holders(&self, holders: &[model::Holder]) -> Rc<str> {
+        if holders.is_empty() {
+            return self.nobody.clone();
         }
-        let json: Rc<RawValue> = to_raw_value(&self.list(holders)).ok()?.into();
-        *latest = Some((holders, json.clone()));
-        Some(json)
-    }
-
-    fn list(&self, holders: &'a [model::Holder]) -> Vec<Holder<'a>> {
-        let one = |holder: &'a model::Holder| {
-            let process = Process::new(self.table.process(holder.process)?);
-            Some(Holder {
-                pid: process.pid,
-                comm: process.comm,
-                comm_hex: process.comm_hex,
-                uid: process.uid,
-                user: process.user,
-                via: Vias(&holder.via),
-            })
-        };
-        holders.iter().filter_map(one).collect()
+        let mut latest = self.holders.borrow_mut();
+        if latest.0 != holders {
+            let process = |holder: &model::Holder| self.table.process(holder.process);
+            let known = holders.iter().filter_map(|holder| Some((process(holder)?, holder)));
+            let list: Vec<Holder<'_>> = known.map(|(process, holder)| Holder::new(process, holder)).collect();
+            // Neither writing into memory nor serializing such a list can fail.
+            let json = serde_json::to_string(&list).unwrap_or_default();
+            *latest = (holders.to_vec(), json.into());
+        }
+        latest.1.clone()
     }
 
     /// A moment as RFC 3339; `None` if it is beyond what the calendar has.
@@ -135,173 +143,18 @@ impl<'a> Shared<'a> {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct Head<'a> {
     version: u32,
     complete: bool,
     watching_since: Option<Time>,
     incomplete: &'a [String],
     unattributed_pages: Option<u64>,
     hidden: Hidden,
-    pins: Pins<'a>,
 }
 
 #[derive(Serialize)]
 struct Hidden {
     pins: u64,
-    bytes: u64,
-}
-
-struct Pins<'a> {
-    shared: Shared<'a>,
-    pins: &'a [&'a Pin],
-    now: i64,
-}
-
-impl Serialize for Pins<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.pins.iter().map(|pin| OnePin::new(&self.shared, pin, self.now)))
-    }
-}
-
-#[derive(Serialize)]
-struct OnePin<'a, 's> {
-    #[serde(serialize_with = "text_of")]
-    id: model::PinId,
-    subsystem: &'static str,
-    r#type: &'static str,
-    #[serde(serialize_with = "text_of")]
-    object: &'a Object,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rdma: Option<Rdma<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    io_uring: Option<IoUring>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    xdp: Option<Xdp>,
-    mode: &'static str,
-    bytes: u64,
-    pages: u64,
-    address: Option<u64>,
-    backing: &'static str,
-    file: Option<&'s RawValue>,
-    extents: &'a [model::Extent],
-    orphan_pages: Option<u64>,
-    creator: Option<&'s RawValue>,
-    holders: Option<Rc<RawValue>>,
-    in_flight: Option<u32>,
-    receivers: Vec<Holder<'a>>,
-    coverage: Coverage<'a>,
-    created: Option<String>,
-    age_seconds: Option<u64>,
-    origin: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parts: Option<Vec<Part<'a, 's>>>,
-    exact: bool,
-    doubt: Option<&'a str>,
-}
-
-impl<'a, 's> OnePin<'a, 's> {
-    fn new(shared: &'s Shared<'a>, pin: &'a Pin, now: i64) -> Self {
-        let largest = pin.parts.first();
-        let part = |p: &'a model::Part| Part {
-            backing: p.backing.word(),
-            file: shared.file(p),
-            extents: &p.extents,
-            bytes: p.bytes,
-        };
-        Self {
-            id: pin.id,
-            subsystem: pin.subsystem().word(),
-            r#type: pin.object.type_word(),
-            object: &pin.object,
-            rdma: Rdma::new(&pin.object),
-            io_uring: IoUring::new(&pin.object),
-            xdp: Xdp::new(&pin.object),
-            mode: pin.mode.word(),
-            bytes: pin.bytes,
-            pages: pin.pages,
-            address: pin.address,
-            backing: largest.map_or("unknown", |p| p.backing.word()),
-            file: largest.and_then(|p| shared.file(p)),
-            extents: largest.map_or(&[], |p| &p.extents),
-            orphan_pages: pin.orphan_pages,
-            creator: pin.creator.and_then(|p| shared.creators.get(p.0 as usize)).map(AsRef::as_ref),
-            holders: shared.holders(pin),
-            in_flight: pin.in_flight,
-            receivers: shared.list(&pin.receivers),
-            coverage: Coverage {
-                state: pin.coverage.state.word(),
-                covered: pin.coverage.covered,
-                holders: pin.coverage.holders,
-                lease_pids: &pin.coverage.lease_pids,
-                seconds_left: pin.coverage.seconds_left,
-            },
-            created: pin.created.and_then(|at| shared.time(at)),
-            age_seconds: age_seconds(pin.created, now),
-            origin: pin.origin.word(),
-            parts: (pin.parts.len() > 1).then(|| pin.parts.iter().map(part).collect()),
-            exact: pin.exact,
-            doubt: pin.doubt.as_deref(),
-        }
-    }
-}
-
-/// What only objects of RDMA have.
-#[derive(Serialize)]
-struct Rdma<'a> {
-    device: &'a str,
-    mrn: Option<u32>,
-    lkey: Option<u32>,
-    rkey: Option<u32>,
-}
-
-impl<'a> Rdma<'a> {
-    fn new(object: &'a Object) -> Option<Self> {
-        match object {
-            Object::RdmaMr { device, mrn, lkey, rkey } => {
-                Some(Self { device, mrn: Some(*mrn), lkey: *lkey, rkey: *rkey })
-            }
-            Object::RdmaBuffer { device, .. } => Some(Self { device, mrn: None, lkey: None, rkey: None }),
-            _ => None,
-        }
-    }
-}
-
-/// What only a registered io_uring buffer has.
-#[derive(Serialize)]
-struct IoUring {
-    ring_fd: Option<u32>,
-    slot: Option<u32>,
-}
-
-impl IoUring {
-    fn new(object: &Object) -> Option<Self> {
-        match object {
-            Object::IoUring { ring_fd, slot } => Some(Self { ring_fd: *ring_fd, slot: *slot }),
-            _ => None,
-        }
-    }
-}
-
-/// What only an AF_XDP umem has.
-#[derive(Serialize)]
-struct Xdp {
-    umem: u32,
-}
-
-impl Xdp {
-    fn new(object: &Object) -> Option<Self> {
-        match object {
-            Object::Xdp { umem } => Some(Self { umem: *umem }),
-            _ => None,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Part<'a, 's> {
-    backing: &'static str,
-    file: Option<&'s RawValue>,
-    extents: &'a [model::Extent],
     bytes: u64,
 }
 
@@ -373,6 +226,19 @@ struct Holder<'a> {
     via: Vias<'a>,
 }
 
+impl<'a> Holder<'a> {
+    fn new(process: &'a model::Process, holder: &'a model::Holder) -> Self {
+        Self {
+            pid: process.pid,
+            comm: process.comm.text(),
+            comm_hex: lossless(&process.comm),
+            uid: process.uid,
+            user: process.user.as_deref(),
+            via: Vias(&holder.via),
+        }
+    }
+}
+
 struct Vias<'a>(&'a [Via]);
 
 impl Serialize for Vias<'_> {
@@ -390,15 +256,6 @@ impl Serialize for Vias<'_> {
             Via::Registered(place) => One::Registered(*place),
         }))
     }
-}
-
-#[derive(Serialize)]
-struct Coverage<'a> {
-    state: &'static str,
-    covered: u32,
-    holders: u32,
-    lease_pids: &'a [u32],
-    seconds_left: Option<u64>,
 }
 
 fn text_of<T: std::fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {

@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use aya::Btf;
 use aya::maps::{HashMap, MapData};
 use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _};
-use pinwatch_common::{HolderRecord, ShareKey, counter};
+use pinwatch_common::{HolderRecord, PinRecord, ShareKey, counter, verdict};
 
 use super::{BpfError, Programs, whole};
 use crate::kernel::undisturbed::Undisturbed;
@@ -74,18 +74,41 @@ impl Programs {
     }
 
     /// Whether a ring, which must be one that some process holds, has a buffer in its table.
+    ///
+    /// # Errors
+    /// [`BpfError::Iterate`]
     pub fn ring_has(&mut self, ring: u64, buffer: u64) -> Result<bool, BpfError> {
-        let failed = |reason| BpfError::Iterate { over: "a ring's buffers", reason };
-        let program = self.ebpf.program_mut("ring_has").ok_or_else(|| failed("no program".to_owned()))?;
+        Ok(self.ask("ring_has", [ring, buffer, 0])? != 0)
+    }
+
+    /// Whether the object of a pin is known to be released.
+    ///
+    /// # Errors
+    /// [`BpfError::Iterate`]
+    pub fn is_gone(&mut self, object: u64, pin: &PinRecord) -> Result<bool, BpfError> {
+        Ok(self.ask("still_there", [object, pin.owner, u64::from(pin.kind)])? == verdict::GONE as u32)
+    }
+
+    /// Forgets pins that are gone.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn forget(&mut self, objects: &[u64]) -> Result<(), BpfError> {
+        self.remove::<u64, PinRecord>("PINS", objects)
+    }
+
+    /// Runs a program that looks at the kernel and answers.
+    fn ask(&mut self, name: &'static str, arguments: [u64; 3]) -> Result<u32, BpfError> {
+        let failed = |reason| BpfError::Iterate { over: name, reason };
+        let program = self.ebpf.program_mut(name).ok_or_else(|| failed("no program".to_owned()))?;
         let program: &mut RawTracePoint = program.try_into().map_err(|error| failed(whole(&error)))?;
         if program.fd().is_err() {
             program.load().map_err(|error| failed(whole(&error)))?;
         }
         let mut options = RawTracePointRunOptions::new();
-        options.args[0] = ring;
-        options.args[1] = buffer;
+        options.args[..3].copy_from_slice(&arguments);
         let result = program.test_run(options).map_err(|error| failed(whole(&error)))?;
-        Ok(result.return_value != 0)
+        Ok(result.return_value)
     }
 
     /// Puts the anchors, and no others, where the iterators look.

@@ -137,6 +137,7 @@ fn offsets_are_those_of_the_kernel() {
         io_buf_folio_shift: 0,
         io_buf_bvec: 32,
         xdp_pages: 48,
+        xdp_users: 40,
         xdp_id: 56,
         file_private: 200,
         task_tgid: 2420,

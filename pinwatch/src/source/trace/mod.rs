@@ -16,7 +16,7 @@ use pinwatch_common::{
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
-use crate::model::{Name, Process, ProcessIndex, Table, parts_of};
+use crate::model::{Name, Pin, Process, ProcessIndex, Table, parts_of};
 use crate::source::proc::process::{self, Users};
 
 pub use files::FileStates;
@@ -146,6 +146,27 @@ impl Snapshot {
             Err(error) => table.incomplete.push(format!("who keeps a pin is not known: {error}")),
         }
         table
+    }
+
+    /// Takes out of the table, and out of the kernel's map, the pins that are released though nobody saw it; how many they
+    /// were. Only those that nobody holds can be: few are asked about.
+    ///
+    /// # Errors
+    /// [`BpfError`]
+    pub fn heal(&self, table: &mut Table, programs: &mut Programs) -> Result<usize, BpfError> {
+        let unheld = |pin: &Pin| pin.holders.as_ref().is_some_and(Vec::is_empty) && pin.in_flight == Some(0);
+        let sequences: HashSet<u64> =
+            table.pins.iter().filter(|pin| unheld(pin)).map(|pin| pin.id.sequence).collect();
+        let (mut objects, mut gone) = (Vec::new(), HashSet::default());
+        for (object, record) in self.pins.iter().filter(|(_, record)| sequences.contains(&record.sequence)) {
+            if programs.is_gone(*object, record)? {
+                objects.push(*object);
+                gone.insert(record.sequence);
+            }
+        }
+        programs.forget(&objects)?;
+        table.pins.retain(|pin| !gone.contains(&pin.id.sequence));
+        Ok(objects.len())
     }
 
     /// Who keeps the pins' anchors.

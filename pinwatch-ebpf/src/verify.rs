@@ -1,0 +1,31 @@
+//! Whether the object of a pin is still there, for user space, which asks when the kernel says that calls went unseen: the
+//! release of a pin may have been one of them.
+
+use pinwatch_common::{kind, verdict};
+
+use crate::kernel::{offset, read, try_read};
+
+/// Runs by itself: arguments are a pin's key, its owner and its kind. What has no count of its users is not judged.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/still_there")]
+extern "C" fn still_there(arguments: *const u64) -> i32 {
+    // SAFETY: the context of a raw tracepoint is an array of at least three words here.
+    let (object, owner, what) = unsafe { (*arguments, *arguments.add(1), *arguments.add(2)) };
+    let users = if what == u64::from(kind::XDP) && offset!(xdp_users) != 0 {
+        // The umem's memory may be another's by now: then it has other pages.
+        if read(owner + offset!(xdp_pages)) == object {
+            try_read::<u32>(owner + offset!(xdp_users))
+        } else {
+            Some(0)
+        }
+    } else if what == u64::from(kind::IO_URING) && offset!(io_buf_refs) != 0 {
+        try_read::<u32>(object + offset!(io_buf_refs))
+    } else {
+        None
+    };
+    match users {
+        Some(0) => verdict::GONE,
+        Some(_) => verdict::THERE,
+        None => verdict::UNKNOWN,
+    }
+}

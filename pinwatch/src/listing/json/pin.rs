@@ -1,0 +1,179 @@
+//! One pin as JSON, written piece by piece: a general serializer takes four times as long over so many small fields, and
+//! there may be a hundred thousand pins.
+
+use super::Shared;
+use crate::listing::columns::age_seconds;
+use crate::model::{self, Object, Pin};
+
+/// `,"NAME":`
+macro_rules! key {
+    ($out:expr, $name:literal) => {
+        $out.extend_from_slice(concat!(",\"", $name, "\":").as_bytes())
+    };
+}
+
+/// A field with a word from a closed set, which needs no escapes.
+macro_rules! word {
+    ($out:expr, $name:literal, $word:expr) => {{
+        $out.extend_from_slice(concat!(",\"", $name, "\":\"").as_bytes());
+        $out.extend_from_slice($word.as_bytes());
+        $out.push(b'"');
+    }};
+}
+
+/// A field with a number, or null.
+macro_rules! number {
+    ($out:expr, $name:literal, $number:expr) => {{
+        key!($out, $name);
+        match Option::<u64>::from($number) {
+            Some(number) => decimal($out, number),
+            None => $out.extend_from_slice(b"null"),
+        }
+    }};
+}
+
+/// A field with JSON that is written already, or null.
+macro_rules! ready {
+    ($out:expr, $name:literal, $json:expr) => {{
+        key!($out, $name);
+        match $json {
+            Some(json) => $out.extend_from_slice(json.as_bytes()),
+            None => $out.extend_from_slice(b"null"),
+        }
+    }};
+}
+
+/// Appends a pin.
+pub fn write(out: &mut Vec<u8>, shared: &Shared<'_>, pin: &Pin, now: i64) {
+    let largest = pin.parts.first();
+    out.extend_from_slice(b"{\"id\":\"");
+    out.push(pin.subsystem().letter() as u8);
+    hexadecimal(out, pin.id.sequence);
+    out.push(b'"');
+    word!(out, "subsystem", pin.subsystem().word());
+    word!(out, "type", pin.object.type_word());
+    object(out, &pin.object);
+    word!(out, "mode", pin.mode.word());
+    number!(out, "bytes", pin.bytes);
+    number!(out, "pages", pin.pages);
+    number!(out, "address", pin.address);
+    word!(out, "backing", largest.map_or("unknown", |part| part.backing.word()));
+    ready!(out, "file", largest.and_then(|part| shared.file(part)));
+    extents(out, largest.map_or(&[], |part| &part.extents));
+    number!(out, "orphan_pages", pin.orphan_pages);
+    ready!(out, "creator", pin.creator.and_then(|process| shared.creator(process)));
+    ready!(out, "holders", pin.holders.as_deref().map(|holders| shared.holders(holders)));
+    number!(out, "in_flight", pin.in_flight.map(u64::from));
+    ready!(out, "receivers", Some(shared.holders(&pin.receivers)));
+    word!(out, "coverage\":{\"state", pin.coverage.state.word());
+    number!(out, "covered", u64::from(pin.coverage.covered));
+    number!(out, "holders", u64::from(pin.coverage.holders));
+    key!(out, "lease_pids");
+    list(out, &pin.coverage.lease_pids, |out, pid| decimal(out, u64::from(*pid)));
+    number!(out, "seconds_left", pin.coverage.seconds_left);
+    out.push(b'}');
+    match pin.created.and_then(|at| shared.time(at)) {
+        Some(time) => word!(out, "created", time),
+        None => ready!(out, "created", None::<&str>),
+    }
+    number!(out, "age_seconds", age_seconds(pin.created, now));
+    word!(out, "origin", pin.origin.word());
+    if pin.parts.len() > 1 {
+        key!(out, "parts");
+        list(out, &pin.parts, |out, part| {
+            out.extend_from_slice(b"{\"backing\":\"");
+            out.extend_from_slice(part.backing.word().as_bytes());
+            out.push(b'"');
+            ready!(out, "file", shared.file(part));
+            extents(out, &part.extents);
+            number!(out, "bytes", part.bytes);
+            out.push(b'}');
+        });
+    }
+    ready!(out, "exact", Some(if pin.exact { "true" } else { "false" }));
+    key!(out, "doubt");
+    match &pin.doubt {
+        Some(doubt) => string(out, doubt),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.push(b'}');
+}
+
+/// The object's name, and what only objects of its subsystem have, as one more field named after it.
+fn object(out: &mut Vec<u8>, object: &Object) {
+    key!(out, "object");
+    match object {
+        Object::IoUring { ring_fd, slot } => {
+            let known = |out: &mut Vec<u8>, number: &Option<u32>| match number {
+                Some(number) => decimal(out, u64::from(*number)),
+                None => out.push(b'?'),
+            };
+            out.extend_from_slice(b"\"ring ");
+            known(out, ring_fd);
+            out.extend_from_slice(b" buf ");
+            known(out, slot);
+            out.push(b'"');
+            number!(out, "io_uring\":{\"ring_fd", ring_fd.map(u64::from));
+            number!(out, "slot", slot.map(u64::from));
+        }
+        Object::Xdp { umem } => {
+            string(out, &object.to_string());
+            number!(out, "xdp\":{\"umem", u64::from(*umem));
+        }
+        Object::RdmaMr { device, mrn, lkey, rkey } => {
+            string(out, &object.to_string());
+            rdma(out, device, Some(*mrn), *lkey, *rkey);
+        }
+        Object::RdmaBuffer { device, .. } => {
+            string(out, &object.to_string());
+            rdma(out, device, None, None, None);
+        }
+    }
+    out.push(b'}');
+}
+
+fn rdma(out: &mut Vec<u8>, device: &str, mrn: Option<u32>, lkey: Option<u32>, rkey: Option<u32>) {
+    key!(out, "rdma\":{\"device");
+    string(out, device);
+    number!(out, "mrn", mrn.map(u64::from));
+    number!(out, "lkey", lkey.map(u64::from));
+    number!(out, "rkey", rkey.map(u64::from));
+}
+
+fn extents(out: &mut Vec<u8>, extents: &[model::Extent]) {
+    key!(out, "extents");
+    list(out, extents, |out, extent| {
+        out.extend_from_slice(b"{\"offset\":");
+        decimal(out, extent.offset);
+        number!(out, "length", extent.length);
+        out.push(b'}');
+    });
+}
+
+fn list<T>(out: &mut Vec<u8>, items: &[T], one: impl Fn(&mut Vec<u8>, &T)) {
+    out.push(b'[');
+    for (at, item) in items.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        one(out, item);
+    }
+    out.push(b']');
+}
+
+/// Text that may have anything in it.
+fn string(out: &mut Vec<u8>, text: &str) {
+    // Neither writing into memory nor serializing text can fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+fn decimal(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn hexadecimal(out: &mut Vec<u8>, number: u64) {
+    let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
+    for digit in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[(number >> (digit * 4) & 15) as usize]);
+    }
+}
