@@ -18,6 +18,7 @@ fn main() {
 }
 
 fn build() -> aya_build::Result<()> {
+    find_bpf_linker();
     // Its progress would reach the user as warnings; what is wrong is said all the same.
     // SAFETY: a build script of one thread; nobody reads the environment meanwhile.
     unsafe { std::env::set_var("CARGO_TERM_QUIET", "true") };
@@ -41,6 +42,18 @@ fn build() -> aya_build::Result<()> {
     // SAFETY: a build script of one thread; nobody reads the environment meanwhile.
     unsafe { std::env::set_var("RUSTC_BOOTSTRAP", "1") };
     aya_build::build_ebpf([package], Toolchain::Custom(&active))
+}
+
+/// Lets the linker be found where `cargo install` has put it, also if that folder is not in `PATH`: nothing puts it there
+/// where Rust is not rustup's.
+fn find_bpf_linker() {
+    let home =
+        std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
+    if let Ok(home) = home {
+        let path = std::env::var("PATH").unwrap_or_default();
+        // SAFETY: a build script of one thread; nobody reads the environment meanwhile.
+        unsafe { std::env::set_var("PATH", format!("{path}:{home}/bin")) };
+    }
 }
 
 /// The toolchain that cargo runs this with.

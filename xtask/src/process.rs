@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result, bail};
 /// A command whose process gets `SIGTERM` when the thread that started it ends; start it from the main thread.
 ///
 /// The administrator's folders are added to `PATH`: an ordinary user's shell leaves out `/sbin`, where
-/// `modprobe` and `mksquashfs` may be.
+/// `modprobe` and `mksquashfs` may be. So is cargo's, where `cargo install` puts bpf-linker: with a Rust that is not
+/// rustup's nothing else has put it there.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     with_death_signal(program, libc::SIGTERM)
 }
@@ -61,7 +62,10 @@ fn with_death_signal(program: impl AsRef<OsStr>, signal: libc::c_int) -> Command
 
 fn search_path() -> String {
     let own = std::env::var("PATH").unwrap_or_default();
-    format!("{own}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
+    let cargo = std::env::var("CARGO_HOME")
+        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
+        .map_or_else(|_| String::new(), |home| format!("{home}/bin"));
+    format!("{own}:{cargo}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
 }
 
 /// Where `program` would be found, or `None`.

@@ -58,7 +58,7 @@ pub fn ensure(cache: &Cache, toolchain: &Toolchain) -> Result<()> {
     run_logged(&mut install, "build bpf-linker", &cache.log("bpf-linker"))?;
     remove(&target)?;
     if !runs() {
-        bail!("bpf-linker was installed but does not run: is cargo's bin folder in PATH?");
+        bail!("bpf-linker was installed but does not run: try `bpf-linker --version` in cargo's bin folder");
     }
     Ok(())
 }
