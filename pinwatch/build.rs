@@ -12,7 +12,12 @@ fn main() {
     println!("cargo::rerun-if-env-changed=PINWATCH_BPF_TOOLCHAIN");
     println!("cargo::rerun-if-changed=../pinwatch-common");
     if let Err(error) = build() {
-        println!("cargo::error=the BPF programs do not build: {error:#}");
+        let linker = Command::new("bpf-linker").arg("--version").output();
+        if linker.is_ok_and(|output| output.status.success()) {
+            println!("cargo::error=the BPF programs do not build: {error:#}");
+        } else {
+            println!("cargo::error=bpf-linker is missing or does not run: run `cargo xtask setup`");
+        }
         std::process::exit(1);
     }
 }

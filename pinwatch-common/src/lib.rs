@@ -32,7 +32,6 @@ mod pod {
         LongPath,
         ModuleOffsets,
         Offsets,
-        PendingCall,
         PinRecord,
         DeviceName,
     );

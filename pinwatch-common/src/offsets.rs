@@ -87,6 +87,8 @@ offsets! {
         regs_arg3,
         /// 1: `io_sqe_buffer_register` returns an `io_rsrc_node *` (6.13 and later); 0: an int, the buffer being in `*pimu`
         io_uring_returns_node,
+        /// How many arguments `io_sqe_buffer_register` has
+        io_register_args,
         /// `io_rsrc_node.buf`
         io_node_buf,
         /// `io_ring_ctx.user_bufs` (before 6.13)
@@ -143,6 +145,8 @@ offsets! {
         xdp_pool_umem,
         /// 1: every fentry/fexit program has a second instance behind it (kernels that preempt inside BPF programs)
         twins,
+        /// 1: each pin that is made or released is told of in the ring buffer and in the log
+        history,
         /// log2 of the base page size
         page_shift,
     }

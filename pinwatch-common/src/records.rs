@@ -251,14 +251,6 @@ pub struct LongPath {
     pub path: [u8; LONG_PATH],
 }
 
-/// Arguments of a call between its kprobe and its kretprobe.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PendingCall {
-    /// The arguments.
-    pub args: [u64; 4],
-}
-
 /// An RDMA device's name.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -354,7 +346,6 @@ const _: () = {
     no_padding::<HolderRecord>(4 * 8 + 16 + 4 * 4);
     no_padding::<FileRecord>(6 * 8 + 4 * 4 + 32 + SHORT_PATH);
     no_padding::<LongPath>(LONG_PATH);
-    no_padding::<PendingCall>(32);
     no_padding::<DeviceName>(64);
     no_padding::<Event>(32);
 };

@@ -7,53 +7,69 @@
 //! done its work. Probes run with preemption off and need none.
 
 use aya_ebpf::{
-    helpers::{
-        bpf_get_current_pid_tgid,
-        generated::{bpf_get_func_arg, bpf_get_func_ret},
-    },
-    macros::map,
-    maps::HashMap,
+    helpers::generated::{bpf_get_func_arg, bpf_get_func_ret},
     programs::ProbeContext,
 };
 use core::ffi::c_void;
-use pinwatch_common::{PendingCall, counter};
+use pinwatch_common::counter;
 
-use crate::registry::count;
-
-/// Calls between their kprobe and their kretprobe, by [`pending_key`].
-#[map]
-static CALLS: HashMap<u64, PendingCall> = HashMap::with_max_entries(16384, 1);
+use crate::{
+    kernel::offset,
+    registry::count,
+    thread::{self, Left, purpose},
+};
 
 /// A call that a hook looks at.
 pub struct Call {
     /// The context of the program, for the log.
     pub ctx: *mut c_void,
-    /// The first four arguments.
-    pub args: [u64; 4],
+    /// The first four arguments, at a probe.
+    pub probed: [u64; 4],
     /// The result; 0 at a function's entry.
     pub ret: u64,
-    /// Whether the second instance of the program runs.
-    pub twin: bool,
-    /// Whether this is a trampoline with a twin.
-    pub paired: bool,
+    /// Whether this is a trampoline's program.
+    pub trampoline: bool,
     /// Scratch slot: one for each program that may be preempted in favour of another (`registry::SCRATCH`).
     pub slot: u32,
 }
 
-/// Argument `n` at a trampoline. The helper rather than a load from the context: arguments of type `T **` are refused to
-/// loads by 6.1, and the number of arguments differs between kernels.
-#[inline(always)]
-fn argument(ctx: *mut c_void, n: u32) -> u64 {
-    let mut value = 0u64;
-    // SAFETY: ctx is the program's own context.
-    unsafe { bpf_get_func_arg(ctx, n, &mut value) };
-    value
-}
+impl Call {
+    /// Argument `n`, of the first four. The helper rather than a load from the context: arguments of type `T **` are
+    /// refused to loads by 6.1.
+    #[inline(always)]
+    pub fn arg(&self, n: u32) -> u64 {
+        if !self.trampoline {
+            return self.probed[n as usize];
+        }
+        let mut value = 0u64;
+        // SAFETY: ctx is the program's own context.
+        unsafe { bpf_get_func_arg(self.ctx, n, &mut value) };
+        value
+    }
 
-/// The first four arguments at a trampoline; those that the function does not have are 0.
-#[inline(always)]
-pub fn arguments(ctx: *mut c_void) -> [u64; 4] {
-    [argument(ctx, 0), argument(ctx, 1), argument(ctx, 2), argument(ctx, 3)]
+    /// The word at place `N` of a trampoline's context with the type that BTF gives it, for typed loads: the arguments, and
+    /// behind them the result. One instruction, which the compiler cannot merge with others: the verifier allows no
+    /// calculation with the context's address.
+    #[inline(always)]
+    pub fn typed<const N: usize>(&self) -> u64 {
+        let word;
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: the context begins with these words; the verifier checks that there is a word `N`.
+        unsafe {
+            core::arch::asm!(
+                "{word} = *(u64 *)({context} + {at})",
+                word = out(reg) word,
+                context = in(reg) self.ctx,
+                at = const N * 8,
+            );
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        // SAFETY: as above. Never run: it lets the host's compiler check this crate.
+        unsafe {
+            word = *self.ctx.cast::<u64>().add(N);
+        }
+        word
+    }
 }
 
 /// The first four arguments at a probe; those that the function does not have are of no meaning.
@@ -72,47 +88,56 @@ pub fn result(ctx: *mut c_void) -> u64 {
     value
 }
 
-/// Calls of different hooks may nest in one thread: the hook's number goes where no thread group id reaches (pids have at
-/// most 22 bits, `PID_MAX_LIMIT`).
+/// Which of a trampoline's two programs this is.
+#[derive(PartialEq, Eq)]
+pub enum Instance {
+    First,
+    Second,
+}
+
+/// Whether this instance is to do the work: the first always, the second if the first was skipped, which has then left no
+/// mark.
 #[inline(always)]
-pub fn pending_key(hook: u64) -> u64 {
-    bpf_get_current_pid_tgid() | hook << 56
+pub fn is_due(hook: u32, instance: Instance) -> bool {
+    if offset!(twins) == 0 {
+        return true;
+    }
+    let mark = purpose::MARK + u64::from(hook);
+    if instance == Instance::First {
+        if thread::leave(mark, &[]) == Left::Full {
+            count(counter::UNMARKED);
+        }
+        return true;
+    }
+    let skipped = thread::take::<0>(mark).is_none();
+    if skipped {
+        count(counter::RECOVERED + hook);
+    }
+    skipped
 }
 
 /// Remembers a call's arguments until it returns.
 #[inline(always)]
-pub fn entered(hook: u64, args: [u64; 4]) {
-    let key = pending_key(hook);
-    let call = PendingCall { args };
-    const NOEXIST: u64 = 1;
-    if CALLS.insert(&key, &call, NOEXIST).is_ok() {
-        return;
-    }
-    if CALLS.get_ptr(&key).is_some() {
+pub fn entered(hook: u32, args: [u64; 4]) {
+    match thread::leave(purpose::CALL + u64::from(hook), &args) {
+        Left::New => {}
         // The last call of this thread came back unseen: the kernel had no kretprobe instance left.
-        count(counter::RETURNS_MISSED);
-        let _ = CALLS.insert(&key, &call, 0);
-    } else {
-        count(counter::CALLS_FULL);
+        Left::Again => count(counter::RETURNS_MISSED),
+        Left::Full => count(counter::CALLS_FULL),
     }
 }
 
 /// The arguments that [`entered`] remembered; `None` if the probes were attached in the middle of the call.
 #[inline(always)]
-pub fn returned(hook: u64) -> Option<[u64; 4]> {
-    let key = pending_key(hook);
-    let call = CALLS.get_ptr(&key)?;
-    // SAFETY: a live map value; only this thread uses the key.
-    let args = unsafe { (*call).args };
-    let _ = CALLS.remove(&key);
-    Some(args)
+pub fn returned(hook: u32) -> Option<[u64; 4]> {
+    thread::take(purpose::CALL + u64::from(hook))
 }
 
 /// Makes the programs of a hook that looks at a function's return.
 macro_rules! exit_hook {
     ($number:literal, $body:path, $fexit:ident, $twin:ident, $kprobe:ident, $kretprobe:ident) => {
-        exit_hook!(@fexit $number, $body, $fexit, false, $number);
-        exit_hook!(@fexit $number, $body, $twin, true, $number + 16);
+        exit_hook!(@fexit $number, $body, $fexit, First, $number);
+        exit_hook!(@fexit $number, $body, $twin, Second, $number + 16);
 
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "kprobe")]
@@ -125,19 +150,20 @@ macro_rules! exit_hook {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "kretprobe")]
         extern "C" fn $kretprobe(ctx: *mut core::ffi::c_void) -> u32 {
-            let Some(args) = $crate::call::returned($number) else { return 0 };
+            let Some(probed) = $crate::call::returned($number) else { return 0 };
             let ret = aya_ebpf::programs::RetProbeContext::new(ctx).ret();
-            $body(&$crate::call::Call { ctx, args, ret, twin: false, paired: false, slot: $number });
+            $body(&$crate::call::Call { ctx, probed, ret, trampoline: false, slot: $number });
             0
         }
     };
-    (@fexit $number:literal, $body:path, $name:ident, $is_twin:literal, $slot:expr) => {
+    (@fexit $number:literal, $body:path, $name:ident, $instance:ident, $slot:expr) => {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "fexit")]
         extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
-            let args = $crate::call::arguments(ctx);
-            let ret = $crate::call::result(ctx);
-            $body(&$crate::call::Call { ctx, args, ret, twin: $is_twin, paired: $crate::kernel::offset!(twins) != 0, slot: $slot });
+            if $crate::call::is_due($number, $crate::call::Instance::$instance) {
+                let ret = $crate::call::result(ctx);
+                $body(&$crate::call::Call { ctx, probed: [0; 4], ret, trampoline: true, slot: $slot });
+            }
             0
         }
     };
@@ -147,24 +173,25 @@ pub(crate) use exit_hook;
 /// Makes the programs of a hook that looks at a function's entry.
 macro_rules! entry_hook {
     ($number:literal, $body:path, $fentry:ident, $twin:ident, $kprobe:ident) => {
-        entry_hook!(@fentry $number, $body, $fentry, false, $number);
-        entry_hook!(@fentry $number, $body, $twin, true, $number + 16);
+        entry_hook!(@fentry $number, $body, $fentry, First, $number);
+        entry_hook!(@fentry $number, $body, $twin, Second, $number + 16);
 
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "kprobe")]
         extern "C" fn $kprobe(ctx: *mut core::ffi::c_void) -> u32 {
             let probe = aya_ebpf::programs::ProbeContext::new(ctx);
-            let args = $crate::call::probe_arguments(&probe);
-            $body(&$crate::call::Call { ctx, args, ret: 0, twin: false, paired: false, slot: $number });
+            let probed = $crate::call::probe_arguments(&probe);
+            $body(&$crate::call::Call { ctx, probed, ret: 0, trampoline: false, slot: $number });
             0
         }
     };
-    (@fentry $number:literal, $body:path, $name:ident, $is_twin:literal, $slot:expr) => {
+    (@fentry $number:literal, $body:path, $name:ident, $instance:ident, $slot:expr) => {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "fentry")]
         extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
-            let args = $crate::call::arguments(ctx);
-            $body(&$crate::call::Call { ctx, args, ret: 0, twin: $is_twin, paired: $crate::kernel::offset!(twins) != 0, slot: $slot });
+            if $crate::call::is_due($number, $crate::call::Instance::$instance) {
+                $body(&$crate::call::Call { ctx, probed: [0; 4], ret: 0, trampoline: true, slot: $slot });
+            }
             0
         }
     };

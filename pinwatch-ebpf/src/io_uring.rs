@@ -4,15 +4,8 @@
 //! one pin. It is made by `io_sqe_buffer_register`, whatever the request was, and ends in `io_release_ubuf` (6.13 and
 //! later) or, before, in the `io_buffer_unmap` that drops the last reference.
 
-use aya_ebpf::{
-    helpers::{
-        bpf_get_current_pid_tgid,
-        generated::{bpf_loop, bpf_task_pt_regs},
-    },
-    macros::map,
-    maps::HashMap,
-};
-use core::ffi::c_void;
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_task_pt_regs};
+use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::kind;
 
 use crate::{
@@ -21,7 +14,8 @@ use crate::{
     kernel::{
         current, fetch_add, is_err_or_null, load, offset, opaque_zero, read, read32, try_read, try_read_user,
     },
-    registry::{Made, PINS, already_made, leaves_nothing, made, released},
+    registry::{Made, PINS, made, released},
+    thread::{self, Left, purpose},
 };
 
 exit_hook!(6, register, io_register, io_register_twin, io_register_kprobe, io_register_kretprobe);
@@ -52,30 +46,15 @@ pub fn system_call() -> [u64; 4] {
 /// `struct io_rsrc_node *io_sqe_buffer_register(ctx, struct iovec *, ...)`.
 #[inline(always)]
 fn register(call: &Call) {
-    let Some(wanted) = try_read::<[u64; 2]>(call.args[1]) else { return };
-    let buffer = if offset!(io_uring_returns_node) != 0 {
-        if is_err_or_null(call.ret) { 0 } else { read(call.ret + offset!(io_node_buf)) }
-    } else if (call.ret as i32) < 0 {
-        0
-    } else {
-        read(call.args[2])
-    };
+    let Some(wanted) = wanted(call) else { return };
+    let buffer = buffer(call);
+    let regs = system_call();
     if wanted[0] == 0 || buffer == 0 {
         // An empty slot of a sparse table, or an error: nothing is pinned, but slots are counted on.
-        if !call.twin {
-            skip_slot(&system_call());
-        }
-        leaves_nothing(call);
+        skip_slot(&regs);
         return;
     }
-    if call.twin && already_made(buffer, wanted[0]) {
-        return;
-    }
-    let regs = system_call();
-    let mut shift = 0;
-    if offset!(io_buf_folio_shift) != 0 {
-        shift = u64::from(read32(buffer + offset!(io_buf_folio_shift)));
-    }
+    let ring = call.arg(0);
     made(
         call,
         &Made {
@@ -83,20 +62,79 @@ fn register(call: &Call) {
             kind: kind::IO_URING,
             address: wanted[0],
             length: wanted[1],
-            owner: call.args[0],
-            anchor: call.args[0],
+            owner: ring,
+            anchor: ring,
             anchor_fd: if regs[1] & REGISTERED_RING != 0 { -1 } else { regs[0] as i32 },
             number: slot_of(&regs, &wanted),
             device: 0,
-            pages: Pages { form: PAGES_BVEC, at: buffer + offset!(io_buf_bvec), shift },
+            pages: pages(buffer),
         },
     );
 }
 
+/// What the user asked for: address and length (`struct iovec`, include/uapi/linux/uio.h).
+#[inline(always)]
+fn wanted(call: &Call) -> Option<[u64; 2]> {
+    if call.trampoline {
+        let iovec = call.typed::<1>();
+        // SAFETY: the pointer has its BTF type.
+        return Some(unsafe { [load(iovec, 0), load(iovec, 8)] });
+    }
+    try_read(call.arg(1))
+}
+
+/// The buffer that was made; 0 if none was.
+#[inline(always)]
+fn buffer(call: &Call) -> u64 {
+    if offset!(io_uring_returns_node) == 0 {
+        return if (call.ret as i32) < 0 { 0 } else { read(call.arg(2)) };
+    }
+    if is_err_or_null(call.ret) {
+        return 0;
+    }
+    let node = match offset!(io_register_args) {
+        2 if call.trampoline => call.typed::<2>(),
+        3 if call.trampoline => call.typed::<3>(),
+        _ => return read(call.ret + offset!(io_node_buf)),
+    };
+    // SAFETY: the pointer has its BTF type. The buffer's has not: it is in a union, behind a plain number.
+    unsafe { load(node, offset!(io_node_buf)) }
+}
+
+/// Where a buffer's pages are. Its head is read in one go, with the first page, which comes behind it.
+#[inline(always)]
+fn pages(buffer: u64) -> Pages {
+    let at = buffer + offset!(io_buf_bvec);
+    let mut pages = Pages { form: PAGES_BVEC, at, shift: 0, first: 0 };
+    if offset!(io_buf_bvec) + 8 > HEAD_WORDS as u64 * 8 {
+        // Never so far; the page is then read by itself.
+        if offset!(io_buf_folio_shift) != 0 {
+            pages.shift = u64::from(read32(buffer + offset!(io_buf_folio_shift)));
+        }
+        return pages;
+    }
+    let mut head = MaybeUninit::<[u64; HEAD_WORDS]>::uninit();
+    let head = head.as_mut_ptr().cast::<u8>();
+    // SAFETY: within `head`, as just checked (the shift comes before the array, which is last); the helper writes all of
+    // what it is asked for, zeros on a fault.
+    unsafe {
+        bpf_probe_read_kernel(head.cast(), offset!(io_buf_bvec) as u32 + 8, buffer as *const c_void);
+        if offset!(io_buf_folio_shift) != 0 {
+            let shift = head.add(offset!(io_buf_folio_shift) as usize).cast::<u32>();
+            pages.shift = u64::from(shift.read_volatile());
+        }
+        pages.first = head.add(offset!(io_buf_bvec) as usize).cast::<u64>().read_volatile();
+    }
+    pages
+}
+
+/// Words of an `io_mapped_ubuf` before its array, and one more: 5 to 8 on known kernels.
+const HEAD_WORDS: usize = 10;
+
 /// `void io_release_ubuf(void *priv)`
 #[inline(always)]
 fn release(call: &Call) {
-    released(call, call.args[0]);
+    released(call, call.arg(0));
 }
 
 /// `void io_buffer_unmap(struct io_ring_ctx *, struct io_mapped_ubuf **slot)`
@@ -105,17 +143,16 @@ fn release(call: &Call) {
 /// on their way are counted: whoever finds that they are all that is left knows the buffer's end.
 #[inline(always)]
 fn unmap(call: &Call) {
-    let buffer = read(call.args[1]);
+    let buffer = read(call.arg(1));
     if offset!(io_buf_refs) != 0 {
         let references = read32(buffer + offset!(io_buf_refs));
         if references > 1 {
             let Some(pin) = PINS.get_ptr_mut(&buffer) else { return };
-            if call.twin {
+            if thread::leave(purpose::LEAVING, &[buffer]) == Left::Full {
                 return;
             }
             // SAFETY: a live, aligned map value, changed atomically by everybody.
             let leaving = unsafe { fetch_add(&raw mut (*pin).leaving, 1) } + 1;
-            let _ = LEAVING.insert(&bpf_get_current_pid_tgid(), &buffer, 0);
             if u64::from(references) > leaving {
                 return;
             }
@@ -124,18 +161,10 @@ fn unmap(call: &Call) {
     released(call, buffer);
 }
 
-/// Buffers that a thread is dropping a reference of.
-#[map]
-static LEAVING: HashMap<u64, u64> = HashMap::with_max_entries(4096, 1);
-
 /// Behind `io_buffer_unmap`, where buffers can be shared: this one is no longer on its way.
 #[inline(always)]
 fn unmapped(_call: &Call) {
-    let thread = bpf_get_current_pid_tgid();
-    let Some(buffer) = LEAVING.get_ptr(&thread) else { return };
-    // SAFETY: a live map value of this thread.
-    let buffer = unsafe { *buffer };
-    let _ = LEAVING.remove(&thread);
+    let Some([buffer]) = thread::take(purpose::LEAVING) else { return };
     if let Some(pin) = PINS.get_ptr_mut(&buffer) {
         // SAFETY: as in `unmap`.
         unsafe { fetch_add(&raw mut (*pin).leaving, u64::MAX) };
@@ -155,10 +184,6 @@ const REGISTER_BUFFERS2: u64 = 15;
 const BUFFERS_UPDATE: u64 = 16;
 /// `IORING_MAX_REG_BUFFERS`
 const MAX_BUFFERS: u32 = 1 << 14;
-
-/// How far a thread has come in its array of iovecs.
-#[map]
-static PROGRESS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(4096, 1);
 
 /// An array of iovecs in user memory.
 struct Iovecs {
@@ -197,9 +222,8 @@ fn slot_of(regs: &[u64; 4], wanted: &[u64; 2]) -> i32 {
     if array.count == 0 || array.at == 0 {
         return -1;
     }
-    let thread = bpf_get_current_pid_tgid();
     let mut search =
-        SlotSearch { at: array.at, count: array.count, index: progress(thread, array.at), wanted: *wanted };
+        SlotSearch { at: array.at, count: array.count, index: progress(array.at), wanted: *wanted };
     if !search.matches() {
         search.index = opaque_zero();
         // SAFETY: the callback gets a pointer that outlives the loop.
@@ -208,7 +232,7 @@ fn slot_of(regs: &[u64; 4], wanted: &[u64; 2]) -> i32 {
             return -1;
         }
     }
-    advance(thread, &array, search.index + 1);
+    advance(&array, search.index + 1);
     (array.first_slot + search.index) as i32
 }
 
@@ -217,26 +241,26 @@ fn slot_of(regs: &[u64; 4], wanted: &[u64; 2]) -> i32 {
 fn skip_slot(regs: &[u64; 4]) {
     let array = iovecs(regs);
     if array.count > 1 && array.at != 0 {
-        let thread = bpf_get_current_pid_tgid();
-        advance(thread, &array, progress(thread, array.at) + 1);
+        advance(&array, progress(array.at) + 1);
     }
 }
 
 #[inline(always)]
-fn progress(thread: u64, array: u64) -> u64 {
-    match PROGRESS.get_ptr(&thread) {
+fn progress(array: u64) -> u64 {
+    match thread::find(purpose::PROGRESS) {
         // SAFETY: a live map value of this thread.
-        Some(progress) => unsafe { if (*progress)[0] == array { (*progress)[1] } else { 0 } },
+        Some(progress) => unsafe { if *progress == array { *progress.add(1) } else { 0 } },
         None => 0,
     }
 }
 
 #[inline(always)]
-fn advance(thread: u64, array: &Iovecs, next: u64) {
+fn advance(array: &Iovecs, next: u64) {
     if next >= array.count {
-        let _ = PROGRESS.remove(&thread);
+        let _ = thread::take::<0>(purpose::PROGRESS);
     } else {
-        let _ = PROGRESS.insert(&thread, &[array.at, next], 0);
+        // Without room the slot is searched for from the start.
+        let _ = thread::leave(purpose::PROGRESS, &[array.at, next]);
     }
 }
 

@@ -144,21 +144,6 @@ pub unsafe fn zero<T>(record: *mut T) {
     }
 }
 
-/// Zeroes a record so that the verifier knows nothing of any of its words, see [`opaque_zero`].
-///
-/// # Safety
-/// As [`zero`].
-#[inline(always)]
-pub unsafe fn obscure<T>(record: *mut T) {
-    let words = record.cast::<u64>();
-    let mut i = 0;
-    while i < size_of::<T>() / 8 {
-        // SAFETY: within the record.
-        unsafe { words.add(i).write_volatile(opaque_zero()) };
-        i += 1;
-    }
-}
-
 /// Copies a record word by word, for the reason given at [`zero`].
 ///
 /// # Safety
@@ -196,6 +181,34 @@ pub unsafe fn fetch_add(word: *mut u64, n: u64) -> u64 {
     unsafe {
         before = *word;
         *word += n;
+    }
+    before
+}
+
+/// Writes `new` to a word that other CPUs change too, if it is `expected`; gives what was there before.
+///
+/// # Safety
+/// As [`fetch_add`].
+#[inline(always)]
+pub unsafe fn compare_exchange(word: *mut u64, expected: u64, new: u64) -> u64 {
+    let before;
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: one instruction that changes the word and register 0.
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {new})",
+            inout("r0") expected => before,
+            word = in(reg) word,
+            new = in(reg) new,
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as in `fetch_add`.
+    unsafe {
+        before = *word;
+        if before == expected {
+            *word = new;
+        }
     }
     before
 }

@@ -9,30 +9,13 @@ use pinwatch_common::{AGAIN, FileKey, LONG_PATH, LongPath, SHORT_PATH, path_flag
 
 use crate::{
     kernel::{offset, read, read_into},
-    registry::{FILES, LONG_PATHS, SCRATCH},
+    registry::{FILES, LONG_PATHS, SCRATCH, Scratch},
 };
 
 /// More components than `PATH_MAX` has room for, and as many mounts again.
 const MAX_STEPS: u32 = 4096;
 /// A name is at most 255 bytes long (`NAME_MAX`), so that it always fits into the scratch buffer from here on.
 const LAST_START: u64 = LONG_PATH as u64 - 1;
-
-/// What tells whether a name is still the one that was read.
-pub struct Name {
-    pub dentry: u64,
-    pub parent: u64,
-    pub hash_len: u64,
-}
-
-/// The rest of what is kept of a file.
-pub struct About {
-    /// `struct vfsmount *`
-    pub mount: u64,
-    pub mode: u32,
-    pub magic: u64,
-    /// Address of the file system type's name.
-    pub fstype: u64,
-}
 
 /// State of the walk.
 #[repr(C)]
@@ -48,57 +31,48 @@ pub struct Walk {
     hash_len: u64,
 }
 
-/// Reads the path of a file and stores it; false if there is no room.
+/// Reads the path of the dentry and mount that `scratch.file` begins with, and stores that record; false if there is no room.
+/// `fstype` is the address of the file system type's name.
 ///
 /// # Safety
-/// None of its own: all reads are probe reads.
+/// `scratch` must be the program's own slot on this CPU, see `registry::SCRATCH`, and `key` valid.
 #[inline(always)]
-pub unsafe fn store(slot: u32, key: &FileKey, name: &Name, about: &About) -> bool {
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return false };
-    // SAFETY: this program's own slot on this CPU, see SCRATCH.
+pub unsafe fn store(scratch: *mut Scratch, key: *const FileKey, fstype: u64) -> bool {
+    // SAFETY: by the caller; reads are probe reads.
     unsafe {
         let w = &raw mut (*scratch).walk;
-        (*w).dentry = name.dentry;
-        (*w).mount = about.mount - offset!(mount_mnt);
-        (*w).root = read(about.mount + offset!(vfsmount_root));
+        let file = &raw mut (*scratch).file;
+        (*w).dentry = (*file).dentry;
+        (*w).mount = (*file).mount - offset!(mount_mnt);
+        (*w).root = read((*file).mount + offset!(vfsmount_root));
         // One by one: the compiler would make a call of memset of them.
         (&raw mut (*w).position).write_volatile(0);
         (&raw mut (*w).components).write_volatile(0);
         (&raw mut (*w).flags).write_volatile(0);
-        let mut slot = u64::from(slot);
-        bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut slot).cast(), 0);
-        let file = &raw mut (*scratch).file;
-        (*file).dentry = name.dentry;
-        (*file).mount = about.mount;
-        (*file).parent = name.parent;
-        (*file).hash_len = name.hash_len;
-        (*file).magic = about.magic;
-        (*file).used = bpf_ktime_get_boot_ns();
+        let mut context = scratch;
+        bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut context).cast(), 0);
         (*file).length = (*w).position as u32;
         (*file).flags = (*w).flags;
-        (*file).mode = about.mode;
         (*file).components = (*w).components;
-        let fstype = (&raw mut (*file).fstype).cast::<u64>();
-        fstype.write(0);
-        bpf_probe_read_kernel_str(fstype.cast(), 32, about.fstype as *const c_void);
+        let into = (&raw mut (*file).fstype).cast::<u64>();
+        into.write(0);
+        bpf_probe_read_kernel_str(into.cast(), 32, fstype as *const c_void);
         let fits = (*w).position <= SHORT_PATH as u64;
         if !fits {
             let long = (&raw const (*file).path).cast::<LongPath>();
-            if LONG_PATHS.insert(key, &*long, 0).is_err() {
+            if LONG_PATHS.insert(&*key, &*long, 0).is_err() {
                 return false;
             }
         }
-        FILES.insert(key, &*file, 0).is_ok()
+        FILES.insert(&*key, &*file, 0).is_ok()
     }
 }
 
 /// One step up: a dentry's name, or from a mount's root to where it is mounted.
 extern "C" fn step(_i: u32, context: *mut c_void) -> i64 {
-    // SAFETY: the caller's slot number.
-    let slot = unsafe { *context.cast::<u64>() } as u32;
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return 1 };
     // SAFETY: as in `store`.
     unsafe {
+        let scratch = *context.cast::<*mut Scratch>();
         let w = &raw mut (*scratch).walk;
         let dentry = (*w).dentry;
         if dentry == (*w).root {
@@ -148,11 +122,18 @@ const AGAIN_SLOT: u32 = 31;
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp/again")]
 extern "C" fn look_again(arguments: *const u64) -> i32 {
-    // SAFETY: the context of a raw tracepoint is an array of at least two words here; the rest are probe reads.
+    let Some(scratch) = SCRATCH.get_ptr_mut(AGAIN_SLOT) else { return 0 };
+    // SAFETY: the context of a raw tracepoint is an array of at least two words here; the slot is this program's own.
     unsafe {
-        let dentry = *arguments;
-        let about = About { mount: *arguments.add(1), mode: 0, magic: 0, fstype: 0 };
-        store(AGAIN_SLOT, &AGAIN, &Name { dentry, parent: 0, hash_len: 0 }, &about);
+        let file = &raw mut (*scratch).file;
+        (*file).dentry = *arguments;
+        (*file).mount = *arguments.add(1);
+        (*file).parent = 0;
+        (*file).hash_len = 0;
+        (*file).magic = 0;
+        (*file).mode = 0;
+        (*file).used = bpf_ktime_get_boot_ns();
+        store(scratch, &AGAIN, 0);
     }
     0
 }

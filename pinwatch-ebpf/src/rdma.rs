@@ -4,7 +4,6 @@
 //! `ib_umem_release`. What the memory is for is known a little later in the same thread, when the resource is tracked
 //! (`rdma_restrack_add`): memory that no memory region, queue or such is tracked for stays a plain buffer.
 
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::map, maps::HashMap};
 use pinwatch_common::{DeviceName, kind};
 
 use crate::{
@@ -12,17 +11,9 @@ use crate::{
     call::{Call, entry_hook, exit_hook},
     io_uring::system_call,
     kernel::{is_err_or_null, read, read32, try_read},
-    registry::{
-        DEVICES, MODULE_OFFSETS, Made, PINS, already_made, leaves_nothing, made, recovered, released,
-    },
+    registry::{DEVICES, MODULE_OFFSETS, Made, PINS, made, released},
+    thread::{self, purpose},
 };
-
-/// The latest `ib_umem` of a thread that nothing was tracked for yet. Older ones hang on it by `PinRecord::owner`.
-#[map]
-static UNNAMED: HashMap<u64, u64> = HashMap::with_max_entries(16384, 1);
-
-/// In `UNNAMED`: the first instance of the program has done its work. No `ib_umem` has this address.
-const NAMED: u64 = 1;
 
 /// A queue has a buffer, a doorbell page and perhaps one more.
 const MAX_BUFFERS: u32 = 4;
@@ -36,15 +27,10 @@ exit_hook!(3, track, rdma_track, rdma_track_twin, rdma_track_kprobe, rdma_track_
 fn get(call: &Call) {
     let umem = call.ret;
     if is_err_or_null(umem) {
-        leaves_nothing(call);
-        return;
-    }
-    if call.twin && already_made(umem, call.args[1]) {
         return;
     }
     let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return };
-    let thread = bpf_get_current_pid_tgid();
-    let [device, address, length, access] = call.args;
+    let (device, address, length, access) = (call.arg(0), call.arg(1), call.arg(2), call.arg(3));
     // SAFETY: a live map value.
     let (at_index, at_name, at_sgl) =
         unsafe { ((*offsets).ib_device_index, (*offsets).ib_device_name, (*offsets).ib_umem_sgl) };
@@ -54,9 +40,10 @@ fn get(call: &Call) {
             let _ = DEVICES.insert(&index, &name, 0);
         }
     }
+    // What nothing has been tracked for yet hangs on the record of what comes after it.
     // SAFETY: a live map value.
-    let before = UNNAMED.get_ptr(&thread).map_or(0, |umem| unsafe { *umem });
-    let owner = if before == umem || before == NAMED { 0 } else { before };
+    let before = thread::find(purpose::UNNAMED).map_or(0, |umem| unsafe { *umem });
+    let owner = if before == umem { 0 } else { before };
     made(
         call,
         &Made {
@@ -73,16 +60,18 @@ fn get(call: &Call) {
                 form: PAGES_SCATTER,
                 at: if at_sgl == 0 { 0 } else { read(umem + at_sgl) },
                 shift: 0,
+                first: 0,
             },
         },
     );
-    let _ = UNNAMED.insert(&thread, &umem, 0);
+    // Without room it stays a plain buffer.
+    let _ = thread::leave(purpose::UNNAMED, &[umem]);
 }
 
 /// `void ib_umem_release(struct ib_umem *)`
 #[inline(always)]
 fn release(call: &Call) {
-    let umem = call.args[0];
+    let umem = call.arg(0);
     if !is_err_or_null(umem) {
         released(call, umem);
     }
@@ -91,32 +80,8 @@ fn release(call: &Call) {
 /// `void rdma_restrack_add(struct rdma_restrack_entry *)`
 #[inline(always)]
 fn track(call: &Call) {
-    let resource = call.args[0];
-    let thread = bpf_get_current_pid_tgid();
-    let Some(unnamed) = UNNAMED.get_ptr_mut(&thread) else {
-        leaves_nothing(call);
-        return;
-    };
-    // SAFETY: a live map value of this thread.
-    let mut umem = unsafe { *unnamed };
-    if umem == NAMED {
-        if call.twin {
-            let _ = UNNAMED.remove(&thread);
-        } else {
-            // An earlier call's, whose second instance was skipped.
-            leaves_nothing(call);
-        }
-        return;
-    }
-    if call.twin {
-        recovered(call);
-    }
-    if call.paired && !call.twin {
-        // SAFETY: as above. The twin removes it.
-        unsafe { *unnamed = NAMED };
-    } else {
-        let _ = UNNAMED.remove(&thread);
-    }
+    let resource = call.arg(0);
+    let Some([mut umem]) = thread::take(purpose::UNNAMED) else { return };
     let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return };
     // SAFETY: a live map value.
     let offsets = unsafe { &*offsets };

@@ -17,8 +17,8 @@ use pinwatch_common::{
 };
 
 use crate::{
-    backing::{self, Pages},
-    call::{Call, pending_key},
+    backing::{self, Pages, Search},
+    call::Call,
     kernel::{copy, current, fetch_add, load, load32, offset, zero},
     path::Walk,
 };
@@ -59,9 +59,13 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(32, 0);
 #[repr(C)]
 pub struct Scratch {
     pub pin: PinRecord,
+    /// The latest file whose name was looked up.
     pub file: FileRecord,
     overflow: [u8; LONG_PATH - SHORT_PATH + 256],
     pub walk: Walk,
+    /// Which file `file` is.
+    pub latest: FileKey,
+    pub search: Search,
 }
 
 /// The ring is drained by a timer; it is worth a wake-up only when much has happened. Of so many pins, one wakes the daemon
@@ -72,34 +76,6 @@ const WAKE_EVERY: u64 = 1024;
 #[inline(always)]
 pub fn count(which: u32) {
     add(which, 1);
-}
-
-/// Counts a call that only the second instance of a program saw. Its slot is its hook's number and 16 more, like the
-/// number of the counter.
-#[inline(always)]
-pub fn recovered(call: &Call) {
-    count(call.slot);
-}
-
-/// Marks of first instances, by [`pending_key`].
-#[map]
-static MARKS: HashMap<u64, u8> = HashMap::with_max_entries(16384, NO_PREALLOC);
-
-/// Ends a call that leaves nothing in the maps by which the second instance of the program could see that the first has
-/// run: it leaves a mark. Without it a call that only the second one saw would count as seen by none.
-#[inline(always)]
-pub fn leaves_nothing(call: &Call) {
-    if !call.paired {
-        return;
-    }
-    let key = pending_key(u64::from(call.slot & 15));
-    if call.twin {
-        if MARKS.remove(&key).is_err() {
-            recovered(call);
-        }
-    } else if MARKS.insert(&key, &1, 0).is_err() {
-        count(counter::UNMARKED);
-    }
 }
 
 /// Adds to a counter and gives the new value.
@@ -126,31 +102,20 @@ pub struct Made {
     pub pages: Pages,
 }
 
-/// Whether this object, which the current thread is making, is recorded already: by the first instance of the program, or
-/// by a probe while trampolines are taking over from probes.
-#[inline(always)]
-pub fn already_made(object: u64, address: u64) -> bool {
-    PINS.get_ptr(&object).is_some_and(|pin| {
-        // SAFETY: a live map value.
-        unsafe { (*pin).pid_tgid == bpf_get_current_pid_tgid() && (*pin).address == address }
-    })
-}
-
-/// Records a pin. A twin asks [`already_made`] first.
+/// Records a pin.
 #[inline(always)]
 pub fn made(call: &Call, new: &Made) {
-    let thread = bpf_get_current_pid_tgid();
     let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
-    // SAFETY: this program's own slot on this CPU.
-    let pin = unsafe { &raw mut (*scratch).pin };
     let task = current() as u64;
-    // SAFETY: every word of the record is written before it is read; `task` and its leader have BTF types.
-    unsafe {
+    // SAFETY: this program's own slot on this CPU; `task` and its leader have BTF
+    // types.
+    let pin = unsafe {
+        let pin = &raw mut (*scratch).pin;
         zero(pin);
         if offset!(task_comm) != 0 {
+            let comm = (&raw mut (*pin).comm).cast::<u64>();
             let leader = load(task, offset!(task_leader));
             (*pin).start = load(leader, offset!(task_start));
-            let comm = (&raw mut (*pin).comm).cast::<u64>();
             comm.write(load(leader, offset!(task_comm)));
             comm.add(1).write(load(leader, offset!(task_comm) + 8));
         }
@@ -160,36 +125,23 @@ pub fn made(call: &Call, new: &Made) {
         (*pin).length = new.length;
         (*pin).owner = new.owner;
         (*pin).anchor = new.anchor;
-        (*pin).pid_tgid = thread;
+        (*pin).pid_tgid = bpf_get_current_pid_tgid();
         (*pin).uid = uid_of(task);
         (*pin).kind = new.kind;
         (*pin).anchor_fd = new.anchor_fd;
         (*pin).number = new.number;
         (*pin).device = new.device;
-        backing::find(call.slot, pin, &new.pages);
-    }
-    // SAFETY: initialised above.
-    let pin = unsafe { &*pin };
-    match insert(new, pin) {
-        Inserted::New => {}
-        Inserted::Known => {
-            remove_extents(pin.sequence, pin.extents);
-            return;
-        }
+        backing::find(scratch, &new.pages);
+        &*pin
+    };
+    match insert(call, new, pin) {
+        Inserted::New => tell(call, event::MADE, new.object, pin),
+        Inserted::Known => remove_extents(pin.sequence, pin.extents),
         Inserted::Full => {
-            // The first instance has met the same and counted it.
-            if !call.twin {
-                count(counter::PINS_FULL);
-            }
+            count(counter::PINS_FULL);
             remove_extents(pin.sequence, pin.extents);
-            return;
         }
     }
-    if call.twin {
-        recovered(call);
-    }
-    tell(event::MADE, pin, pin.created);
-    log_made(call.ctx, new.kind, new.object, new.address, new.length);
 }
 
 /// What became of a new pin.
@@ -202,7 +154,7 @@ enum Inserted {
 
 /// Puts a new pin into the map.
 #[inline(always)]
-fn insert(new: &Made, pin: &PinRecord) -> Inserted {
+fn insert(call: &Call, new: &Made, pin: &PinRecord) -> Inserted {
     const NOEXIST: u64 = 1;
     if PINS.insert(&new.object, pin, NOEXIST).is_ok() {
         return Inserted::New;
@@ -217,7 +169,7 @@ fn insert(new: &Made, pin: &PinRecord) -> Inserted {
     }
     // The object's address was used again, so its last life ended unseen.
     count(counter::REPLACED);
-    released_record(new.object, old);
+    released_record(call, new.object, old);
     if PINS.insert(&new.object, pin, 0).is_ok() { Inserted::New } else { Inserted::Full }
 }
 
@@ -235,35 +187,14 @@ fn uid_of(task: u64) -> u32 {
 #[inline(always)]
 pub fn released(call: &Call, object: u64) {
     let Some(pin) = PINS.get_ptr(&object) else { return };
-    if call.twin {
-        recovered(call);
-    }
-    released_record(object, pin);
-    log_released(call.ctx, object);
-}
-
-// The log has functions of its own because of the stack: 6.1 adds up all frames of a chain of calls, and those that make
-// a pin need nearly all of it.
-
-#[inline(never)]
-fn log_made(ctx: *mut c_void, kind: u32, object: u64, address: u64, length: u64) {
-    debug!(
-        &ProbeContext::new(ctx),
-        "made: kind {} object {:x} address {:x} length {}", kind, object, address, length
-    );
-}
-
-#[inline(never)]
-fn log_released(ctx: *mut c_void, object: u64) {
-    debug!(&ProbeContext::new(ctx), "released: object {:x}", object);
+    released_record(call, object, pin);
 }
 
 #[inline(always)]
-fn released_record(object: u64, pin: *const PinRecord) {
+fn released_record(call: &Call, object: u64, pin: *const PinRecord) {
     // SAFETY: a live map value; it stays valid until the program ends, even when removed.
     let pin = unsafe { &*pin };
-    // SAFETY: no arguments.
-    tell(event::RELEASED, pin, unsafe { bpf_ktime_get_boot_ns() });
+    tell(call, event::RELEASED, object, pin);
     remove_extents(pin.sequence, pin.extents);
     let _ = PINS.remove(&object);
 }
@@ -294,14 +225,19 @@ pub fn store_extent(sequence: u64, index: u64, extent: &ExtentRecord) -> bool {
     stored
 }
 
+/// Tells the daemon's log of a pin, if it listens.
 #[inline(always)]
-fn tell(what: u32, pin: &PinRecord, time: u64) {
+fn tell(call: &Call, what: u32, object: u64, pin: &PinRecord) {
+    if offset!(history) == 0 {
+        return;
+    }
     let Some(mut room) = EVENTS.reserve::<Event>(0) else {
         count(counter::EVENTS_LOST);
         return;
     };
     let event = Event {
-        time,
+        // SAFETY: no arguments.
+        time: unsafe { bpf_ktime_get_boot_ns() },
         sequence: pin.sequence,
         what,
         kind: pin.kind,
@@ -313,6 +249,17 @@ fn tell(what: u32, pin: &PinRecord, time: u64) {
     const NO_WAKEUP: u64 = 1;
     const FORCE_WAKEUP: u64 = 2;
     room.submit(if pin.sequence.is_multiple_of(WAKE_EVERY) { FORCE_WAKEUP } else { NO_WAKEUP });
+    log(call.ctx, what, object, pin.address, pin.length);
+}
+
+// The log has a function of its own because of the stack: 6.1 adds up all frames of a chain of calls.
+
+#[inline(never)]
+fn log(ctx: *mut c_void, what: u32, object: u64, address: u64, length: u64) {
+    debug!(
+        &ProbeContext::new(ctx),
+        "pin: event {} object {:x} address {:x} length {}", what, object, address, length
+    );
 }
 
 /// Wakes the daemon: modules came or go.

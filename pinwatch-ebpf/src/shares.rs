@@ -10,7 +10,7 @@ use pinwatch_common::{ShareKey, counter};
 use crate::{
     call::{Call, exit_hook},
     kernel::{offset, opaque_zero, read, read32},
-    registry::{PINS, count, leaves_nothing},
+    registry::{PINS, count},
 };
 
 /// Rings that buffers of another ring were cloned into.
@@ -84,10 +84,9 @@ extern "C" fn next_slot(_step: u32, context: *mut c_void) -> i64 {
 /// `int io_register_clone_buffers(struct io_ring_ctx *, void __user *)`
 #[inline(always)]
 fn cloned(call: &Call) {
-    leaves_nothing(call);
     if (call.ret as i32) >= 0 {
         count(counter::CLONES);
-        Slots::walk(call.args[0], 0);
+        Slots::walk(call.arg(0), 0);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     call::{Call, entry_hook, exit_hook},
     io_uring::system_call,
     kernel::{is_err_or_null, offset, read, read32, try_read},
-    registry::{Made, already_made, leaves_nothing, made, released},
+    registry::{Made, made, released},
 };
 use pinwatch_common::kind;
 
@@ -21,13 +21,12 @@ entry_hook!(5, unpin, xdp_release, xdp_release_twin, xdp_release_kprobe);
 fn create(call: &Call) {
     let umem = call.ret;
     if is_err_or_null(umem) {
-        leaves_nothing(call);
         return;
     }
     // The first two members of `struct xdp_umem_reg` (include/uapi/linux/if_xdp.h): addr, len.
-    let Some(wanted) = try_read::<[u64; 2]>(call.args[0]) else { return };
+    let Some(wanted) = try_read::<[u64; 2]>(call.arg(0)) else { return };
     let pages = read(umem + offset!(xdp_pages));
-    if pages == 0 || (call.twin && already_made(pages, wanted[0])) {
+    if pages == 0 {
         return;
     }
     made(
@@ -42,7 +41,7 @@ fn create(call: &Call) {
             anchor_fd: system_call()[0] as i32,
             number: read32(umem + offset!(xdp_id)) as i32,
             device: 0,
-            pages: Pages { form: PAGES_ARRAY, at: pages, shift: 0 },
+            pages: Pages { form: PAGES_ARRAY, at: pages, shift: 0, first: 0 },
         },
     );
 }
@@ -50,5 +49,5 @@ fn create(call: &Call) {
 /// `void unpin_user_pages_dirty_lock(struct page **, unsigned long npages, bool make_dirty)`
 #[inline(always)]
 fn unpin(call: &Call) {
-    released(call, call.args[0]);
+    released(call, call.arg(0));
 }

@@ -132,8 +132,9 @@ impl Programs {
     pub fn load(offsets: &Offsets, options: LoadOptions) -> Result<Self, BpfError> {
         let failed = |error: &dyn std::error::Error| BpfError::Load(whole(error));
         let log_level = Level(if options.log { 4 } else { 0 });
+        let offsets = Offsets { history: u64::from(options.log), ..*offsets };
         let mut ebpf = EbpfLoader::new()
-            .override_global("OFFSETS", offsets, true)
+            .override_global("OFFSETS", &offsets, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("PINS", options.max_pins)
             .load(OBJECT)
@@ -154,7 +155,7 @@ impl Programs {
         Ok(Self {
             ebpf,
             maps,
-            offsets: *offsets,
+            offsets,
             log_level: log_level.0,
             btf: None,
             module_programs: None,
@@ -345,7 +346,8 @@ impl Programs {
     }
 }
 
-/// An error with its causes in one line. The verifier's log is left out: it has thousands of lines.
+/// An error with its causes in one line. Of the verifier's log, which has thousands of lines, the first and the last ones
+/// are kept: the call that failed, and why.
 fn whole(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -356,5 +358,10 @@ fn whole(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text.lines().filter(|line| !line.trim().is_empty()).take(3).collect::<Vec<_>>().join(" / ")
+    let statistics = ["processed ", "subprog ", "verification time ", "stack depth ", "insns processed "];
+    let telling =
+        |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|word| line.starts_with(word));
+    let lines: Vec<&str> = text.lines().filter(telling).collect();
+    let last = lines.len().saturating_sub(3).max(1);
+    lines.iter().take(1).chain(&lines[last..]).copied().collect::<Vec<_>>().join(" / ")
 }

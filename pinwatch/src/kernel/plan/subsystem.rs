@@ -92,7 +92,7 @@ impl Planner<'_> {
             return Err(why.to_owned());
         }
         let register = &table::IO_SQE_BUFFER_REGISTER;
-        let (returns_node, buffer) = self.io_register_call()?;
+        let (returns_node, arguments, buffer) = self.io_register_call()?;
         if buffer == 0 {
             let member = if returns_node { "io_rsrc_node.buf" } else { "io_ring_ctx.user_bufs" };
             return Err(format!("{member} is not in this kernel's BTF"));
@@ -113,20 +113,21 @@ impl Planner<'_> {
         }
         let hooks = self.targets(FeatureName::IoUring, wanted)?;
         self.offsets.io_uring_returns_node = u64::from(returns_node);
+        self.offsets.io_register_args = arguments as u64;
         Ok(self.add(hooks))
     }
 
-    /// Whether registering returns a node, and the offset by which the buffer is found then.
-    fn io_register_call(&self) -> Result<(bool, u64), String> {
+    /// Whether registering returns a node, how many arguments it has, and the offset by which the buffer is found then.
+    fn io_register_call(&self) -> Result<(bool, usize, u64), String> {
         let symbol = table::IO_SQE_BUFFER_REGISTER.symbol;
         let fact = self.facts.functions.get(symbol).and_then(|fact| fact.btf.as_ref());
         let function = fact.ok_or_else(|| format!("{symbol} is not in this kernel's BTF"))?;
         match function.returns.as_str() {
             "int" if function.params.get(2).is_some_and(|param| param.shape == "io_mapped_ubuf **") => {
-                Ok((false, self.offsets.io_ctx_user_bufs))
+                Ok((false, function.params.len(), self.offsets.io_ctx_user_bufs))
             }
             "int" => Err(format!("{symbol} returns an int here, but not the buffer by its third parameter")),
-            _ => Ok((true, self.offsets.io_node_buf)),
+            _ => Ok((true, function.params.len(), self.offsets.io_node_buf)),
         }
     }
 

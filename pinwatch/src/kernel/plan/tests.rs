@@ -131,6 +131,7 @@ fn offsets_are_those_of_the_kernel() {
         regs_arg2: 96,
         regs_arg3: 56,
         io_uring_returns_node: 0,
+        io_register_args: 4,
         io_node_buf: 0,
         io_ctx_user_bufs: 168,
         io_buf_refs: 0,
@@ -159,6 +160,7 @@ fn offsets_are_those_of_the_kernel() {
         io_ctx_buffers: 168,
         io_ctx_buffer_count: 164,
         twins: 1,
+        history: 0,
         page_shift: 12,
     };
     assert_eq!(offsets("6.1"), first);
@@ -190,6 +192,7 @@ fn offsets_are_those_of_the_kernel() {
         task_comm: 3248,
         task_start: 3056,
         io_uring_returns_node: 1,
+        io_register_args: 3,
         io_node_buf: 16,
         io_ctx_user_bufs: 0,
         io_buf_bvec: 56,
@@ -210,6 +213,7 @@ fn offsets_are_those_of_the_kernel() {
         io_buf_refs: 24,
         io_buf_folio_shift: 20,
         io_buf_bvec: 48,
+        io_register_args: 2,
         task_tgid: 2812,
         task_cred: 3328,
         task_io_uring: 3424,
