@@ -28,10 +28,10 @@ const NO_PREALLOC: u32 = 1;
 
 /// Live pins, by the address of the kernel object that holds the pages.
 #[map]
-pub static PINS: HashMap<u64, PinRecord> = HashMap::with_max_entries(1 << 20, NO_PREALLOC);
+pub static PINS: HashMap<u64, PinRecord> = HashMap::with_max_entries(1 << 18, NO_PREALLOC);
 /// Second and later extents.
 #[map]
-pub static EXTENTS: HashMap<ExtentKey, ExtentRecord> = HashMap::with_max_entries(1 << 20, NO_PREALLOC);
+pub static EXTENTS: HashMap<ExtentKey, ExtentRecord> = HashMap::with_max_entries(1 << 18, NO_PREALLOC);
 /// Names of pinned files; user space removes those that no pin refers to any more.
 #[map]
 pub static FILES: HashMap<FileKey, FileRecord> = HashMap::with_max_entries(1 << 17, NO_PREALLOC);

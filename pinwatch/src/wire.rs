@@ -18,7 +18,7 @@ use crate::model::Table;
 /// The first bytes of every message.
 pub const MAGIC: [u8; 4] = *b"PINW";
 /// The version of the messages; it changes with every change of [`Request`], [`Reply`] or the model's types.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Bytes of a header.
 pub const HEADER: usize = 10;
 /// The longest request body, in bytes.
@@ -126,22 +126,24 @@ pub fn socket_path(option: Option<PathBuf>) -> (PathBuf, bool) {
 
 /// A request, ready to be sent.
 pub fn encode_request(request: &Request) -> Result<Vec<u8>, WireError> {
-    encode(request, REQUEST_LIMIT)
+    encode(request, REQUEST_LIMIT, 0)
 }
 
 /// A table as a reply, ready to be sent, without cloning it.
 pub fn encode_table(table: &Table) -> Result<Vec<u8>, WireError> {
-    encode(&ReplyRef::Table(table), REPLY_LIMIT)
+    /// Bytes of a pin, about.
+    const PIN: usize = 64;
+    encode(&ReplyRef::Table(table), REPLY_LIMIT, table.pins.len() * PIN)
 }
 
 /// An error as a reply, ready to be sent. The sentence is cut to what a reader wants to see.
 pub fn encode_error(sentence: &str) -> Result<Vec<u8>, WireError> {
     let end = sentence.char_indices().nth(2000).map_or(sentence.len(), |(at, _)| at);
-    encode(&ReplyRef::Error(&sentence[..end]), REPLY_LIMIT)
+    encode(&ReplyRef::Error(&sentence[..end]), REPLY_LIMIT, 0)
 }
 
-fn encode<T: Serialize>(value: &T, limit: u32) -> Result<Vec<u8>, WireError> {
-    let mut bytes = Vec::with_capacity(256);
+fn encode<T: Serialize>(value: &T, limit: u32, expected: usize) -> Result<Vec<u8>, WireError> {
+    let mut bytes = Vec::with_capacity(256 + expected);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
@@ -203,10 +205,16 @@ fn check(table: &Table) -> Result<(), &'static str> {
         if pin.parts.iter().filter_map(|p| p.file).any(|f| table.file(f).is_none()) {
             return Err("a pin refers to a file that is not there");
         }
-        let holders = pin.holders.iter().flatten().chain(&pin.receivers).map(|h| h.process);
-        let mut processes = pin.creator.into_iter().chain(holders);
-        if processes.any(|p| table.process(p).is_none()) {
+        if pin.creator.is_some_and(|p| table.process(p).is_none()) {
             return Err("a pin refers to a process that is not there");
+        }
+        if pin.holding.is_some() && table.holding(pin).is_none() {
+            return Err("a pin refers to holders that are not there");
+        }
+    }
+    for holding in &table.holdings {
+        if holding.holders.iter().chain(&holding.receivers).any(|h| table.process(h.process).is_none()) {
+            return Err("a holder refers to a process that is not there");
         }
     }
     Ok(())

@@ -4,7 +4,9 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 
 use super::*;
-use crate::model::{Backing, FileIndex, Object, Origin, Part, Pin, PinId, ProcessIndex, Subsystem};
+use crate::model::{
+    FileIndex, Holder, Holding, HoldingIndex, Object, Origin, Part, Pin, PinId, ProcessIndex, Subsystem,
+};
 
 fn pin() -> Pin {
     Pin {
@@ -14,14 +16,12 @@ fn pin() -> Pin {
         bytes: 4096,
         pages: 1,
         address: None,
-        parts: vec![Part { backing: Backing::Unknown, file: None, extents: vec![], bytes: 4096 }],
+        parts: Part::unknown(4096),
         exact: false,
         doubt: Some("not known".into()),
         orphan_pages: None,
         creator: None,
-        holders: Some(vec![]),
-        in_flight: None,
-        receivers: Vec::new(),
+        holding: None,
         coverage: Default::default(),
         created: None,
         origin: Origin::Proc,
@@ -106,7 +106,12 @@ fn references_out_of_range_are_refused() {
     no_process.pins[0].creator = Some(ProcessIndex(7));
     let mut no_parts = table();
     no_parts.pins[0].parts.clear();
-    for bad in [no_file, no_process, no_parts] {
+    let mut no_holding = table();
+    no_holding.pins[0].holding = Some(HoldingIndex(0));
+    let mut no_holder = table();
+    let holders = vec![Holder { process: ProcessIndex(0), via: Vec::new() }];
+    no_holder.holdings.push(Holding { holders, ..Holding::default() });
+    for bad in [no_file, no_process, no_parts, no_holding, no_holder] {
         let message = encode_table(&bad).unwrap();
         assert!(matches!(decode_reply(body(&message)), Err(WireError::Damaged(_))));
     }

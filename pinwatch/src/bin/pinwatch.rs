@@ -47,7 +47,7 @@ struct Options {
     #[arg(long, value_enum, default_value_t = Attach::Auto)]
     attach: Attach,
     /// Room for so many pins; the kernel uses memory only for those there are
-    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 22))]
+    #[arg(long, value_name = "N", default_value_t = 1 << 18, value_parser = clap::value_parser!(u32).range(1..=1 << 22))]
     max_pins: u32,
     /// What to log: error, warn, info, debug (which has every pin, and the BPF programs' own log)
     #[arg(long, value_name = "LEVEL", default_value = "info")]

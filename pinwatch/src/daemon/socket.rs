@@ -87,7 +87,7 @@ fn visible_to(mut table: Table, uid: u32) -> Table {
     let theirs = |at| table.processes.get::<usize>(at).is_some_and(|process| process.uid == Some(uid));
     let (mut hidden, mut seen) = ((0u64, 0u64), Vec::new());
     for pin in std::mem::take(&mut table.pins) {
-        let holders = pin.holders.iter().flatten().map(|holder| holder.process);
+        let holders = table.holders(&pin).iter().map(|holder| holder.process);
         if pin.creator.into_iter().chain(holders).any(|process| theirs(process.0 as usize)) {
             seen.push(pin);
         } else {
@@ -99,17 +99,28 @@ fn visible_to(mut table: Table, uid: u32) -> Table {
     // Names of files and processes that no visible pin refers to are nobody's business.
     let mut files = vec![false; table.files.len()];
     let mut processes = vec![false; table.processes.len()];
+    let mut holdings = vec![false; table.holdings.len()];
     for pin in &table.pins {
         for file in pin.parts.iter().filter_map(|part| part.file) {
             if let Some(used) = files.get_mut(file.0 as usize) {
                 *used = true;
             }
         }
-        let holders = pin.holders.iter().flatten().chain(&pin.receivers).map(|holder| holder.process);
-        for process in pin.creator.into_iter().chain(holders) {
+        let holding = table.holding(pin);
+        let holders =
+            holding.into_iter().flat_map(|holding| holding.holders.iter().chain(&holding.receivers));
+        for process in pin.creator.into_iter().chain(holders.map(|holder| holder.process)) {
             if let Some(used) = processes.get_mut(process.0 as usize) {
                 *used = true;
             }
+        }
+        if let Some(used) = pin.holding.and_then(|at| holdings.get_mut(at.0 as usize)) {
+            *used = true;
+        }
+    }
+    for (holding, used) in table.holdings.iter_mut().zip(holdings) {
+        if !used {
+            *holding = crate::model::Holding::default();
         }
     }
     for (file, used) in table.files.iter_mut().zip(files) {

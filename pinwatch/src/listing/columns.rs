@@ -186,14 +186,15 @@ fn lease(row: &Row) -> String {
 }
 
 fn holders(row: &Row, _: &Context) -> String {
+    let Some(holding) = row.table.holding(row.pin) else { return unknown() };
     // What is in flight keeps the pin, but no process can let go of it.
-    let waiting = row.pin.in_flight.filter(|n| *n > 0).map(|n| format!("+{n}")).unwrap_or_default();
-    row.pin.holders.as_ref().map_or_else(unknown, |h| format!("{}{waiting}", h.len()))
+    let waiting = holding.in_flight.filter(|n| *n > 0).map(|n| format!("+{n}")).unwrap_or_default();
+    format!("{}{waiting}", holding.holders.len())
 }
 
 fn held_by(row: &Row) -> String {
-    let Some(holders) = &row.pin.holders else { return unknown() };
-    let holders = holders.iter().filter_map(|h| Some((row.table.process(h.process)?, &h.via)));
+    let Some(holding) = row.table.holding(row.pin) else { return unknown() };
+    let holders = holding.holders.iter().filter_map(|h| Some((row.table.process(h.process)?, &h.via)));
     let one = |(process, via): (&crate::model::Process, &Vec<Via>)| {
         let via: Vec<String> = via
             .iter()

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::rc::Rc;
 
 use serde::{Serialize, Serializer};
 
@@ -72,29 +71,31 @@ pub fn lines(out: &mut impl Write, table: &Table, pins: &[&Pin], now: i64) -> io
 }
 
 /// What many pins have in common, as JSON: written once, put in wherever it belongs.
-struct Shared<'a> {
-    table: &'a Table,
+struct Shared {
     files: Vec<String>,
     creators: Vec<String>,
-    /// The holders of the latest pin: its neighbours mostly have the same.
-    holders: RefCell<(Vec<model::Holder>, Rc<str>)>,
+    /// Three fields each.
+    holdings: Vec<String>,
     /// The latest second, as text without its end.
     second: RefCell<(i64, String)>,
-    /// An empty list.
-    nobody: Rc<str>,
+    /// The latest verdict, and its text.
+    coverage: RefCell<(model::Coverage, Vec<u8>)>,
 }
 
-impl<'a> Shared<'a> {
-    fn new(table: &'a Table) -> serde_json::Result<Self> {
+impl Shared {
+    fn new(table: &Table) -> serde_json::Result<Self> {
         let file = |file| serde_json::to_string(&File::new(file));
         let creator = |process| serde_json::to_string(&Process::new(process));
         Ok(Self {
-            table,
             files: table.files.iter().map(file).collect::<Result<_, _>>()?,
             creators: table.processes.iter().map(creator).collect::<Result<_, _>>()?,
-            holders: RefCell::new((Vec::new(), "[]".into())),
+            holdings: table
+                .holdings
+                .iter()
+                .map(|holding| fields(table, holding))
+                .collect::<Result<_, _>>()?,
             second: RefCell::default(),
-            nobody: "[]".into(),
+            coverage: RefCell::default(),
         })
     }
 
@@ -106,40 +107,58 @@ impl<'a> Shared<'a> {
         self.creators.get(process.0 as usize).map(String::as_str)
     }
 
-    fn holders(&self, holders: &[model::Holder]) -> Rc<str> {
-        if holders.is_empty() {
-            return self.nobody.clone();
-        }
-        let mut latest = self.holders.borrow_mut();
-        if latest.0 != holders {
-            let process = |holder: &model::Holder| self.table.process(holder.process);
-            let known = holders.iter().filter_map(|holder| Some((process(holder)?, holder)));
-            let list: Vec<Holder<'_>> = known.map(|(process, holder)| Holder::new(process, holder)).collect();
-            // Neither writing into memory nor serializing such a list can fail.
-            let json = serde_json::to_string(&list).unwrap_or_default();
-            *latest = (holders.to_vec(), json.into());
-        }
-        latest.1.clone()
+    /// How a pin is kept, as fields with commas in front.
+    fn holding(&self, pin: &Pin) -> &str {
+        const UNKNOWN: &str = r#","holders":null,"in_flight":null,"receivers":[]"#;
+        let at = pin.holding.map(|at| at.0 as usize);
+        at.and_then(|at| self.holdings.get(at)).map_or(UNKNOWN, String::as_str)
     }
 
-    /// A moment as RFC 3339; `None` if it is beyond what the calendar has.
-    fn time(&self, nanoseconds: i64) -> Option<String> {
-        let (second, rest) = (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
+    /// Appends the verdict on a pin's leases: its neighbours mostly have the same.
+    fn coverage(&self, out: &mut Vec<u8>, coverage: &model::Coverage) {
+        let mut latest = self.coverage.borrow_mut();
+        if latest.1.is_empty() || latest.0 != *coverage {
+            latest.1.clear();
+            pin::coverage(&mut latest.1, coverage);
+            latest.0 = coverage.clone();
+        }
+        out.extend_from_slice(&latest.1);
+    }
+
+    /// Appends a moment as RFC 3339, without quotes; false if it is beyond what the calendar has.
+    fn time(&self, out: &mut Vec<u8>, nanoseconds: i64) -> bool {
+        let (second, mut rest) =
+            (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
         let mut latest = self.second.borrow_mut();
         if latest.0 != second || latest.1.is_empty() {
-            let text = jiff::Timestamp::from_second(second).ok()?.to_string();
-            *latest = (second, text.trim_end_matches('Z').to_owned());
+            let Ok(time) = jiff::Timestamp::from_second(second) else { return false };
+            *latest = (second, time.to_string().trim_end_matches('Z').to_owned());
         }
-        let mut text = String::with_capacity(latest.1.len() + 11);
-        text.push_str(&latest.1);
+        out.extend_from_slice(latest.1.as_bytes());
         if rest != 0 {
-            // Writing to a String cannot fail.
-            let _ = write!(text, ".{rest:09}");
-            text.truncate(text.trim_end_matches('0').len());
+            let mut digits = *b".000000000";
+            for digit in digits[1..].iter_mut().rev() {
+                *digit += (rest % 10) as u8;
+                rest /= 10;
+            }
+            let end = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
+            out.extend_from_slice(&digits[..end]);
         }
-        text.push('Z');
-        Some(text)
+        out.push(b'Z');
+        true
     }
+}
+
+/// A holding as three fields with commas in front.
+fn fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String> {
+    let list = |holders: &[model::Holder]| {
+        let known = holders.iter().filter_map(|holder| Some((table.process(holder.process)?, holder)));
+        let list: Vec<Holder<'_>> = known.map(|(process, holder)| Holder::new(process, holder)).collect();
+        serde_json::to_string(&list)
+    };
+    let in_flight = serde_json::to_string(&holding.in_flight)?;
+    let (holders, receivers) = (list(&holding.holders)?, list(&holding.receivers)?);
+    Ok(format!(r#","holders":{holders},"in_flight":{in_flight},"receivers":{receivers}"#))
 }
 
 #[derive(Serialize)]
@@ -310,6 +329,15 @@ mod tests {
         assert_eq!(document, parsed(true));
         assert_eq!((document["version"].as_u64(), document["complete"].as_bool()), (Some(1), Some(true)));
         assert_eq!(document["watching_since"], "2026-11-20T23:55:04Z");
+        let time = |at| {
+            let mut out = Vec::new();
+            Shared::new(&Table::default())
+                .unwrap()
+                .time(&mut out, at)
+                .then(|| String::from_utf8(out).unwrap())
+        };
+        assert_eq!(time(1_500_000_000).as_deref(), Some("1970-01-01T00:00:01.5Z"));
+        assert_eq!(time(-1).as_deref(), Some("1969-12-31T23:59:59.999999999Z"));
         let pin = &document["pins"][1];
         let expected = serde_json::json!({
             "id": "r1", "subsystem": "rdma", "type": "rdma-mr", "object": "rxe0 mr 7", "mode": "rw",

@@ -11,7 +11,7 @@ pub mod render;
 pub mod select;
 pub mod size;
 
-use crate::model::{File, Holder, Part, Pin, Process, Table};
+use crate::model::{File, Part, Pin, Process, Table};
 
 /// A line of the listing: a pin, and what it has of one file.
 #[derive(Clone, Copy, Debug)]
@@ -32,14 +32,14 @@ impl<'a> Row<'a> {
 
     /// The process to name in the row: who made the pin, or else the first that holds it.
     pub fn process(&self) -> Option<&'a Process> {
-        let holder = || self.pin.holders.iter().flatten().next().map(|h| h.process);
+        let holder = || self.table.holders(self.pin).first().map(|h| h.process);
         self.pin.creator.or_else(holder).and_then(|p| self.table.process(p))
     }
 }
 
 /// All processes that made or hold a pin; the same one may come twice.
 pub fn involved<'a>(table: &'a Table, pin: &'a Pin) -> impl Iterator<Item = &'a Process> {
-    let holders = pin.holders.iter().flatten().map(|h: &Holder| h.process);
+    let holders = table.holders(pin).iter().map(|h| h.process);
     pin.creator.into_iter().chain(holders).filter_map(|p| table.process(p))
 }
 

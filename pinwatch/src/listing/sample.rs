@@ -1,5 +1,7 @@
 //! A table for tests: a named file, a deleted one in two parts, anonymous memory, and names that want to break things.
 
+use smallvec::smallvec;
+
 use crate::model::*;
 
 /// 2026-11-20T23:55:04Z.
@@ -17,11 +19,12 @@ fn process(pid: u32, comm: &str, alive: bool) -> Process {
 }
 
 fn part(backing: Backing, file: Option<u32>, bytes: u64) -> Part {
-    let extents = if file.is_some() { vec![Extent { offset: 0, length: bytes }] } else { vec![] };
+    let extents =
+        if file.is_some() { smallvec![Extent { offset: 0, length: bytes }] } else { Extents::new() };
     Part { backing, file: file.map(FileIndex), extents, bytes }
 }
 
-fn pin(sequence: u64, object: Object, parts: Vec<Part>) -> Pin {
+fn pin(sequence: u64, object: Object, parts: &[Part]) -> Pin {
     let bytes = parts.iter().map(|p| p.bytes).sum();
     Pin {
         id: PinId { subsystem: object.subsystem(), sequence },
@@ -30,18 +33,20 @@ fn pin(sequence: u64, object: Object, parts: Vec<Part>) -> Pin {
         bytes,
         pages: bytes / 4096,
         address: Some(0x7f00_0000),
-        parts,
+        parts: parts.into(),
         exact: true,
         doubt: None,
         orphan_pages: Some(0),
         creator: Some(ProcessIndex(0)),
-        holders: Some(vec![Holder { process: ProcessIndex(0), via: vec![Via::Fd(5)] }]),
-        in_flight: Some(0),
-        receivers: Vec::new(),
+        holding: Some(HoldingIndex(0)),
         coverage: Coverage { state: CoverageState::Unknown, ..Coverage::default() },
         created: Some(CREATED),
         origin: Origin::Trace,
     }
+}
+
+fn holding(holders: Vec<Holder>) -> Holding {
+    Holding { holders, in_flight: Some(0), receivers: Vec::new() }
 }
 
 /// The table.
@@ -49,15 +54,12 @@ pub fn table() -> Table {
     let mr = Object::RdmaMr { device: "rxe0".into(), mrn: 7, lkey: None, rkey: Some(0x1234) };
     let ring = Object::IoUring { ring_fd: Some(5), slot: Some(0) };
     let mut passed =
-        pin(2, ring, vec![part(Backing::Shmem, Some(1), 16 << 20), part(Backing::File, Some(2), 8192)]);
+        pin(2, ring, &[part(Backing::Shmem, Some(1), 16 << 20), part(Backing::File, Some(2), 8192)]);
     passed.creator = Some(ProcessIndex(1));
-    passed.holders = Some(vec![
-        Holder { process: ProcessIndex(1), via: vec![Via::Fd(5)] },
-        Holder { process: ProcessIndex(2), via: vec![Via::Fd(7), Via::Mapping(4096)] },
-    ]);
-    let mut gone = pin(3, Object::Xdp { umem: 3 }, vec![part(Backing::Anon, None, 4 << 20)]);
+    passed.holding = Some(HoldingIndex(1));
+    let mut gone = pin(3, Object::Xdp { umem: 3 }, &[part(Backing::Anon, None, 4 << 20)]);
     gone.creator = Some(ProcessIndex(3));
-    gone.holders = Some(vec![]);
+    gone.holding = Some(HoldingIndex(2));
     gone.created = None;
     gone.coverage.state = CoverageState::NotApplicable;
     Table {
@@ -72,7 +74,15 @@ pub fn table() -> Table {
             process(1044, "helper", true),
             process(1201, "old", false),
         ],
-        pins: vec![gone, pin(1, mr, vec![part(Backing::File, Some(0), 64 << 20)]), passed],
+        holdings: vec![
+            holding(vec![Holder { process: ProcessIndex(0), via: vec![Via::Fd(5)] }]),
+            holding(vec![
+                Holder { process: ProcessIndex(1), via: vec![Via::Fd(5)] },
+                Holder { process: ProcessIndex(2), via: vec![Via::Fd(7), Via::Mapping(4096)] },
+            ]),
+            holding(vec![]),
+        ],
+        pins: vec![gone, pin(1, mr, &[part(Backing::File, Some(0), 64 << 20)]), passed],
         incomplete: vec![],
         watching_since: Some(CREATED),
         unattributed_pages: Some(0),

@@ -108,7 +108,7 @@ impl Selection {
                 || any(&|p| self.commands.iter().any(|c| p.comm.as_bytes().starts_with(c))))
             && (self.types.is_empty() || self.types.iter().any(word))
             && pin.bytes >= self.min_size
-            && (!self.unheld || pin.holders.as_ref().is_some_and(Vec::is_empty))
+            && (!self.unheld || table.holding(pin).is_some_and(|h| h.holders.is_empty()))
     }
 
     fn part(&self, file: Option<&File>) -> bool {

@@ -1,6 +1,7 @@
 //! Runs of pinned pages, and how those of one pin are grouped by file.
 
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 use super::{Backing, FileIndex};
 
@@ -13,6 +14,12 @@ pub struct Extent {
     pub length: u64,
 }
 
+/// Runs in one file: mostly one.
+pub type Extents = SmallVec<[Extent; 1]>;
+
+/// What a pin holds, by file: mostly of one.
+pub type Parts = SmallVec<[Part; 1]>;
+
 /// All that a pin holds of one file, or of anonymous memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
@@ -21,9 +28,16 @@ pub struct Part {
     /// Which file; `None` for anonymous memory and where it is not known.
     pub file: Option<FileIndex>,
     /// Where in the file, in ascending order, neighbours merged; empty without a file.
-    pub extents: Vec<Extent>,
+    pub extents: Extents,
     /// Bytes of the pin that lie in this part.
     pub bytes: u64,
+}
+
+impl Part {
+    /// Memory of which only the size is known.
+    pub fn unknown(bytes: u64) -> Parts {
+        smallvec![Self { backing: Backing::Unknown, file: None, extents: Extents::new(), bytes }]
+    }
 }
 
 /// One run of the pin's address range with a single backing, before grouping.
@@ -41,25 +55,28 @@ pub struct Segment {
 
 /// Groups segments by file, largest part first; runs that touch become one. Ranges that overlap (a file mapped twice in
 /// one buffer) stay apart: the pages are pinned twice.
-pub fn parts_of(segments: &[Segment]) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
+pub fn parts_of(segments: &[Segment]) -> Parts {
+    let extents = |s: &Segment| match s.file {
+        Some(_) => smallvec![Extent { offset: s.offset, length: s.length }],
+        None => Extents::new(),
+    };
+    let part = |s: &Segment| Part { backing: s.backing, file: s.file, extents: extents(s), bytes: s.length };
+    if let [only] = segments {
+        return smallvec![part(only)];
+    }
+    let mut parts = Parts::new();
     for s in segments {
-        let at = match parts.iter().position(|p| p.backing == s.backing && p.file == s.file) {
-            Some(at) => at,
-            None => {
-                parts.push(Part { backing: s.backing, file: s.file, extents: Vec::new(), bytes: 0 });
-                parts.len() - 1
+        match parts.iter_mut().find(|p| p.backing == s.backing && p.file == s.file) {
+            Some(part) => {
+                part.bytes = part.bytes.saturating_add(s.length);
+                part.extents.extend(extents(s));
             }
-        };
-        let part = &mut parts[at];
-        part.bytes = part.bytes.saturating_add(s.length);
-        if s.file.is_some() {
-            part.extents.push(Extent { offset: s.offset, length: s.length });
+            None => parts.push(part(s)),
         }
     }
     for part in &mut parts {
         part.extents.sort();
-        let mut merged: Vec<Extent> = Vec::with_capacity(part.extents.len());
+        let mut merged = Extents::new();
         for e in part.extents.drain(..) {
             match merged.last_mut() {
                 Some(last) if last.offset.checked_add(last.length) == Some(e.offset) => {
@@ -88,7 +105,7 @@ mod tests {
         let parts = parts_of(&[file(0, 8192, 4096), anon, file(1, 0, 16384), file(0, 4096, 4096)]);
         assert_eq!(parts.len(), 3);
         assert_eq!(parts[0].file, Some(FileIndex(1)));
-        assert_eq!(parts[1].extents, [Extent { offset: 4096, length: 8192 }]);
+        assert_eq!(parts[1].extents[..], [Extent { offset: 4096, length: 8192 }]);
         assert_eq!((parts[2].backing, parts[2].extents.len(), parts[2].bytes), (Backing::Anon, 0, 4096));
     }
 

@@ -12,9 +12,9 @@ mod process;
 mod table;
 
 pub use coverage::{Coverage, CoverageState};
-pub use extent::{Extent, Part, Segment, parts_of};
+pub use extent::{Extent, Extents, Part, Parts, Segment, parts_of};
 pub use file::{Backing, Device, File, FileId};
 pub use name::Name;
-pub use pin::{Holder, Mode, Object, Origin, Pin, PinId, RdmaBufferKind, Subsystem, Via};
+pub use pin::{Holder, Holding, Mode, Object, Origin, Pin, PinId, RdmaBufferKind, Subsystem, Via};
 pub use process::Process;
-pub use table::{FileIndex, ProcessIndex, Table};
+pub use table::{FileIndex, HoldingIndex, ProcessIndex, Table};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Coverage, Part, ProcessIndex};
+use super::{Coverage, HoldingIndex, Parts, ProcessIndex};
 
 /// The part of the kernel that made a pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -219,6 +219,17 @@ pub struct Holder {
     pub via: Vec<Via>,
 }
 
+/// How a pin is kept. Pins with the same anchor share one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Processes that keep it, by pid.
+    pub holders: Vec<Holder>,
+    /// Descriptors of the anchor in messages that nobody has received yet; `None` if nobody has looked.
+    pub in_flight: Option<u32>,
+    /// Who could receive them: the descriptor is the socket's. These processes do not hold the pin.
+    pub receivers: Vec<Holder>,
+}
+
 /// One pin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
@@ -235,7 +246,7 @@ pub struct Pin {
     /// User address of the first byte when the pin was made, if known.
     pub address: Option<u64>,
     /// By file, largest first; never empty.
-    pub parts: Vec<Part>,
+    pub parts: Parts,
     /// Whether `parts` is exact. False when memory was remapped meanwhile or a bound was hit; `doubt` then says which.
     pub exact: bool,
     /// Why `parts` is not exact.
@@ -245,11 +256,7 @@ pub struct Pin {
     /// Who made it; `None` if no source knows.
     pub creator: Option<ProcessIndex>,
     /// Who keeps it; `None` if nobody has looked.
-    pub holders: Option<Vec<Holder>>,
-    /// Descriptors of the anchor in messages that nobody has received yet; `None` if nobody has looked.
-    pub in_flight: Option<u32>,
-    /// Who could receive them: the descriptor is the socket's. These processes do not hold the pin.
-    pub receivers: Vec<Holder>,
+    pub holding: Option<HoldingIndex>,
     /// The verdict on its leases.
     pub coverage: Coverage,
     /// When it was made, in nanoseconds since the Unix epoch; `None` if no source knows.

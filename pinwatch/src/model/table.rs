@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{File, Pin, Process};
+use super::{File, Holder, Holding, Pin, Process};
 
 /// Place of a file in [`Table::files`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -12,6 +12,10 @@ pub struct FileIndex(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessIndex(pub u32);
 
+/// Place of a holding in [`Table::holdings`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HoldingIndex(pub u32);
+
 /// What is pinned at one moment, and by how much the answer may be wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
@@ -19,6 +23,8 @@ pub struct Table {
     pub files: Vec<File>,
     /// The processes that pins refer to.
     pub processes: Vec<Process>,
+    /// How pins are kept.
+    pub holdings: Vec<Holding>,
     /// The pins.
     pub pins: Vec<Pin>,
     /// Why pins may be missing, or listed though gone: one sentence each. Empty means complete.
@@ -40,6 +46,24 @@ impl Table {
     /// The process at an index; `None` if the index is not of this table.
     pub fn process(&self, at: ProcessIndex) -> Option<&Process> {
         self.processes.get(at.0 as usize)
+    }
+
+    /// How a pin is kept; `None` if nobody has looked.
+    pub fn holding(&self, pin: &Pin) -> Option<&Holding> {
+        self.holdings.get(pin.holding?.0 as usize)
+    }
+
+    /// The processes that keep a pin, as far as known.
+    pub fn holders(&self, pin: &Pin) -> &[Holder] {
+        self.holding(pin).map_or(&[], |holding| &holding.holders)
+    }
+
+    /// Adds a holding, unless the latest one is the same; gives its place.
+    pub fn add_holding(&mut self, holding: Holding) -> HoldingIndex {
+        if self.holdings.last() != Some(&holding) {
+            self.holdings.push(holding);
+        }
+        HoldingIndex((self.holdings.len() - 1) as u32)
     }
 
     /// Adds a file unless it is there, by identity; gives its place.

@@ -75,6 +75,11 @@ fn table(pins: u32) -> Table {
             cgroup: Some(Name::from("/system.slice/x.service")),
         });
         let bytes = 4096 * u64::from(n + 1);
+        table.holdings.push(Holding {
+            holders: vec![Holder { process: ProcessIndex(n), via: vec![Via::Fd(5)] }],
+            in_flight: Some(0),
+            receivers: Vec::new(),
+        });
         table.pins.push(Pin {
             id: PinId { subsystem: Subsystem::Rdma, sequence: u64::from(n) + 1 },
             object: Object::RdmaMr { device: "rxe0".into(), mrn: n, lkey: Some(1), rkey: None },
@@ -82,19 +87,17 @@ fn table(pins: u32) -> Table {
             bytes,
             pages: u64::from(n) + 1,
             address: Some(0x7f00_0000_0000),
-            parts: vec![Part {
+            parts: parts_of(&[Segment {
                 backing: Backing::File,
                 file: Some(FileIndex(n)),
-                extents: vec![Extent { offset: 0, length: bytes }],
-                bytes,
-            }],
+                offset: 0,
+                length: bytes,
+            }]),
             exact: true,
             doubt: None,
             orphan_pages: Some(0),
             creator: Some(ProcessIndex(n)),
-            holders: Some(vec![Holder { process: ProcessIndex(n), via: vec![Via::Fd(5)] }]),
-            in_flight: Some(0),
-            receivers: Vec::new(),
+            holding: Some(HoldingIndex(n)),
             coverage: Coverage::default(),
             created: Some(1_795_218_904_123_456_789),
             origin: Origin::Trace,

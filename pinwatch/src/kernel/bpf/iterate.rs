@@ -62,15 +62,29 @@ impl Programs {
     ///
     /// # Errors
     /// [`BpfError::Map`]
-    pub fn shares(&mut self, is_pinned: impl Fn(u64) -> bool) -> Result<Vec<ShareKey>, BpfError> {
+    pub fn shares(&self) -> Result<Vec<ShareKey>, BpfError> {
         if self.counter(counter::CLONES)? == 0 {
             return Ok(Vec::new());
         }
         let all: Vec<(ShareKey, u32)> = self.entries("SHARES")?;
-        let (pinned, gone): (Vec<ShareKey>, Vec<ShareKey>) =
-            all.into_iter().map(|(key, _)| key).partition(|key| is_pinned(key.object));
-        self.remove::<ShareKey, u32>("SHARES", &gone)?;
-        Ok(pinned)
+        Ok(all.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// Forgets those shares whose pins are gone, also from the map: what was made since the caller looked stays.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn forget_shares(&mut self, unknown: &[ShareKey]) -> Result<(), BpfError> {
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let objects: HashSet<u64> = unknown.iter().map(|share| share.object).collect();
+        let objects: Vec<u64> = objects.into_iter().collect();
+        let pins: Vec<(u64, PinRecord)> = self.some("PINS", &objects)?;
+        let there: HashSet<u64> = pins.into_iter().map(|(object, _)| object).collect();
+        let gone: Vec<ShareKey> =
+            unknown.iter().filter(|share| !there.contains(&share.object)).copied().collect();
+        self.remove::<ShareKey, u32>("SHARES", &gone)
     }
 
     /// Whether a ring, which must be one that some process holds, has a buffer in its table.

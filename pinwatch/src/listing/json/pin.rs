@@ -3,7 +3,7 @@
 
 use super::Shared;
 use crate::listing::columns::age_seconds;
-use crate::model::{self, Object, Pin};
+use crate::model::{self, Coverage, Object, Pin};
 
 /// `,"NAME":`
 macro_rules! key {
@@ -44,7 +44,7 @@ macro_rules! ready {
 }
 
 /// Appends a pin.
-pub fn write(out: &mut Vec<u8>, shared: &Shared<'_>, pin: &Pin, now: i64) {
+pub fn write(out: &mut Vec<u8>, shared: &Shared, pin: &Pin, now: i64) {
     let largest = pin.parts.first();
     out.extend_from_slice(b"{\"id\":\"");
     out.push(pin.subsystem().letter() as u8);
@@ -62,19 +62,16 @@ pub fn write(out: &mut Vec<u8>, shared: &Shared<'_>, pin: &Pin, now: i64) {
     extents(out, largest.map_or(&[], |part| &part.extents));
     number!(out, "orphan_pages", pin.orphan_pages);
     ready!(out, "creator", pin.creator.and_then(|process| shared.creator(process)));
-    ready!(out, "holders", pin.holders.as_deref().map(|holders| shared.holders(holders)));
-    number!(out, "in_flight", pin.in_flight.map(u64::from));
-    ready!(out, "receivers", Some(shared.holders(&pin.receivers)));
-    word!(out, "coverage\":{\"state", pin.coverage.state.word());
-    number!(out, "covered", u64::from(pin.coverage.covered));
-    number!(out, "holders", u64::from(pin.coverage.holders));
-    key!(out, "lease_pids");
-    list(out, &pin.coverage.lease_pids, |out, pid| decimal(out, u64::from(*pid)));
-    number!(out, "seconds_left", pin.coverage.seconds_left);
-    out.push(b'}');
-    match pin.created.and_then(|at| shared.time(at)) {
-        Some(time) => word!(out, "created", time),
-        None => ready!(out, "created", None::<&str>),
+    out.extend_from_slice(shared.holding(pin).as_bytes());
+    shared.coverage(out, &pin.coverage);
+    key!(out, "created");
+    let start = out.len();
+    out.push(b'"');
+    if pin.created.is_some_and(|at| shared.time(out, at)) {
+        out.push(b'"');
+    } else {
+        out.truncate(start);
+        out.extend_from_slice(b"null");
     }
     number!(out, "age_seconds", age_seconds(pin.created, now));
     word!(out, "origin", pin.origin.word());
@@ -96,6 +93,17 @@ pub fn write(out: &mut Vec<u8>, shared: &Shared<'_>, pin: &Pin, now: i64) {
         Some(doubt) => string(out, doubt),
         None => out.extend_from_slice(b"null"),
     }
+    out.push(b'}');
+}
+
+/// Appends the verdict on a pin's leases.
+pub fn coverage(out: &mut Vec<u8>, coverage: &Coverage) {
+    word!(out, "coverage\":{\"state", coverage.state.word());
+    number!(out, "covered", u64::from(coverage.covered));
+    number!(out, "holders", u64::from(coverage.holders));
+    key!(out, "lease_pids");
+    list(out, &coverage.lease_pids, |out, pid| decimal(out, u64::from(*pid)));
+    number!(out, "seconds_left", coverage.seconds_left);
     out.push(b'}');
 }
 

@@ -8,7 +8,7 @@ use rustix::net::netlink;
 use super::Collector;
 use super::netlink::{attribute, attributes, dump, make_attribute, u32_at, u64_at};
 use super::process;
-use crate::model::{Backing, Coverage, Mode, Object, Origin, Part, Pin, Subsystem};
+use crate::model::{Coverage, Mode, Object, Origin, Part, Pin, Subsystem};
 
 /// `RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, command)`.
 const fn kind(command: u16) -> u16 {
@@ -145,19 +145,12 @@ fn add(device: &str, region: &Region, cx: &mut Collector) {
         // Without the address it is not known how many pages the ends touch; an iova usually is the address.
         pages: cx.pages(region.iova.unwrap_or(0), region.length),
         address: None,
-        parts: vec![Part {
-            backing: Backing::Unknown,
-            file: None,
-            extents: Vec::new(),
-            bytes: region.length,
-        }],
+        parts: Part::unknown(region.length),
         exact: false,
         doubt: Some("the RDMA netlink does not say which memory, nor whether it is pinned".to_owned()),
         orphan_pages: None,
         creator,
-        holders: None,
-        in_flight: None,
-        receivers: Vec::new(),
+        holding: None,
         coverage: Coverage::default(),
         created: None,
         origin: Origin::Proc,

@@ -12,8 +12,8 @@ use super::same_file::{self, Group};
 use super::scan::{Anchor, Scan};
 use super::{Collector, bounded};
 use crate::model::{
-    Backing, Coverage, CoverageState, Holder, Mode, Object, Origin, Pin, ProcessIndex, Segment, Subsystem,
-    Via, parts_of,
+    Backing, Coverage, CoverageState, Holder, Holding, HoldingIndex, Mode, Object, Origin, Pin, ProcessIndex,
+    Segment, Subsystem, Via, parts_of,
 };
 
 /// How long, over all rings, to wait for busy ones.
@@ -160,9 +160,10 @@ impl Run<'_> {
             _ => None,
         };
         let ring_fd = group.iter().filter(|r| r.pid == owner).map(|r| r.fd).min();
-        let holders: Vec<Holder> = holders.into_iter().map(|(_, h)| h).collect();
+        let holders = holders.into_iter().map(|(_, h)| h).collect();
+        let holding = cx.table.add_holding(Holding { holders, ..Holding::default() });
         for &buffer in buffers {
-            self.add_buffer(owner, ring_fd, buffer, creator, &holders, cx);
+            self.add_buffer(owner, ring_fd, buffer, creator, holding, cx);
         }
         owner
     }
@@ -173,7 +174,7 @@ impl Run<'_> {
         ring_fd: Option<u32>,
         buffer: Buffer,
         creator: Option<ProcessIndex>,
-        holders: &[Holder],
+        holding: HoldingIndex,
         cx: &mut Collector,
     ) {
         let segments = self.segments(owner, buffer, cx);
@@ -201,9 +202,7 @@ impl Run<'_> {
             doubt: Some(doubt),
             orphan_pages: None,
             creator,
-            holders: Some(holders.to_vec()),
-            in_flight: None,
-            receivers: Vec::new(),
+            holding: Some(holding),
             coverage: Coverage { state, ..Coverage::default() },
             created: None,
             origin: Origin::Proc,

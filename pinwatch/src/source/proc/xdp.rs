@@ -9,7 +9,7 @@ use rustix::net::netlink;
 use super::netlink::{attribute, dump, u32_at, u64_at};
 use super::scan::Scan;
 use super::{Collector, bounded, process};
-use crate::model::{Backing, Coverage, Holder, Mode, Object, Origin, Part, Pin, Subsystem, Via};
+use crate::model::{Coverage, Holder, Holding, Mode, Object, Origin, Part, Pin, Subsystem, Via};
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
@@ -99,6 +99,10 @@ pub fn collect(umems: &Umems, scan: &Scan, cx: &mut Collector) {
             [only] if scan.denied == 0 => Some(only.process),
             _ => None,
         };
+        // Holders that cannot be seen are not the same as none.
+        let known = scan.denied == 0 || !holders.is_empty();
+        let holding = Holding { holders, ..Holding::default() };
+        let holding = known.then(|| cx.table.add_holding(holding));
         cx.table.pins.push(Pin {
             id: pin_id,
             object: Object::Xdp { umem: *id },
@@ -106,20 +110,12 @@ pub fn collect(umems: &Umems, scan: &Scan, cx: &mut Collector) {
             bytes: umem.size,
             pages: umem.pages,
             address: None,
-            parts: vec![Part {
-                backing: Backing::Unknown,
-                file: None,
-                extents: Vec::new(),
-                bytes: umem.size,
-            }],
+            parts: Part::unknown(umem.size),
             exact: false,
             doubt: Some("AF_XDP diagnostics do not say which memory".to_owned()),
             orphan_pages: None,
             creator,
-            // Holders that cannot be seen are not the same as none.
-            holders: (scan.denied == 0 || !holders.is_empty()).then_some(holders),
-            in_flight: None,
-            receivers: Vec::new(),
+            holding,
             coverage: Coverage::default(),
             created: None,
             origin: Origin::Proc,

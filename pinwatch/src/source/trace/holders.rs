@@ -6,18 +6,7 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use pinwatch_common::{HolderRecord, via};
 
-use crate::model::{Holder, Pin, ProcessIndex, Via};
-
-/// How one anchor is kept.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Holding {
-    /// Processes that keep it, by pid.
-    pub holders: Vec<Holder>,
-    /// Descriptors in messages that nobody has received.
-    pub in_flight: u32,
-    /// Processes that could receive them.
-    pub receivers: Vec<Holder>,
-}
+use crate::model::{Holder, Holding, HoldingIndex, ProcessIndex, Table, Via};
 
 /// How all anchors are kept.
 pub struct Holdings {
@@ -27,23 +16,37 @@ pub struct Holdings {
     pub shared: HashMap<u64, Vec<u64>>,
 }
 
-impl Holdings {
-    /// Tells a pin who keeps it. A pin whose anchor is not known (0) stays as it is.
-    pub fn of(&self, object: u64, anchor: u64, pin: &mut Pin) {
+/// Gives each pin its holding, each holding being in the table once.
+pub struct Places<'a> {
+    holdings: &'a Holdings,
+    by_anchor: HashMap<u64, HoldingIndex>,
+}
+
+impl<'a> Places<'a> {
+    /// None given yet.
+    pub fn new(holdings: &'a Holdings) -> Self {
+        Self { holdings, by_anchor: HashMap::default() }
+    }
+
+    /// The place of a pin's holding; `None` if its anchor is not known (0).
+    pub fn of(&mut self, object: u64, anchor: u64, table: &mut Table) -> Option<HoldingIndex> {
         if anchor == 0 {
-            return;
+            return None;
         }
-        let one = [anchor];
-        let anchors = self.shared.get(&object).map_or(&one[..], Vec::as_slice);
-        let mut whole = Holding::default();
-        for holding in anchors.iter().filter_map(|anchor| self.by_anchor.get(anchor)) {
-            whole.in_flight = whole.in_flight.saturating_add(holding.in_flight);
-            merge(&mut whole.holders, &holding.holders);
-            merge(&mut whole.receivers, &holding.receivers);
+        if let Some(anchors) = self.holdings.shared.get(&object) {
+            let mut whole = Holding { in_flight: Some(0), ..Holding::default() };
+            for holding in anchors.iter().filter_map(|anchor| self.holdings.by_anchor.get(anchor)) {
+                whole.in_flight = whole.in_flight.zip(holding.in_flight).map(|(a, b)| a.saturating_add(b));
+                merge(&mut whole.holders, &holding.holders);
+                merge(&mut whole.receivers, &holding.receivers);
+            }
+            return Some(table.add_holding(whole));
         }
-        pin.holders = Some(whole.holders);
-        pin.in_flight = Some(whole.in_flight);
-        pin.receivers = whole.receivers;
+        let place = || {
+            let nobody = || Holding { in_flight: Some(0), ..Holding::default() };
+            table.add_holding(self.holdings.by_anchor.get(&anchor).cloned().unwrap_or_else(nobody))
+        };
+        Some(*self.by_anchor.entry(anchor).or_insert_with(place))
     }
 }
 
@@ -91,7 +94,7 @@ pub fn by_anchor(
     }
     let holding = |ways: Ways| Holding {
         holders: holders(ways.holders),
-        in_flight: u32::try_from(ways.messages.len()).unwrap_or(u32::MAX),
+        in_flight: Some(u32::try_from(ways.messages.len()).unwrap_or(u32::MAX)),
         receivers: holders(ways.receivers),
     };
     anchors.into_iter().map(|(anchor, ways)| (anchor, holding(ways))).collect()
@@ -140,7 +143,7 @@ mod tests {
             |pid, fd, message, index| HolderRecord { message, index, ..record(1, pid, via::IN_FLIGHT, fd) };
         let anchors = sort(&[waiting(5, 3, 0x100, 0), waiting(6, 9, 0x100, 0), waiting(5, 3, 0x100, 1)]);
         let holding = &anchors[&1];
-        assert_eq!((holding.holders.len(), holding.in_flight, holding.receivers.len()), (0, 2, 2));
+        assert_eq!((holding.holders.len(), holding.in_flight, holding.receivers.len()), (0, Some(2), 2));
     }
 
     #[test]

@@ -12,15 +12,15 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use pinwatch_common::{
     DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, HolderRecord, LongPath, MAX_EXTENTS, PinRecord,
-    SHORT_PATH,
+    SHORT_PATH, ShareKey,
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
-use crate::model::{Name, Pin, Process, ProcessIndex, Table, parts_of};
+use crate::model::{Holding, Name, Pin, Process, ProcessIndex, Table, parts_of};
 use crate::source::proc::process::{self, Users};
 
 pub use files::FileStates;
-use holders::Holdings;
+use holders::{Holdings, Places};
 
 /// The clocks at one moment, to turn the kernel's time since boot into time of day.
 #[derive(Clone, Copy, Debug)]
@@ -119,13 +119,16 @@ impl Snapshot {
         let mut processes: HashMap<(u32, u64, [u8; 16]), ProcessIndex> = HashMap::default();
         let mut files = files::Files::new(&self.files, &self.long_paths);
         table.pins.reserve(self.pins.len());
-        for (_, record) in &self.pins {
+        let mut anchors = Vec::with_capacity(self.pins.len());
+        let mut segments = Vec::new();
+        for (key, record) in &self.pins {
             let Some(object) = records::object(record, &self.devices) else { continue };
+            anchors.push((*key, record.anchor));
             let pid = (record.pid_tgid >> 32) as u32;
             let creator = *processes.entry((pid, record.start, record.comm)).or_insert_with(|| {
                 add(&mut table.processes, process(pid, record.start, &record.comm, record.uid, &mut users))
             });
-            let segments = records::segments(record, &self.extents, &mut files);
+            records::segments(record, &self.extents, &mut files, &mut segments);
             table.pins.push(records::pin(record, object, creator, parts_of(&segments), clocks));
         }
         table.files = files.into_files(&self.pins, states, programs);
@@ -137,11 +140,12 @@ impl Snapshot {
         };
         match self.holdings(programs, &mut add_process) {
             Ok(holdings) => {
-                let known =
-                    self.pins.iter().filter(|(_, record)| records::object(record, &self.devices).is_some());
-                for (pin, (object, record)) in table.pins.iter_mut().zip(known) {
-                    holdings.of(*object, record.anchor, pin);
+                let mut places = Places::new(&holdings);
+                let mut pins = std::mem::take(&mut table.pins);
+                for (pin, (object, anchor)) in pins.iter_mut().zip(anchors) {
+                    pin.holding = places.of(object, anchor, &mut table);
                 }
+                table.pins = pins;
             }
             Err(error) => table.incomplete.push(format!("who keeps a pin is not known: {error}")),
         }
@@ -154,9 +158,9 @@ impl Snapshot {
     /// # Errors
     /// [`BpfError`]
     pub fn heal(&self, table: &mut Table, programs: &mut Programs) -> Result<usize, BpfError> {
-        let unheld = |pin: &Pin| pin.holders.as_ref().is_some_and(Vec::is_empty) && pin.in_flight == Some(0);
-        let sequences: HashSet<u64> =
-            table.pins.iter().filter(|pin| unheld(pin)).map(|pin| pin.id.sequence).collect();
+        let nobody = Holding { in_flight: Some(0), ..Holding::default() };
+        let unheld = |pin: &&Pin| table.holding(pin) == Some(&nobody);
+        let sequences: HashSet<u64> = table.pins.iter().filter(unheld).map(|pin| pin.id.sequence).collect();
         let (mut objects, mut gone) = (Vec::new(), HashSet::default());
         for (object, record) in self.pins.iter().filter(|(_, record)| sequences.contains(&record.sequence)) {
             if programs.is_gone(*object, record)? {
@@ -175,16 +179,23 @@ impl Snapshot {
         programs: &mut Programs,
         process: impl FnMut(&HolderRecord) -> ProcessIndex,
     ) -> Result<Holdings, BpfError> {
-        let objects: HashMap<u64, u64> =
-            self.pins.iter().map(|(object, pin)| (*object, pin.anchor)).collect();
-        let shares = programs.shares(|object| objects.contains_key(&object))?;
-        let all = objects.values().copied().chain(shares.iter().map(|share| share.anchor));
+        let mut shares = programs.shares()?;
+        // The anchors of the pins that are shared.
+        let mut first: HashMap<u64, u64> = HashMap::default();
+        if !shares.is_empty() {
+            let objects: HashSet<u64> = shares.iter().map(|share| share.object).collect();
+            let known = self.pins.iter().filter(|(object, _)| objects.contains(object));
+            first = known.map(|(object, pin)| (*object, pin.anchor)).collect();
+        }
+        let gone: Vec<ShareKey> = shares.extract_if(.., |share| !first.contains_key(&share.object)).collect();
+        programs.forget_shares(&gone)?;
+        let all = self.pins.iter().map(|(_, pin)| pin.anchor).chain(shares.iter().map(|share| share.anchor));
         let found = programs.holders(&all.filter(|anchor| *anchor != 0).collect())?;
         let by_anchor = holders::by_anchor(&found, process);
         // A shared buffer is kept by those of the rings that have it still, the first one too.
         let mut shared: HashMap<u64, Vec<u64>> = HashMap::default();
         for share in &shares {
-            shared.entry(share.object).or_insert_with(|| vec![objects[&share.object]]).push(share.anchor);
+            shared.entry(share.object).or_insert_with(|| vec![first[&share.object]]).push(share.anchor);
         }
         for (object, rings) in &mut shared {
             let mut still = Vec::new();

@@ -9,7 +9,7 @@ use pinwatch_common::{
 use super::files::Files;
 use super::{Clocks, names};
 use crate::model::{
-    Backing, Coverage, CoverageState, Mode, Object, Origin, Part, Pin, PinId, ProcessIndex, RdmaBufferKind,
+    Backing, Coverage, CoverageState, Mode, Object, Origin, Parts, Pin, PinId, ProcessIndex, RdmaBufferKind,
     Segment,
 };
 
@@ -48,13 +48,14 @@ pub fn object(record: &PinRecord, devices: &HashMap<u32, DeviceName>) -> Option<
     }
 }
 
-/// The runs of a pin, in the order of its addresses.
+/// Puts the runs of a pin, in the order of its addresses, in the place of what was in `segments`.
 pub fn segments(
     record: &PinRecord,
     extents: &HashMap<ExtentKey, ExtentRecord>,
     files: &mut Files<'_>,
-) -> Vec<Segment> {
-    let mut segments = Vec::with_capacity(record.extents.clamp(1, 64) as usize);
+    segments: &mut Vec<Segment>,
+) {
+    segments.clear();
     let mut covered = 0u64;
     for index in 0..record.extents.min(MAX_EXTENTS) {
         let extent = if index == 0 {
@@ -75,7 +76,6 @@ pub fn segments(
             length: record.length.saturating_sub(covered),
         });
     }
-    segments
 }
 
 fn segment(extent: &ExtentRecord, files: &mut Files<'_>) -> Segment {
@@ -100,19 +100,16 @@ pub fn doubt_of(record: &PinRecord) -> Option<String> {
         (doubt::PAGE_MISMATCH, "its memory was remapped, or its file truncated, while it was being pinned"),
         (doubt::NO_PATH, "there was no room for the name of its file"),
     ];
+    if record.doubt == 0 {
+        return None;
+    }
     let said: Vec<&str> =
         reasons.iter().filter(|(bit, _)| record.doubt & bit != 0).map(|(_, reason)| *reason).collect();
     (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// The pin of a record.
-pub fn pin(
-    record: &PinRecord,
-    object: Object,
-    creator: ProcessIndex,
-    parts: Vec<Part>,
-    clocks: Clocks,
-) -> Pin {
+pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Parts, clocks: Clocks) -> Pin {
     let last = record.address.saturating_add(record.length.max(1) - 1);
     let doubt = doubt_of(record);
     let nothing_to_lease = parts.iter().all(|part| part.backing == Backing::Anon);
@@ -135,9 +132,7 @@ pub fn pin(
         doubt,
         orphan_pages: None,
         creator: Some(creator),
-        holders: None,
-        in_flight: None,
-        receivers: Vec::new(),
+        holding: None,
         coverage: Coverage {
             state: if nothing_to_lease { CoverageState::NotApplicable } else { CoverageState::Unknown },
             ..Coverage::default()
@@ -166,7 +161,7 @@ mod tests {
     fn pages_are_those_touched() {
         let object = object(&record(), &HashMap::default()).unwrap();
         let clocks = Clocks { realtime: 1_000_000, boottime: 400 };
-        let pin = pin(&record(), object, ProcessIndex(0), Vec::new(), clocks);
+        let pin = pin(&record(), object, ProcessIndex(0), Parts::new(), clocks);
         assert_eq!((pin.pages, pin.bytes, pin.created), (2, 32, Some(999_600)));
         assert_eq!(pin.id.to_string(), "u7");
     }
@@ -186,7 +181,7 @@ mod tests {
         for (access, mode) in [(0, Mode::ReadOnly), (4, Mode::ReadOnly), (1, Mode::ReadWrite)] {
             let record = PinRecord { kind: kind::RDMA_MR, number: access, ..record() };
             let object = object(&record, &HashMap::default()).unwrap();
-            assert_eq!(pin(&record, object, ProcessIndex(0), Vec::new(), clocks).mode, mode);
+            assert_eq!(pin(&record, object, ProcessIndex(0), Parts::new(), clocks).mode, mode);
         }
     }
 
@@ -195,6 +190,6 @@ mod tests {
         let record = PinRecord { address: u64::MAX - 1, length: u64::MAX, ..record() };
         let object = object(&record, &HashMap::default()).unwrap();
         let clocks = Clocks { realtime: 0, boottime: 0 };
-        assert!(pin(&record, object, ProcessIndex(0), Vec::new(), clocks).pages >= 1);
+        assert!(pin(&record, object, ProcessIndex(0), Parts::new(), clocks).pages >= 1);
     }
 }
