@@ -74,11 +74,12 @@ pub struct Selection {
 impl Selection {
     /// The rows of the selected pins that show what was asked for, largest first.
     pub fn rows<'a>(&self, table: &'a Table) -> Vec<Row<'a>> {
-        let rows = table.pins.iter().filter(|p| self.pin(table, p)).flat_map(|pin| {
-            let row = move |part| Row { table, pin, part };
-            pin.parts.iter().map(row).filter(|r| self.part(r.file()))
-        });
-        let mut rows: Vec<Row<'a>> = rows.collect();
+        let mut rows = Vec::with_capacity(table.pins.len());
+        let any_file = self.any_file();
+        for pin in table.pins.iter().filter(|pin| self.pin(table, pin)) {
+            let of_pin = pin.parts.iter().map(|part| Row { table, pin, part });
+            rows.extend(of_pin.filter(|row| any_file || self.part(row.file())));
+        }
         rows.sort_unstable_by_key(|r| (std::cmp::Reverse(r.part.bytes), r.pin.id));
         rows
     }
@@ -109,6 +110,11 @@ impl Selection {
             && (self.types.is_empty() || self.types.iter().any(word))
             && pin.bytes >= self.min_size
             && (!self.unheld || table.holding(pin).is_some_and(|h| h.holders.is_empty()))
+    }
+
+    /// Whether it does not matter on which file a pin is.
+    fn any_file(&self) -> bool {
+        self.files.is_empty() && self.directories.is_empty() && self.mounts.is_empty() && !self.deleted
     }
 
     fn part(&self, file: Option<&File>) -> bool {
