@@ -51,7 +51,10 @@ all! {
     "not-a-pinwatch" => programs::not_a_pinwatch,
     "no-capability" => programs::no_capability,
     "no-bpffs" => programs::no_bpffs,
+    "no-btf" => programs::no_btf,
     "check" => programs::check,
     "no-daemon" => programs::no_daemon,
     "modules-reload" => programs::modules_reload,
+    // The last: what it does holds until the guest ends.
+    "lockdown" => programs::lockdown,
 }

@@ -171,6 +171,50 @@ pub fn no_bpffs(guest: &mut Guest) -> Result<Outcome> {
     Ok(Outcome::Passed(None))
 }
 
+/// Without BTF both say so, in a sentence.
+pub fn no_btf(_guest: &mut Guest) -> Result<Outcome> {
+    let run = |command: &str| {
+        let hidden = format!("mount -t tmpfs none /sys/kernel/btf && timeout 60 {command}");
+        output("unshare", &["--mount", "sh", "-c", &hidden])
+    };
+    refuses(run, "/sys/kernel/btf/vmlinux")
+}
+
+/// Under lockdown neither a new daemon nor `check` gets anywhere, and says why; what was attached before goes on.
+pub fn lockdown(guest: &mut Guest) -> Result<Outcome> {
+    let switch = "/sys/kernel/security/lockdown";
+    if !std::path::Path::new(switch).exists() {
+        shell("mount -t securityfs securityfs /sys/kernel/security")?;
+    }
+    std::fs::write(switch, "confidentiality").with_context(|| format!("cannot write {switch}"))?;
+    let run = |command: &str| output("sh", &["-c", &format!("timeout 60 {command}")]);
+    refuses(run, "lockdown")?;
+    let mut mkpins = Mkpins::start("io_uring memfd")?;
+    let made = mkpins.made.clone();
+    guest.wait_for(SOON, |pins| compare::exactly(&made, pins)).context("the daemon of before")?;
+    let (code, text, error) = output("lspins", &["--no-daemon", "-o", "pid"])?;
+    ensure!(
+        code == 0 && text.contains(&made["pid"].to_string()),
+        "procfs shows {text:?}, status {code}: {error}"
+    );
+    mkpins.tell("release")?;
+    Ok(Outcome::Passed(None))
+}
+
+/// `pinwatch run` and `pinwatch check` end with status 2 and the reason.
+fn refuses(run: impl Fn(&str) -> Result<(i32, String, String)>, reason: &str) -> Result<Outcome> {
+    let (code, _, error) = run("pinwatch run --socket /tmp/refused.sock")?;
+    no_panic(&error)?;
+    ensure!(
+        code == 2 && error.contains(reason) && error.trim_end().lines().count() == 1,
+        "pinwatch run ends with {code}: {error}"
+    );
+    let (code, text, error) = run("pinwatch check")?;
+    no_panic(&error)?;
+    ensure!(code == 2 && text.contains(reason), "pinwatch check ends with {code}: {text}{error}");
+    Ok(Outcome::Passed(None))
+}
+
 /// `pinwatch check`, for people and for machines.
 pub fn check(guest: &mut Guest) -> Result<Outcome> {
     let (code, text, error) = output("pinwatch", &["check", "--attach", &guest.attach])?;
