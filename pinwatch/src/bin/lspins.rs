@@ -11,8 +11,10 @@ use pinwatch::listing::columns::{self, COLUMNS, Column, Context};
 use pinwatch::listing::render::{self, Look};
 use pinwatch::listing::select::{self, Selection};
 use pinwatch::listing::size::Size;
-use pinwatch::listing::{self, escape, json, operand};
-use pinwatch::model::Table;
+use pinwatch::listing::sort::Sort;
+use pinwatch::listing::summary::{self, By};
+use pinwatch::listing::{self, escape, explain, json, operand};
+use pinwatch::model::{PinId, Table};
 use pinwatch::source;
 use pinwatch::wire::{self, Reply, Request, WireError};
 
@@ -79,9 +81,18 @@ struct Args {
     /// Process ids only: holders, and creators that are alive.
     #[arg(short = 't', long = "terse", group = "form")]
     terse: bool,
-    /// Totals by subsystem.
-    #[arg(long, group = "form")]
+    /// One pin on one screen: who keeps it, and what must be closed or killed to release it.
+    #[arg(long, value_name = "ID", group = "form")]
+    explain: Option<String>,
+    /// Totals by subsystem, or by what --by says.
+    #[arg(long, conflicts_with = "terse")]
     summary: bool,
+    /// Totals by subsystem, file or process.
+    #[arg(long, value_enum, value_name = "WHAT", conflicts_with = "terse")]
+    by: Option<By>,
+    /// The column to sort by, with - in front the other way round [default: the size, largest first].
+    #[arg(long, value_name = "COL", allow_hyphen_values = true)]
+    sort: Option<String>,
     /// List again every so many seconds until interrupted.
     #[arg(short, long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
     repeat: Option<u64>,
@@ -152,6 +163,8 @@ fn run(args: &Args) -> Result<Outcome, String> {
         return print(|out| out.write_all(lines.collect::<String>().as_bytes())).map(|_| Outcome::Listed);
     }
     let columns = columns::choose(args.columns.as_deref())?;
+    let sort = args.sort.as_deref().map(Sort::parse).transpose()?;
+    let explain = args.explain.as_deref().map(explain::id).transpose()?;
     let selection = selection(args)?;
     for path in args.files.iter().filter(|p| operand::is_directory(p)) {
         let path = operand::shown(path);
@@ -160,7 +173,10 @@ fn run(args: &Args) -> Result<Outcome, String> {
     let mut warned = false;
     loop {
         let table = table(args, &mut warned)?;
-        let (outcome, reader_left) = show(args, &selection, &columns, &table, warned)?;
+        let (outcome, reader_left) = match explain {
+            Some(id) => explained(id, &table)?,
+            None => show(args, &selection, &columns, sort.as_ref(), &table, warned)?,
+        };
         match args.repeat {
             Some(seconds) if !reader_left => std::thread::sleep(Duration::from_secs(seconds)),
             _ => {
@@ -250,11 +266,16 @@ fn show(
     args: &Args,
     selection: &Selection,
     columns: &[&'static Column],
+    sort: Option<&Sort>,
     table: &Table,
     warned: bool,
 ) -> Result<(Outcome, bool), String> {
-    let rows = selection.rows(table);
+    let mut rows = selection.rows(table);
     let context = Context { now: now(), bytes: args.bytes };
+    if let Some(sort) = sort {
+        sort.apply(&mut rows, &context);
+    }
+    let by = args.by.or(args.summary.then_some(By::Subsystem));
     let terminal = io::stdout().is_terminal();
     let look = Look {
         width: terminal.then(terminal_width).flatten(),
@@ -266,6 +287,9 @@ fn show(
     let lacking = render::lacking(table, said);
     let text_form = !(args.json || args.json_lines || args.terse);
     let reader_left = print(|out| {
+        if let (Some(by), true) = (by, args.json || args.json_lines) {
+            return summary::json(out, table, &summary::totals(&rows, by), by, args.json);
+        }
         if args.json {
             return json::document(out, table, &Selection::pins(&rows), context.now, terminal);
         }
@@ -276,10 +300,9 @@ fn show(
             let pids = listing::pids(table, &Selection::pins(&rows));
             return pids.iter().try_for_each(|pid| writeln!(out, "{pid}"));
         }
-        let text = if args.summary {
-            render::summary(&rows, look, &context)
-        } else {
-            render::table(&rows, columns, look, &context)
+        let text = match by {
+            Some(by) => summary::text(&summary::totals(&rows, by), by, look, &context),
+            None => render::table(&rows, columns, look, &context),
         };
         out.write_all(text.as_bytes())?;
         // Under a table on the terminal; a pipe gets rows and nothing else.
@@ -311,6 +334,18 @@ fn show(
         _ => Outcome::Listed,
     };
     Ok((outcome, reader_left))
+}
+
+/// Explains one pin; a pin that is not there is said to be so, and nothing is listed.
+fn explained(id: PinId, table: &Table) -> Result<(Outcome, bool), String> {
+    let Some(pin) = explain::find(table, id) else {
+        complain(&format!("no pin has the id {id} (any more); `lspins -o +ID` shows those that there are"));
+        return Ok((Outcome::Nothing, false));
+    };
+    let screen = explain::screen(table, pin, now());
+    let reader_left = print(|out| out.write_all(screen.as_bytes()))?;
+    render::lacking(table, &[]).iter().for_each(|line| complain(line));
+    Ok((Outcome::Listed, reader_left))
 }
 
 /// What was searched when nothing was found.

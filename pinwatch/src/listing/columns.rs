@@ -1,7 +1,7 @@
 //! The columns of the table, as data: the renderer, `-o`, `-H` and the order of dropping all read this one list.
 
 use super::{Row, escape, size};
-use crate::model::{Backing, Via};
+use crate::model::{Backing, Via, Workload};
 
 /// What cells need to know besides the row.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ const fn column(
 }
 
 /// All columns; those of the default table first, in its order.
-pub static COLUMNS: [Column; 27] = [
+pub static COLUMNS: [Column; 30] = [
     shown(
         column(
             "COMMAND",
@@ -130,6 +130,14 @@ pub static COLUMNS: [Column; 27] = [
     number(column("GENERATION", "file.generation", generation, "generation of the inode")),
     number(column("UID", "creator.uid", uid, "user id")),
     column("CGROUP", "creator.cgroup", cgroup, "control group"),
+    column("UNIT", "creator.unit", |r, _| workload(r, |w| w.unit), "systemd unit, by the control group"),
+    column(
+        "CONTAINER",
+        "creator.container",
+        |r, _| workload(r, |w| w.container),
+        "container, by the control group",
+    ),
+    column("POD", "creator.pod", |r, _| workload(r, |w| w.pod), "Kubernetes pod, by the control group"),
     column("HELDBY", "holders", |r, _| held_by(r), "each holder, with the descriptors that keep the pin"),
     column("CREATED", "created", |r, _| created(r), "when the pin was made"),
     column("ORIGIN", "origin", origin, "how the pin is known, ~ if its files are not exact"),
@@ -169,6 +177,11 @@ fn uid(row: &Row, _: &Context) -> String {
 
 fn cgroup(row: &Row, _: &Context) -> String {
     row.process().and_then(|p| p.cgroup.as_ref()).map_or_else(dash, |c| escape::name(c.as_bytes()))
+}
+
+fn workload(row: &Row, field: impl Fn(Workload) -> Option<String>) -> String {
+    let cgroup = row.process().and_then(|p| p.cgroup.as_ref());
+    cgroup.and_then(|c| field(Workload::of(c.as_bytes()))).map_or_else(dash, |f| escape::name(f.as_bytes()))
 }
 
 fn lease(row: &Row) -> String {

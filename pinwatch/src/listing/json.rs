@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{self, Name, Pin, Table, Via};
+use crate::model::{self, Name, Pin, Table, Via, Workload};
 
 /// The version of the contract.
 pub const VERSION: u32 = 1;
@@ -217,6 +217,8 @@ struct Process<'a> {
     user: Option<&'a str>,
     alive: bool,
     cgroup: Option<Cow<'a, str>>,
+    #[serde(flatten)]
+    workload: Workload,
 }
 
 impl<'a> Process<'a> {
@@ -230,6 +232,7 @@ impl<'a> Process<'a> {
             user: process.user.as_deref(),
             alive: process.alive,
             cgroup: process.cgroup.as_ref().map(Name::text),
+            workload: process.cgroup.as_ref().map(|c| Workload::of(c.as_bytes())).unwrap_or_default(),
         }
     }
 }
@@ -347,7 +350,7 @@ mod tests {
                      "fstype": "xfs", "deleted": false},
             "extents": [{"offset": 0, "length": 67108864}], "orphan_pages": 0,
             "creator": {"pid": 812, "start": 81234, "comm": "ib_server", "uid": 2, "user": "user2", "alive": true,
-                        "cgroup": "/system.slice/x.service"},
+                        "cgroup": "/system.slice/x.service", "unit": "x.service", "container": null, "pod": null},
             "holders": [{"pid": 812, "comm": "ib_server", "uid": 2, "user": "user2", "via": [{"fd": 5}]}],
             "in_flight": 0, "receivers": [],
             "coverage": {"state": "unknown", "covered": 0, "holders": 0, "lease_pids": [], "seconds_left": null},

@@ -5,11 +5,14 @@
 
 pub mod columns;
 pub mod escape;
+pub mod explain;
 pub mod json;
 pub mod operand;
 pub mod render;
 pub mod select;
 pub mod size;
+pub mod sort;
+pub mod summary;
 
 use crate::model::{File, Part, Pin, Process, Table};
 

@@ -138,28 +138,8 @@ pub fn lacking(table: &Table, said: &[&str]) -> Vec<String> {
     lines
 }
 
-fn counted(number: u64, word: &str) -> String {
+pub(super) fn counted(number: u64, word: &str) -> String {
     format!("{number} {word}{}", if number == 1 { "" } else { "s" })
-}
-
-/// Totals by subsystem, largest first: name, pins, bytes.
-pub fn summary(rows: &[Row], look: Look, context: &Context) -> String {
-    let mut totals: std::collections::BTreeMap<&str, (u64, u64)> = std::collections::BTreeMap::new();
-    for pin in Selection::pins(rows) {
-        totals.entry(pin.subsystem().word()).or_default().0 += 1;
-    }
-    for row in rows {
-        let total = totals.entry(row.pin.subsystem().word()).or_default();
-        total.1 = total.1.saturating_add(row.part.bytes);
-    }
-    let mut totals: Vec<(&str, (u64, u64))> = totals.into_iter().collect();
-    totals.sort_by_key(|(_, (_, bytes))| std::cmp::Reverse(*bytes));
-    let header = look.header.then(|| ["SUBSYSTEM", "PINS", "PINNED"].map(str::to_owned));
-    let size = |bytes: u64| if context.bytes { bytes.to_string() } else { size::short(bytes) };
-    let lines =
-        totals.iter().map(|(word, (pins, bytes))| [(*word).to_owned(), pins.to_string(), size(*bytes)]);
-    let line = |[word, pins, bytes]: [String; 3]| format!("{word:<10} {pins:>7} {bytes:>8}\n");
-    header.into_iter().chain(lines).map(line).collect()
 }
 
 #[cfg(test)]
@@ -225,7 +205,6 @@ mod tests {
         let sample = Table::default();
         assert_eq!(table(&Selection::default().rows(&sample), &choose(None).unwrap(), PIPE, &CONTEXT), "");
         assert_eq!(footer(&sample, &[], 4096, &[]), ["0 pins, 0 bytes."]);
-        assert_eq!(summary(&[], Look { header: false, ..PIPE }, &CONTEXT), "");
     }
 
     #[test]
@@ -247,14 +226,5 @@ mod tests {
         let coloured = drawn(Look { colour: true, ..PIPE });
         assert!(!coloured.contains('\x1b'));
         assert_eq!(CoverageState::Unknown.word(), "unknown");
-    }
-
-    #[test]
-    fn totals_by_subsystem() {
-        let sample = sample::table();
-        let text = summary(&Selection::default().rows(&sample), PIPE, &CONTEXT);
-        let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
-        assert_eq!(lines[1], ["rdma", "1", "64.0M"]);
-        assert_eq!(lines.len(), 4);
     }
 }

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no kernel, and nothing of this crate's other modules. Everything that
 //! crosses the socket between daemon and `lspins` is one of these types (see [`crate::wire`]).
 
+mod cgroup;
 mod coverage;
 mod extent;
 mod file;
@@ -11,6 +12,7 @@ mod pin;
 mod process;
 mod table;
 
+pub use cgroup::Workload;
 pub use coverage::{Coverage, CoverageState};
 pub use extent::{Extent, Extents, Part, Parts, Segment, parts_of};
 pub use file::{Backing, Device, File, FileId};

@@ -73,11 +73,23 @@ fn status_field(text: &[u8], name: &[u8], at: usize) -> Option<u32> {
     u32::try_from(bounded::decimal(field)?.0).ok()
 }
 
-/// The cgroup in `/proc/PID/cgroup`: the one of the unified hierarchy, or else the first.
+/// The cgroup in `/proc/PID/cgroup`: the one of the unified hierarchy; where version 1 is in use and that one is only the
+/// root, systemd's own; or else the first that is not the root.
 pub fn parse_cgroup(text: &[u8]) -> Option<Name> {
-    let lines = || text.split(|&b| b == b'\n').filter(|l| !l.is_empty());
-    let path = |line: &[u8]| line.splitn(3, |&b| b == b':').nth(2).map(Name::from);
-    lines().find(|l| l.starts_with(b"0::")).and_then(path).or_else(|| lines().next().and_then(path))
+    let lines = || {
+        let lines = text.split(|&b| b == b'\n').map(|line| line.splitn(3, |&b| b == b':'));
+        lines.filter_map(|mut fields| Some((fields.next()?, fields.next()?, fields.next()?)))
+    };
+    let root = |path: &[u8]| path == b"/";
+    let unified = || lines().find(|(number, controllers, _)| *number == b"0" && controllers.is_empty());
+    let systemd = || lines().find(|(_, controllers, path)| *controllers == b"name=systemd" && !root(path));
+    let other = || lines().find(|(_, _, path)| !root(path));
+    let best = unified()
+        .filter(|(_, _, path)| !root(path))
+        .or_else(systemd)
+        .or_else(other)
+        .or_else(|| lines().next());
+    best.map(|(_, _, path)| Name::from(path))
 }
 
 /// The cgroup that a process is in now.
@@ -151,6 +163,11 @@ mod tests {
     fn cgroup_prefers_the_unified_hierarchy() {
         assert_eq!(parse_cgroup(b"4:cpu:/a\n0::/b:c\n"), Some(Name::from("/b:c")));
         assert_eq!(parse_cgroup(b"4:cpu:/a\n"), Some(Name::from("/a")));
+        let first = b"4:cpu:/\n1:name=systemd:/system.slice/a.service\n0::/\n";
+        assert_eq!(parse_cgroup(first), Some(Name::from("/system.slice/a.service")));
+        assert_eq!(parse_cgroup(b"4:cpu:/docker/x\n1:name=systemd:/\n"), Some(Name::from("/docker/x")));
+        assert_eq!(parse_cgroup(b"4:cpu:/\n0::/\n"), Some(Name::from("/")));
+        assert_eq!(parse_cgroup(b"4\n:\n\xff"), None);
         assert_eq!(parse_cgroup(b""), None);
     }
 }

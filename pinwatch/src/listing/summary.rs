@@ -1,0 +1,185 @@
+//! Totals of the listed pins: by subsystem, by file, by process.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::columns::Context;
+use super::render::Look;
+use super::{Row, escape, size};
+use crate::model::{FileIndex, PinId, ProcessIndex, Table};
+
+/// What to add up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum By {
+    /// The part of the kernel.
+    Subsystem,
+    /// The file, or what else the memory is.
+    File,
+    /// Each process that keeps pins, or, where that is not known, has made them. What several keep counts for each.
+    Process,
+}
+
+impl By {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Subsystem => "subsystem",
+            Self::File => "file",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// A total.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Total {
+    /// Of what, escaped.
+    pub name: String,
+    /// The process's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Pins.
+    pub pins: u64,
+    /// Bytes of them, in this file if files were asked for.
+    pub bytes: u64,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Subsystem(&'static str),
+    File(FileIndex),
+    Memory(&'static str),
+    Process(ProcessIndex),
+    Nobody,
+}
+
+/// Totals, largest first.
+pub fn totals(rows: &[Row], by: By) -> Vec<Total> {
+    let mut sums: BTreeMap<Key, (HashSet<PinId>, u64)> = BTreeMap::new();
+    for row in rows {
+        for key in keys(row, by) {
+            let sum = sums.entry(key).or_default();
+            sum.0.insert(row.pin.id);
+            sum.1 = sum.1.saturating_add(row.part.bytes);
+        }
+    }
+    let Some(table) = rows.first().map(|row| row.table) else { return Vec::new() };
+    let total = |(key, (pins, bytes)): (Key, (HashSet<PinId>, u64))| {
+        let (name, pid) = named(table, &key);
+        Total { name, pid, pins: pins.len() as u64, bytes }
+    };
+    let mut totals: Vec<Total> = sums.into_iter().map(total).collect();
+    totals.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| (&a.name, a.pid).cmp(&(&b.name, b.pid))));
+    totals
+}
+
+fn keys(row: &Row, by: By) -> Vec<Key> {
+    match by {
+        By::Subsystem => vec![Key::Subsystem(row.pin.subsystem().word())],
+        By::File => vec![row.part.file.map_or(Key::Memory(row.part.backing.word()), Key::File)],
+        By::Process => {
+            let holders = row.table.holders(row.pin);
+            if !holders.is_empty() {
+                return holders.iter().map(|holder| Key::Process(holder.process)).collect();
+            }
+            let maker = row.pin.creator.filter(|_| row.pin.holding.is_none());
+            vec![maker.map_or(Key::Nobody, Key::Process)]
+        }
+    }
+}
+
+fn named(table: &Table, key: &Key) -> (String, Option<u32>) {
+    match key {
+        Key::Subsystem(word) => ((*word).to_owned(), None),
+        Key::Memory(word) => (format!("[{word}]"), None),
+        Key::Nobody => ("[no process]".to_owned(), None),
+        Key::File(at) => match table.file(*at) {
+            None => ("?".to_owned(), None),
+            Some(file) => {
+                let deleted = if file.deleted == Some(true) { " (deleted)" } else { "" };
+                (format!("{}{deleted}", escape::name(file.path.as_bytes())), None)
+            }
+        },
+        Key::Process(at) => match table.process(*at) {
+            None => ("?".to_owned(), None),
+            Some(process) => (escape::name(process.comm.as_bytes()), Some(process.pid)),
+        },
+    }
+}
+
+/// For people.
+pub fn text(totals: &[Total], by: By, look: Look, context: &Context) -> String {
+    if totals.is_empty() {
+        return String::new();
+    }
+    let size = |bytes: u64| if context.bytes { bytes.to_string() } else { size::short(bytes) };
+    let name = |total: &Total| match total.pid {
+        Some(pid) => format!("{}[{pid}]", total.name),
+        None => total.name.clone(),
+    };
+    let header = look.header.then(|| ["PINS".to_owned(), "PINNED".to_owned(), by.word().to_uppercase()]);
+    let lines = totals.iter().map(|total| [total.pins.to_string(), size(total.bytes), name(total)]);
+    let line = |[pins, bytes, name]: [String; 3]| format!("{pins:>7} {bytes:>8} {name}\n");
+    header.into_iter().chain(lines).map(line).collect()
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    complete: bool,
+    by: &'static str,
+    totals: &'a [Total],
+}
+
+/// For machines: one document, or a line for each total.
+pub fn json(out: &mut impl Write, table: &Table, totals: &[Total], by: By, whole: bool) -> io::Result<()> {
+    if whole {
+        let document = Document { version: 1, complete: table.complete(), by: by.word(), totals };
+        serde_json::to_writer(&mut *out, &document)?;
+        return out.write_all(b"\n");
+    }
+    for total in totals {
+        serde_json::to_writer(&mut *out, total)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listing::sample;
+    use crate::listing::select::Selection;
+
+    fn lines(by: By) -> Vec<String> {
+        let table = sample::table();
+        let totals = totals(&Selection::default().rows(&table), by);
+        let look = Look { width: None, may_drop: true, colour: false, header: false };
+        let text = text(&totals, by, look, &Context { now: 0, bytes: false });
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    #[test]
+    fn by_subsystem_file_and_process() {
+        assert_eq!(lines(By::Subsystem), ["1 64.0M rdma", "1 16.0M io_uring", "1 4.0M xdp"]);
+        let files = lines(By::File);
+        assert_eq!(files[..2], ["1 64.0M /srv/pool.dat", "1 16.0M /srv/q\\n\\x1b[31m\\xff (deleted)"]);
+        assert_eq!(files[2..], ["1 4.0M [anon]", "1 8.0K /srv/deep/r"]);
+        let processes = lines(By::Process);
+        let expected =
+            ["1 64.0M ib_server[812]", "1 16.0M helper[1044]", "1 16.0M worker[990]", "1 4.0M [no process]"];
+        assert_eq!(processes, expected);
+    }
+
+    #[test]
+    fn nothing_is_no_table_and_an_empty_document() {
+        let table = Table::default();
+        let none = totals(&[], By::File);
+        let look = Look { width: None, may_drop: true, colour: false, header: true };
+        assert_eq!(text(&none, By::File, look, &Context { now: 0, bytes: false }), "");
+        let mut out = Vec::new();
+        json(&mut out, &table, &none, By::File, true).unwrap();
+        assert_eq!(out, b"{\"version\":1,\"complete\":true,\"by\":\"file\",\"totals\":[]}\n");
+    }
+}
