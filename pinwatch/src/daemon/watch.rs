@@ -16,7 +16,7 @@ use crate::kernel::feature::{FeatureName, State};
 use crate::kernel::plan::{AttachMode, Hook, Method, Plan, Verdict};
 use crate::kernel::raw;
 use crate::model::Table;
-use crate::source::trace::{Clocks, FileStates, Snapshot};
+use crate::source::trace::{Cgroups, Clocks, FileStates, Snapshot};
 
 /// Why watching cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,7 @@ pub struct Watch {
     plan: Plan,
     attach: AttachMode,
     states: FileStates,
+    cgroups: Cgroups,
     /// Since when each subsystem is watched, nanoseconds since the epoch.
     since: BTreeMap<FeatureName, i64>,
     /// Hooks that could not be attached, and why.
@@ -89,6 +90,7 @@ impl Watch {
             plan,
             attach: settings.attach,
             states: FileStates::default(),
+            cgroups: Cgroups::default(),
             since: BTreeMap::new(),
             failed: BTreeMap::new(),
             modules,
@@ -274,7 +276,10 @@ impl Watch {
         }
         let before = u64::try_from(Clocks::now().boottime).unwrap_or(0).saturating_sub(FILE_AGE);
         let tidied = Snapshot::read(&self.programs)
-            .and_then(|snapshot| snapshot.unused_files(&self.programs, before))
+            .and_then(|snapshot| {
+                snapshot.remember(&mut self.cgroups);
+                snapshot.unused_files(&self.programs, before)
+            })
             .and_then(|unused| self.programs.remove_files(&unused));
         if let Err(error) = tidied {
             warn!(%error, "names of files without pins are kept");
@@ -289,7 +294,8 @@ impl Watch {
         // A module that was loaded a moment ago may not have been seen yet.
         self.follow_modules();
         let snapshot = Snapshot::read(&self.programs)?;
-        let mut table = snapshot.table(Clocks::now(), &mut self.states, &mut self.programs);
+        let mut table =
+            snapshot.table(Clocks::now(), &mut self.states, &mut self.cgroups, &mut self.programs);
         table.watching_since = self.since.values().min().copied();
         let losses = self.programs.losses()?;
         if losses.calls > 0 {

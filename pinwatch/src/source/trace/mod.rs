@@ -50,6 +50,21 @@ impl Clocks {
     }
 }
 
+/// Control groups of processes that pins are of, by pid and start: a process that is gone has none any more, and yet it is
+/// asked which service or container it was.
+#[derive(Default)]
+pub struct Cgroups(HashMap<(u32, u64), Name>);
+
+impl Cgroups {
+    /// The one of a process, remembered if it is gone.
+    fn of(&mut self, pid: u32, start: u64, alive: bool) -> Option<Name> {
+        if alive && let Some(cgroup) = process::cgroup(pid) {
+            self.0.insert((pid, start), cgroup);
+        }
+        self.0.get(&(pid, start)).cloned()
+    }
+}
+
 /// Everything in the maps, once.
 pub struct Snapshot {
     pins: Vec<(u64, PinRecord)>,
@@ -111,8 +126,25 @@ impl Snapshot {
         Ok(files.iter().filter(unused).map(|(key, _)| *key).collect())
     }
 
+    /// Remembers the control groups of those who made pins, while they live, and forgets those of whom there is no pin.
+    pub fn remember(&self, cgroups: &mut Cgroups) {
+        let makers: HashSet<(u32, u64)> = self.pins.iter().map(|(_, pin)| maker(pin)).collect();
+        cgroups.0.retain(|process, _| makers.contains(process));
+        for (pid, start) in makers {
+            if !cgroups.0.contains_key(&(pid, start)) {
+                cgroups.of(pid, start, is_alive(pid, start));
+            }
+        }
+    }
+
     /// The table of what was read.
-    pub fn table(&self, clocks: Clocks, states: &mut FileStates, programs: &mut Programs) -> Table {
+    pub fn table(
+        &self,
+        clocks: Clocks,
+        states: &mut FileStates,
+        cgroups: &mut Cgroups,
+        programs: &mut Programs,
+    ) -> Table {
         let mut table = Table::default();
         let mut users = Users::default();
         // By pid, start and name: exec makes another program of a process, whose name then was not the pin's creator's.
@@ -126,7 +158,8 @@ impl Snapshot {
             anchors.push((*key, record.anchor));
             let pid = (record.pid_tgid >> 32) as u32;
             let creator = *processes.entry((pid, record.start, record.comm)).or_insert_with(|| {
-                add(&mut table.processes, process(pid, record.start, &record.comm, record.uid, &mut users))
+                let process = process(pid, record.start, &record.comm, record.uid, &mut users, cgroups);
+                add(&mut table.processes, process)
             });
             records::segments(record, &self.extents, &mut files, &mut segments);
             table.pins.push(records::pin(record, object, creator, parts_of(&segments), clocks));
@@ -134,7 +167,8 @@ impl Snapshot {
         table.files = files.into_files(&self.pins, states, programs);
         let mut add_process = |record: &HolderRecord| {
             *processes.entry((record.pid, record.start, record.comm)).or_insert_with(|| {
-                let process = process(record.pid, record.start, &record.comm, record.uid, &mut users);
+                let process =
+                    process(record.pid, record.start, &record.comm, record.uid, &mut users, cgroups);
                 add(&mut table.processes, process)
             })
         };
@@ -216,18 +250,28 @@ fn add(processes: &mut Vec<Process>, process: Process) -> ProcessIndex {
 }
 
 /// A process as the kernel saw it, `start` being nanoseconds since boot, and whether it still is.
-fn process(pid: u32, start: u64, comm: &[u8], uid: u32, users: &mut Users) -> Process {
-    /// `/proc/PID/stat` counts the start in ticks of 1/100 s.
-    const NANOSECONDS_PER_TICK: u64 = 10_000_000;
-    let start = start / NANOSECONDS_PER_TICK;
-    let alive = process::stat(pid).is_some_and(|stat| stat.start == start);
+fn process(pid: u32, start: u64, comm: &[u8], uid: u32, users: &mut Users, cgroups: &mut Cgroups) -> Process {
+    let alive = is_alive(pid, start);
     Process {
         pid,
-        start: Some(start),
+        start: Some(start / NANOSECONDS_PER_TICK),
         comm: Name::from(names::until_nul(comm)),
         uid: Some(uid),
         user: users.name(uid),
         alive,
-        cgroup: if alive { process::cgroup(pid) } else { None },
+        cgroup: cgroups.of(pid, start, alive),
     }
+}
+
+/// `/proc/PID/stat` counts the start in ticks of 1/100 s.
+const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+
+/// Whether this very process still is; `start` in nanoseconds since boot.
+fn is_alive(pid: u32, start: u64) -> bool {
+    process::stat(pid).is_some_and(|stat| stat.start == start / NANOSECONDS_PER_TICK)
+}
+
+/// Who made a pin: process id, and start in nanoseconds since boot.
+fn maker(pin: &PinRecord) -> (u32, u64) {
+    ((pin.pid_tgid >> 32) as u32, pin.start)
 }

@@ -3,6 +3,7 @@
 mod churn;
 mod files;
 mod holders;
+mod identity;
 mod objects;
 mod programs;
 mod truth_table;
@@ -41,6 +42,9 @@ all! {
     "holders-shared-ring" => holders::shared_ring,
     "holders-shared-umem" => holders::shared_umem,
     "holders-mapped" => holders::mapped,
+    "explain" => identity::explain,
+    "container" => identity::container,
+    "killed" => identity::killed,
     "remap-race" => churn::remap_race,
     "churn" => churn::churn,
     "random-walk" => churn::random_walk,
