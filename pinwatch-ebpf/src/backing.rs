@@ -199,9 +199,7 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
         {
             return 0;
         }
-        (*latest).ino = (*key).ino;
-        (*latest).dev = (*key).dev;
-        (*latest).generation = (*key).generation;
+        copy(latest, key);
         (*name).dentry = dentry;
         (*name).parent = parent;
         (*name).hash_len = hash_len;

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use core::mem::MaybeUninit;
 
-use crate::kernel::compare_exchange;
+use crate::kernel::{compare_exchange, copy};
 
 /// What something is carried for, and 16 numbers from here on: one for each hook.
 pub mod purpose {
@@ -79,11 +79,7 @@ pub fn leave<const N: usize>(purpose: u64, words: &[u64; N]) -> Left {
     unsafe {
         let before = compare_exchange(&raw mut (*place).key, 0, key);
         if before == 0 || before == key {
-            let mut i = 0;
-            while i < N {
-                (&raw mut (*place).words).cast::<u64>().add(i).write_volatile(words[i]);
-                i += 1;
-            }
+            copy((&raw mut (*place).words).cast(), words);
             return if before == 0 { Left::New } else { Left::Again };
         }
     }
@@ -137,17 +133,5 @@ pub fn take<const N: usize>(purpose: u64) -> Option<[u64; N]> {
             let _ = DISPLACED.remove(&key);
         }
         Some(words.assume_init())
-    }
-}
-
-/// # Safety
-/// `from` must have `N` words.
-#[inline(always)]
-unsafe fn copy<const N: usize>(to: *mut [u64; N], from: *const u64) {
-    let mut i = 0;
-    while i < N {
-        // SAFETY: by the caller.
-        unsafe { to.cast::<u64>().add(i).write_volatile(from.add(i).read_volatile()) };
-        i += 1;
     }
 }
