@@ -1,6 +1,6 @@
 //! The columns of the table, as data: the renderer, `-o`, `-H` and the order of dropping all read this one list.
 
-use super::{Row, escape, size};
+use super::{Row, escape, label, path, size};
 use crate::model::{Backing, Via, Workload};
 
 /// What cells need to know besides the row.
@@ -180,8 +180,7 @@ fn cgroup(row: &Row, _: &Context) -> String {
 }
 
 fn workload(row: &Row, field: impl Fn(Workload) -> Option<String>) -> String {
-    let cgroup = row.process().and_then(|p| p.cgroup.as_ref());
-    cgroup.and_then(|c| field(Workload::of(c.as_bytes()))).map_or_else(dash, |f| escape::name(f.as_bytes()))
+    row.process().and_then(|p| field(p.workload())).map_or_else(dash, |f| escape::name(f.as_bytes()))
 }
 
 fn lease(row: &Row) -> String {
@@ -217,7 +216,7 @@ fn held_by(row: &Row) -> String {
                 Via::Registered(_) => "registered".to_owned(),
             })
             .collect();
-        format!("{}[{}]:{}", escape::name(process.comm.as_bytes()), process.pid, via.join(","))
+        format!("{}:{}", label(process), via.join(","))
     };
     let all: Vec<String> = holders.map(one).collect();
     if all.is_empty() { dash() } else { all.join(" ") }
@@ -265,9 +264,8 @@ fn name(row: &Row) -> String {
             backing => format!("[{}]", backing.word()),
         };
     };
-    let cut = if file.path_complete { "" } else { "..." };
     let deleted = if file.deleted == Some(true) { " (deleted)" } else { "" };
-    format!("{cut}{}{deleted}", escape::name(file.path.as_bytes()))
+    format!("{}{deleted}", path(file))
 }
 
 /// The columns that `-o` asks for: a list of names, or with a `+` in front those besides the default ones. Case does

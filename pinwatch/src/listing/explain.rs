@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 
 use super::columns::age_seconds;
 use super::render::counted;
-use super::{escape, size};
+use super::{escape, label, path, size};
 use crate::model::{
     Backing, File, Holder, Holding, Mode, Object, Pin, PinId, Process, ProcessIndex, Subsystem, Table, Via,
-    Workload,
 };
 
 /// Up to so many processes are named in the commands; more are listed by `-t`.
@@ -80,9 +79,8 @@ fn headline(table: &Table, pin: &Pin) -> String {
 }
 
 fn name(file: &File) -> String {
-    let cut = if file.path_complete { "" } else { "..." };
     let deleted = if file.deleted == Some(true) { ", which is deleted" } else { "" };
-    format!("{cut}{}{deleted}", escape::name(file.path.as_bytes()))
+    format!("{}{deleted}", path(file))
 }
 
 fn pinned(table: &Table, pin: &Pin, now: i64) -> String {
@@ -146,7 +144,7 @@ fn object(pin: &Pin) -> String {
 }
 
 fn workload(process: &Process) -> Vec<(&'static str, String)> {
-    let workload = process.cgroup.as_ref().map(|c| Workload::of(c.as_bytes())).unwrap_or_default();
+    let workload = process.workload();
     let fields = [("unit", workload.unit), ("container", workload.container), ("pod", workload.pod)];
     fields.into_iter().filter_map(|(label, text)| Some((label, escape::name(text?.as_bytes())))).collect()
 }
@@ -313,10 +311,6 @@ fn released(table: &Table, this: &Pin, ending: &BTreeSet<ProcessIndex>) -> (u64,
     };
     let others = table.pins.iter().filter(|pin| pin.id != this.id && table.holding(pin).is_some_and(goes));
     others.fold((0, 0), |(pins, bytes), pin| (pins + 1, bytes.saturating_add(pin.bytes)))
-}
-
-fn label(process: &Process) -> String {
-    format!("{}[{}]", escape::name(process.comm.as_bytes()), process.pid)
 }
 
 #[cfg(test)]

@@ -232,7 +232,7 @@ impl<'a> Process<'a> {
             user: process.user.as_deref(),
             alive: process.alive,
             cgroup: process.cgroup.as_ref().map(Name::text),
-            workload: process.cgroup.as_ref().map(|c| Workload::of(c.as_bytes())).unwrap_or_default(),
+            workload: process.workload(),
         }
     }
 }

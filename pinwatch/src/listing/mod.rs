@@ -40,6 +40,17 @@ impl<'a> Row<'a> {
     }
 }
 
+/// A process for a sentence or a list: `comm[pid]`.
+pub fn label(process: &Process) -> String {
+    format!("{}[{}]", escape::name(process.comm.as_bytes()), process.pid)
+}
+
+/// A file's path, marked where its beginning is missing.
+pub fn path(file: &File) -> String {
+    let cut = if file.path_complete { "" } else { "..." };
+    format!("{cut}{}", escape::name(file.path.as_bytes()))
+}
+
 /// All processes that made or hold a pin; the same one may come twice.
 pub fn involved<'a>(table: &'a Table, pin: &'a Pin) -> impl Iterator<Item = &'a Process> {
     let holders = table.holders(pin).iter().map(|h| h.process);

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::columns::Context;
 use super::render::Look;
-use super::{Row, escape, size};
+use super::{Row, escape, path, size};
 use crate::model::{FileIndex, PinId, ProcessIndex, Table};
 
 /// What to add up by.
@@ -98,7 +98,7 @@ fn named(table: &Table, key: &Key) -> (String, Option<u32>) {
             None => ("?".to_owned(), None),
             Some(file) => {
                 let deleted = if file.deleted == Some(true) { " (deleted)" } else { "" };
-                (format!("{}{deleted}", escape::name(file.path.as_bytes())), None)
+                (format!("{}{deleted}", path(file)), None)
             }
         },
         Key::Process(at) => match table.process(*at) {

@@ -230,6 +230,13 @@ pub struct Holding {
     pub receivers: Vec<Holder>,
 }
 
+impl Holding {
+    /// Nobody keeps it, as far as was looked.
+    pub fn nobody() -> Self {
+        Self { in_flight: Some(0), ..Self::default() }
+    }
+}
+
 /// One pin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Name;
+use super::{Name, Workload};
 
 /// A process as it was when it was seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,4 +21,11 @@ pub struct Process {
     pub alive: bool,
     /// Path of its cgroup, if known.
     pub cgroup: Option<Name>,
+}
+
+impl Process {
+    /// What its control group says of it; nothing if that is not known.
+    pub fn workload(&self) -> Workload {
+        self.cgroup.as_ref().map(|cgroup| Workload::of(cgroup.as_bytes())).unwrap_or_default()
+    }
 }

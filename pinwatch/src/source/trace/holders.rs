@@ -34,7 +34,7 @@ impl<'a> Places<'a> {
             return None;
         }
         if let Some(anchors) = self.holdings.shared.get(&object) {
-            let mut whole = Holding { in_flight: Some(0), ..Holding::default() };
+            let mut whole = Holding::nobody();
             for holding in anchors.iter().filter_map(|anchor| self.holdings.by_anchor.get(anchor)) {
                 whole.in_flight = whole.in_flight.zip(holding.in_flight).map(|(a, b)| a.saturating_add(b));
                 merge(&mut whole.holders, &holding.holders);
@@ -43,8 +43,7 @@ impl<'a> Places<'a> {
             return Some(table.add_holding(whole));
         }
         let place = || {
-            let nobody = || Holding { in_flight: Some(0), ..Holding::default() };
-            table.add_holding(self.holdings.by_anchor.get(&anchor).cloned().unwrap_or_else(nobody))
+            table.add_holding(self.holdings.by_anchor.get(&anchor).cloned().unwrap_or_else(Holding::nobody))
         };
         Some(*self.by_anchor.entry(anchor).or_insert_with(place))
     }

@@ -156,9 +156,9 @@ impl Snapshot {
         for (key, record) in &self.pins {
             let Some(object) = records::object(record, &self.devices) else { continue };
             anchors.push((*key, record.anchor));
-            let pid = (record.pid_tgid >> 32) as u32;
-            let creator = *processes.entry((pid, record.start, record.comm)).or_insert_with(|| {
-                let process = process(pid, record.start, &record.comm, record.uid, &mut users, cgroups);
+            let (pid, start) = maker(record);
+            let creator = *processes.entry((pid, start, record.comm)).or_insert_with(|| {
+                let process = process(pid, start, &record.comm, record.uid, &mut users, cgroups);
                 add(&mut table.processes, process)
             });
             records::segments(record, &self.extents, &mut files, &mut segments);
@@ -192,7 +192,7 @@ impl Snapshot {
     /// # Errors
     /// [`BpfError`]
     pub fn heal(&self, table: &mut Table, programs: &mut Programs) -> Result<usize, BpfError> {
-        let nobody = Holding { in_flight: Some(0), ..Holding::default() };
+        let nobody = Holding::nobody();
         let unheld = |pin: &&Pin| table.holding(pin) == Some(&nobody);
         let sequences: HashSet<u64> = table.pins.iter().filter(unheld).map(|pin| pin.id.sequence).collect();
         let (mut objects, mut gone) = (Vec::new(), HashSet::default());

@@ -54,7 +54,7 @@ fn expect(guest: &Guest, creator: u64, wanted: &Held, in_flight: u64, step: &str
         .with_context(|| step.to_owned())
 }
 
-fn gone(guest: &Guest, creator: u64, step: &str) -> Result<()> {
+pub(super) fn gone(guest: &Guest, creator: u64, step: &str) -> Result<()> {
     guest
         .wait_for(Duration::from_secs(15), |pins| {
             let left = pins.iter().filter(|pin| pin["creator"]["pid"] == creator).count();
