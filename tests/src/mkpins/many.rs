@@ -13,7 +13,7 @@ use crate::layout::{Layout, Segment, Source, Writes};
 use crate::mapping::Mapping;
 use crate::report::say;
 use crate::session::Session;
-use crate::sys::{PAGE, raise_open_files};
+use crate::sys::{PAGE, check, raise_open_files};
 
 /// Buffers that one ring's table takes.
 const RING_BUFFERS: usize = 1 << 14;
@@ -54,6 +54,9 @@ pub struct FdsOptions {
     /// Files under the descriptors, taken in turn [default: one for each]
     #[arg(long)]
     pub files: Option<usize>,
+    /// Processes that have the descriptors, each its own copies
+    #[arg(long, default_value_t = 1)]
+    pub processes: usize,
 }
 
 /// `mkpins many`.
@@ -107,7 +110,21 @@ pub fn descriptors(options: &FdsOptions) -> Result<i32> {
         }
         open.push(File::open(&path).with_context(|| format!("cannot open {}", path.display()))?);
     }
-    say(&json!({"kind": "fds", "pid": std::process::id(), "count": open.len(), "files": files}));
+    for _ in 1..options.processes {
+        // SAFETY: this process has one thread, so the child finds every lock free.
+        if check("fork", unsafe { libc::fork() })? == 0 {
+            // SAFETY: takes numbers only.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            loop {
+                // SAFETY: waits for a signal.
+                unsafe { libc::pause() };
+            }
+        }
+    }
+    let processes = options.processes;
+    say(
+        &json!({"kind": "fds", "pid": std::process::id(), "count": open.len(), "files": files, "processes": processes}),
+    );
     Ok(Session::new(None).obey())
 }
 

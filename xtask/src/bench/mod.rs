@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: measurements in a guest whose clock counts instructions, beside the budgets. What is measured is
-//! in the two scripts, what is allowed in `table`.
+//! in the scripts, what is allowed in `table`.
 
 mod table;
 
@@ -17,6 +17,7 @@ use crate::vm::{Guest, Outcome};
 
 const HOOKS: &str = include_str!("hooks.sh");
 const LIST: &str = include_str!("list.sh");
+const HOLDERS: &str = include_str!("holders.sh");
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// What to measure.
@@ -32,6 +33,8 @@ pub enum Bench {
         #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=500_000))]
         count: u32,
     },
+    /// Time of `lspins -j` over 1,000 pins with few and with many processes and descriptors that keep nothing
+    Holders(Where),
 }
 
 /// Which guest to measure in.
@@ -53,6 +56,7 @@ pub fn run(bench: &Bench) -> Result<u8> {
     let (text, good) = match bench {
         Bench::Hooks(on) => table::hooks(&measure(on, HOOKS, &[])?),
         Bench::List { on, count } => table::list(&measure(on, LIST, &[&count.to_string()])?, *count),
+        Bench::Holders(on) => table::holders(&measure(on, HOLDERS, &[])?),
     };
     // Who does not read the table any more still gets the status.
     let _ = std::io::stdout().write_all(text.as_bytes());

@@ -90,17 +90,52 @@ pub fn hooks(output: &str) -> (String, bool) {
     (text, good)
 }
 
+/// 200 processes may make a listing take this many times what ten make of it.
+const HOLDERS_PART: f64 = 2.0;
+/// The pins of `bench holders`.
+const HOLDERS_PINS: u32 = 1000;
+
+/// The table of `bench holders`, and whether the processes and descriptors that keep nothing cost little enough.
+pub fn holders(output: &str) -> (String, bool) {
+    let mut text = format!("{:<48} {:>10}  {}\n", "1,000 PINS AND BESIDE THEM", "lspins -j", "RATIO");
+    let measured = |what| elapsed(output, what).filter(|(rows, _)| *rows == HOLDERS_PINS);
+    let Some((_, ten)) = measured("ten") else { return ("not measured\n".to_owned(), false) };
+    let mut good = true;
+    for (what, title, limited) in [
+        ("alone", "nothing", false),
+        ("ten", "10 processes with 100 descriptors", false),
+        ("two-hundred", "200 processes with 100 descriptors", true),
+        ("idle-20000", "1 process with 20,000 descriptors", true),
+    ] {
+        let Some((_, micros)) = measured(what) else {
+            good = false;
+            let _ = writeln!(text, "{title:<48} not measured");
+            continue;
+        };
+        let ratio = micros / ten;
+        let within = !limited || ratio < HOLDERS_PART;
+        good &= within;
+        let verdict = match (limited, within) {
+            (false, _) => String::new(),
+            (true, true) => format!(" < {HOLDERS_PART}: within"),
+            (true, false) => format!(" not < {HOLDERS_PART}: OVER"),
+        };
+        let _ = writeln!(text, "{title:<48} {:>7.1} ms  {ratio:.2}{verdict}", micros / 1000.0);
+    }
+    (text, good)
+}
+
+/// Rows and microseconds of a line `elapsed WHAT ROWS MICROSECONDS`.
+fn elapsed(output: &str, wanted: &str) -> Option<(u32, f64)> {
+    output.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        ["elapsed", what, rows, micros] if what == wanted => Some((rows.parse().ok()?, micros.parse().ok()?)),
+        _ => None,
+    })
+}
+
 /// The comparison of `bench list` over `count` pins, and whether it is within its budget.
 pub fn list(output: &str, count: u32) -> (String, bool) {
-    let find = |wanted: &str| -> Option<(u32, f64)> {
-        output.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
-            ["elapsed", what, rows, micros] if what == wanted => {
-                Some((rows.parse().ok()?, micros.parse().ok()?))
-            }
-            _ => None,
-        })
-    };
-    let Some(((pins, ours), (descriptors, theirs))) = find("lspins").zip(find("lsof")) else {
+    let Some(((pins, ours), (descriptors, theirs))) = elapsed(output, "lspins").zip(elapsed(output, "lsof")) else {
         return ("not measured\n".to_owned(), false);
     };
     let mut text = format!("lspins -j  {pins:>7} lines  {:>10.1} ms\n", ours / 1000.0);
@@ -142,6 +177,18 @@ mod tests {
         let (text, good) = hooks("cannot measure io_uring-4K auto: refused\n");
         assert!(!good && text.contains("io_uring-4K    auto    not measured"));
         assert!(!list("elapsed lspins 5 100\n", 5).1);
+    }
+
+    #[test]
+    fn what_keeps_nothing_is_compared_with_ten_processes() {
+        let with = |many| {
+            format!("elapsed alone 1000 9\nelapsed ten 1000 10\nelapsed two-hundred 1000 {many}\nelapsed idle-20000 1000 12\n")
+        };
+        assert!(holders(&with(19)).1);
+        let (text, good) = holders(&with(20));
+        assert!(!good && text.contains("2.00 not < 2: OVER"), "{text}");
+        assert!(!holders(&with(19).replace("alone 1000", "alone 999")).1);
+        assert!(!holders("").1);
     }
 
     #[test]
