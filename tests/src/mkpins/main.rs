@@ -1,6 +1,7 @@
 //! `mkpins` makes real long-term pins of any kind on any backing, says as JSON what it made, and obeys commands on
 //! stdin. It is the truth that the end-to-end scenarios compare pinwatch against, so it shares no code with it.
 
+mod actor;
 mod anchor;
 mod backing;
 mod churn;
@@ -50,6 +51,9 @@ enum What {
     Xdp(PinOptions),
     /// No pin: a process that obeys commands, to receive what others pass on
     None,
+    /// No pin: a process that does what the holders' random walk orders over a socket
+    #[command(after_long_help = actor::ORDERS)]
+    Actor(actor::ActorOptions),
     /// Processes that make and undo pins without pause, some of them killed
     Churn(churn::ChurnOptions),
     /// A great number of io_uring buffers
@@ -72,6 +76,7 @@ fn main() {
         What::IoUring(options) => (Kind::IoUring.name(), pin(Kind::IoUring, &options)),
         What::Xdp(options) => (Kind::Xdp.name(), pin(Kind::Xdp, &options)),
         What::None => ("none", holder()),
+        What::Actor(options) => ("actor", actor::run(&options)),
         What::Churn(options) => (options.kind.name(), churn::run(&options)),
         What::Many(options) => (Kind::IoUring.name(), many::buffers(&options)),
         What::Fds(options) => ("fds", many::descriptors(&options)),

@@ -25,7 +25,7 @@ pub fn send(socket: &str, fd: RawFd) -> Result<()> {
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     };
-    put(&stream, fd)?;
+    put(stream.as_raw_fd(), fd)?;
     Ok(())
 }
 
@@ -33,21 +33,26 @@ pub fn send(socket: &str, fd: RawFd) -> Result<()> {
 pub fn receive(socket: &str) -> Result<OwnedFd> {
     let _ = std::fs::remove_file(socket);
     let listener = UnixListener::bind(socket).with_context(|| format!("cannot listen on {socket}"))?;
-    let mut ready = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one pollfd that lives across the call.
-    if check("poll", unsafe { libc::poll(&mut ready, 1, PATIENCE.as_millis() as i32) })? == 0 {
-        bail!("nobody connected to {socket} in {} seconds", PATIENCE.as_secs());
-    }
+    wait(listener.as_raw_fd(), socket)?;
     let (stream, _) = listener.accept().with_context(|| format!("cannot accept on {socket}"))?;
     let _ = std::fs::remove_file(socket);
-    take(&stream)
+    take(stream.as_raw_fd())
 }
 
 /// Puts the descriptor into a socket pair; it stays in flight for as long as both ends are kept.
 pub fn inflight(fd: RawFd) -> Result<(UnixStream, UnixStream)> {
     let pair = UnixStream::pair().context("cannot make a socket pair")?;
-    put(&pair.0, fd)?;
+    put(pair.0.as_raw_fd(), fd)?;
     Ok(pair)
+}
+
+fn wait(socket: RawFd, what: &str) -> Result<()> {
+    let mut ready = libc::pollfd { fd: socket, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd that lives across the call.
+    if check("poll", unsafe { libc::poll(&mut ready, 1, PATIENCE.as_millis() as i32) })? == 0 {
+        bail!("{what}: nothing came in {} seconds", PATIENCE.as_secs());
+    }
+    Ok(())
 }
 
 fn message(byte: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
@@ -61,7 +66,8 @@ fn message(byte: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
     message
 }
 
-fn put(stream: &UnixStream, fd: RawFd) -> Result<(), Refused> {
+/// Sends a descriptor into a socket.
+pub fn put(socket: RawFd, fd: RawFd) -> Result<(), Refused> {
     let mut text = *b"f";
     let mut byte = libc::iovec { iov_base: text.as_mut_ptr().cast(), iov_len: 1 };
     let mut control = Control::default();
@@ -75,18 +81,19 @@ fn put(stream: &UnixStream, fd: RawFd) -> Result<(), Refused> {
         libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(fd);
     }
     // SAFETY: the message and all that it points to live across the call.
-    check("sendmsg(SCM_RIGHTS)", unsafe { libc::sendmsg(stream.as_raw_fd(), &message, 0) } as i64)?;
+    check("sendmsg(SCM_RIGHTS)", unsafe { libc::sendmsg(socket, &message, 0) } as i64)?;
     Ok(())
 }
 
-fn take(stream: &UnixStream) -> Result<OwnedFd> {
+/// Receives one.
+pub fn take(socket: RawFd) -> Result<OwnedFd> {
     let mut text = [0_u8; 1];
     let mut byte = libc::iovec { iov_base: text.as_mut_ptr().cast(), iov_len: 1 };
     let mut control = Control::default();
     let mut message = message(&mut byte, &mut control);
-    stream.set_read_timeout(Some(PATIENCE)).context("cannot set a time limit")?;
+    wait(socket, "recvmsg")?;
     // SAFETY: the message and all that it points to live across the call.
-    let answer = unsafe { libc::recvmsg(stream.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC) };
+    let answer = unsafe { libc::recvmsg(socket, &mut message, libc::MSG_CMSG_CLOEXEC) };
     check("recvmsg", answer as i64)?;
     // SAFETY: the kernel wrote the control data and its length; the first header is null if there is none.
     let header = unsafe { libc::CMSG_FIRSTHDR(&message) };

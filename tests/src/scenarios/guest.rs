@@ -10,7 +10,7 @@ use serde_json::Value;
 /// How long a change may take to show: a second on the machine, three in a guest that is 20 times slower.
 pub const SOON: Duration = Duration::from_secs(3);
 /// Pins of io_uring and AF_XDP are let go in a kworker, after an RCU grace period or two.
-const EMPTY: Duration = Duration::from_secs(15);
+pub const EMPTY: Duration = Duration::from_secs(15);
 /// Loading and verifying all programs.
 const START: Duration = Duration::from_secs(120);
 /// Where the daemon's log goes.

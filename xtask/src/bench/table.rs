@@ -135,7 +135,8 @@ fn elapsed(output: &str, wanted: &str) -> Option<(u32, f64)> {
 
 /// The comparison of `bench list` over `count` pins, and whether it is within its budget.
 pub fn list(output: &str, count: u32) -> (String, bool) {
-    let Some(((pins, ours), (descriptors, theirs))) = elapsed(output, "lspins").zip(elapsed(output, "lsof")) else {
+    let Some(((pins, ours), (descriptors, theirs))) = elapsed(output, "lspins").zip(elapsed(output, "lsof"))
+    else {
         return ("not measured\n".to_owned(), false);
     };
     let mut text = format!("lspins -j  {pins:>7} lines  {:>10.1} ms\n", ours / 1000.0);
@@ -182,7 +183,9 @@ mod tests {
     #[test]
     fn what_keeps_nothing_is_compared_with_ten_processes() {
         let with = |many| {
-            format!("elapsed alone 1000 9\nelapsed ten 1000 10\nelapsed two-hundred 1000 {many}\nelapsed idle-20000 1000 12\n")
+            format!(
+                "elapsed alone 1000 9\nelapsed ten 1000 10\nelapsed two-hundred 1000 {many}\nelapsed idle-20000 1000 12\n"
+            )
         };
         assert!(holders(&with(19)).1);
         let (text, good) = holders(&with(20));

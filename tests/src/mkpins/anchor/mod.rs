@@ -1,9 +1,9 @@
 //! The kernel objects that keep pins alive, one file for each subsystem, behind one trait.
 
 mod rdma;
-mod uring;
+pub mod uring;
 mod verbs;
-mod xdp;
+pub mod xdp;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};

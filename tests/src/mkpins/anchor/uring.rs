@@ -1,6 +1,6 @@
 //! io_uring fixed buffers by the raw system calls: whole tables, sparse tables, clones in a second ring.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use anyhow::Result;
 
@@ -12,6 +12,8 @@ const REGISTER_BUFFERS: u32 = 0;
 const UNREGISTER_BUFFERS: u32 = 1;
 const REGISTER_BUFFERS2: u32 = 15;
 const REGISTER_BUFFERS_UPDATE: u32 = 16;
+const REGISTER_RING_FDS: u32 = 20;
+const UNREGISTER_RING_FDS: u32 = 21;
 /// Linux 6.12 and later.
 const REGISTER_CLONE_BUFFERS: u32 = 30;
 const RSRC_REGISTER_SPARSE: u32 = 1;
@@ -37,6 +39,14 @@ struct RsrcUpdate2 {
     tags: u64,
     nr: u32,
     resv2: u32,
+}
+
+/// `struct io_uring_rsrc_update`, as the ring descriptors' operations take it.
+#[repr(C)]
+struct RingFdUpdate {
+    offset: u32,
+    resv: u32,
+    data: u64,
 }
 
 /// `struct io_uring_clone_buffers`.
@@ -78,21 +88,12 @@ impl Ring {
         })
     }
 
-    fn ring(&self) -> Result<&OwnedFd, Refused> {
-        self.ring.as_ref().ok_or(Refused { call: "io_uring_register", errno: libc::EBADF })
+    fn ring(&self) -> Result<RawFd, Refused> {
+        self.fd().ok_or(Refused { call: "io_uring_register", errno: libc::EBADF })
     }
 
     fn register_sparse(&mut self, buffers: &[Buffer]) -> Result<(), Refused> {
-        let table = RsrcRegister {
-            nr: self.slots.max(self.first_slot + buffers.len() as u32),
-            flags: RSRC_REGISTER_SPARSE,
-            resv2: 0,
-            data: 0,
-            tags: 0,
-        };
-        let call = "io_uring_register(IORING_REGISTER_BUFFERS2)";
-        let size = size_of::<RsrcRegister>() as u32;
-        control(call, self.ring()?, REGISTER_BUFFERS2, (&raw const table).cast(), size)?;
+        make_table(self.ring()?, self.slots.max(self.first_slot + buffers.len() as u32))?;
         for (buffer, slot) in buffers.iter().zip(self.first_slot..) {
             if let Err(refused) = self.update(slot, Some(*buffer)) {
                 let _ = self.release();
@@ -104,9 +105,9 @@ impl Ring {
 
     fn clone_buffers(&mut self) -> Result<(), Refused> {
         let second = setup()?;
-        let request = CloneBuffers { src_fd: self.ring()?.as_raw_fd() as u32, ..CloneBuffers::default() };
+        let request = CloneBuffers { src_fd: self.ring()? as u32, ..CloneBuffers::default() };
         let call = "io_uring_register(IORING_REGISTER_CLONE_BUFFERS)";
-        control(call, &second, REGISTER_CLONE_BUFFERS, (&raw const request).cast(), 1)?;
+        control(call, second.as_raw_fd(), REGISTER_CLONE_BUFFERS, (&raw const request).cast(), 1)?;
         self.second = Some(second);
         Ok(())
     }
@@ -148,7 +149,7 @@ impl Anchor for Ring {
     fn release(&mut self) -> Result<(), Refused> {
         for ring in self.second.iter().chain(&self.ring) {
             let call = "io_uring_register(IORING_UNREGISTER_BUFFERS)";
-            control(call, ring, UNREGISTER_BUFFERS, std::ptr::null(), 0)?;
+            control(call, ring.as_raw_fd(), UNREGISTER_BUFFERS, std::ptr::null(), 0)?;
         }
         self.second = None;
         Ok(())
@@ -163,13 +164,51 @@ impl Anchor for Ring {
     }
 
     fn update(&mut self, slot: u32, buffer: Option<Buffer>) -> Result<(), Refused> {
-        let entry = iovec(buffer);
-        let request =
-            RsrcUpdate2 { offset: slot, resv: 0, data: (&raw const entry) as u64, tags: 0, nr: 1, resv2: 0 };
-        let call = "io_uring_register(IORING_REGISTER_BUFFERS_UPDATE)";
-        let size = size_of::<RsrcUpdate2>() as u32;
-        control(call, self.ring()?, REGISTER_BUFFERS_UPDATE, (&raw const request).cast(), size)
+        update(self.ring()?, slot, buffer)
     }
+}
+
+/// Puts a buffer into a slot of a ring's table, or empties it.
+pub fn update(ring: RawFd, slot: u32, buffer: Option<Buffer>) -> Result<(), Refused> {
+    let entry = iovec(buffer);
+    let request =
+        RsrcUpdate2 { offset: slot, resv: 0, data: (&raw const entry) as u64, tags: 0, nr: 1, resv2: 0 };
+    let call = "io_uring_register(IORING_REGISTER_BUFFERS_UPDATE)";
+    let size = size_of::<RsrcUpdate2>() as u32;
+    control(call, ring, REGISTER_BUFFERS_UPDATE, (&raw const request).cast(), size)?;
+    Ok(())
+}
+
+fn make_table(ring: RawFd, slots: u32) -> Result<(), Refused> {
+    let table = RsrcRegister { nr: slots, flags: RSRC_REGISTER_SPARSE, resv2: 0, data: 0, tags: 0 };
+    let call = "io_uring_register(IORING_REGISTER_BUFFERS2)";
+    let size = size_of::<RsrcRegister>() as u32;
+    control(call, ring, REGISTER_BUFFERS2, (&raw const table).cast(), size)?;
+    Ok(())
+}
+
+/// A ring with an empty table of eight slots.
+pub fn open_sparse() -> Result<OwnedFd, Refused> {
+    let ring = setup()?;
+    make_table(ring.as_raw_fd(), 8)?;
+    Ok(ring)
+}
+
+/// Registers a ring with the calling thread, which keeps it then; gives its place.
+pub fn enroll(ring: RawFd) -> Result<u32, Refused> {
+    let mut request = RingFdUpdate { offset: u32::MAX, resv: 0, data: ring as u64 };
+    let call = "io_uring_register(IORING_REGISTER_RING_FDS)";
+    control(call, ring, REGISTER_RING_FDS, (&raw mut request).cast_const().cast(), 1)?;
+    Ok(request.offset)
+}
+
+/// Undoes it. Any ring will do to ask through: one is made for it.
+pub fn discharge(index: u32) -> Result<(), Refused> {
+    let ring = setup()?;
+    let request = RingFdUpdate { offset: index, resv: 0, data: 0 };
+    let call = "io_uring_register(IORING_UNREGISTER_RING_FDS)";
+    control(call, ring.as_raw_fd(), UNREGISTER_RING_FDS, (&raw const request).cast(), 1)?;
+    Ok(())
 }
 
 fn iovec(buffer: Option<Buffer>) -> libc::iovec {
@@ -193,15 +232,13 @@ fn map_queue(ring: &OwnedFd) -> Result<(), Refused> {
 
 fn control(
     call: &'static str,
-    ring: &OwnedFd,
+    ring: RawFd,
     operation: u32,
     argument: *const libc::c_void,
     count: u32,
-) -> Result<(), Refused> {
+) -> Result<i64, Refused> {
     // SAFETY: each caller gives the struct or the array that the operation reads, alive across the call. The memory
     // behind the buffers is only pinned: no request is ever submitted that reads or writes it.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_io_uring_register, ring.as_raw_fd(), operation, argument, count) };
-    check(call, answer)?;
-    Ok(())
+    let answer = unsafe { libc::syscall(libc::SYS_io_uring_register, ring, operation, argument, count) };
+    check(call, answer)
 }

@@ -1,6 +1,6 @@
 //! AF_XDP umems. A socket has one umem, so each pin is a socket of its own; a shared umem is one pin on two sockets.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::{Anchor, AnchorOptions, Buffer};
 use crate::report::Object;
@@ -16,6 +16,8 @@ const XDP_SHARED_UMEM: u16 = 1;
 /// Copy mode works on every network device.
 const XDP_COPY: u16 = 2;
 const RING_ENTRIES: u32 = 64;
+/// `XDP_UMEM_PGOFF_FILL_RING`: where a socket's fill ring is mapped.
+pub const FILL_RING_OFFSET: u64 = 0x1_0000_0000;
 
 /// `struct xdp_umem_reg`; older kernels have padding in place of the last member.
 #[repr(C)]
@@ -55,22 +57,11 @@ impl Umems {
 
     fn make(&mut self, buffer: Buffer) -> Result<Object, Refused> {
         let socket = open_socket()?;
-        let chunk_size = if buffer.length.is_multiple_of(PAGE) { 4096 } else { 2048 };
-        let umem = UmemReg {
-            addr: buffer.address,
-            len: buffer.length,
-            chunk_size,
-            headroom: 0,
-            flags: 0,
-            tx_metadata_len: 0,
-        };
-        set(&socket, "setsockopt(XDP_UMEM_REG)", XDP_UMEM_REG, &umem)?;
-        set(&socket, "setsockopt(XDP_UMEM_FILL_RING)", XDP_UMEM_FILL_RING, &RING_ENTRIES)?;
-        set(&socket, "setsockopt(XDP_UMEM_COMPLETION_RING)", XDP_UMEM_COMPLETION_RING, &RING_ENTRIES)?;
+        register(socket.as_raw_fd(), buffer)?;
         if let Some(netdev) = &self.netdev {
             bind(&socket, netdev, XDP_COPY, 0)?;
             if self.shared && self.sharer.is_none() {
-                let sharer = open_socket()?;
+                let sharer = bare_socket()?;
                 bind(&sharer, netdev, XDP_SHARED_UMEM, socket.as_raw_fd() as u32)?;
                 self.sharer = Some(sharer);
             }
@@ -125,25 +116,40 @@ impl Anchor for Umems {
     }
 }
 
-fn open_socket() -> Result<OwnedFd, Refused> {
+/// A socket with its rings, and no umem yet.
+pub fn open_socket() -> Result<OwnedFd, Refused> {
+    let socket = bare_socket()?;
+    let fd = socket.as_raw_fd();
+    set(fd, "setsockopt(XDP_UMEM_FILL_RING)", XDP_UMEM_FILL_RING, &RING_ENTRIES)?;
+    set(fd, "setsockopt(XDP_UMEM_COMPLETION_RING)", XDP_UMEM_COMPLETION_RING, &RING_ENTRIES)?;
+    Ok(socket)
+}
+
+fn bare_socket() -> Result<OwnedFd, Refused> {
     let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // SAFETY: takes numbers only.
     check_fd("socket(AF_XDP)", unsafe { libc::socket(AF_XDP, flags, 0) })
 }
 
-fn set<T>(socket: &OwnedFd, call: &'static str, option: libc::c_int, value: &T) -> Result<(), Refused> {
+/// Gives a socket its umem.
+pub fn register(socket: RawFd, buffer: Buffer) -> Result<(), Refused> {
+    let chunk_size = if buffer.length.is_multiple_of(PAGE) { 4096 } else { 2048 };
+    let (addr, len) = (buffer.address, buffer.length);
+    let umem = UmemReg { addr, len, chunk_size, headroom: 0, flags: 0, tx_metadata_len: 0 };
+    set(socket, "setsockopt(XDP_UMEM_REG)", XDP_UMEM_REG, &umem)
+}
+
+fn set<T>(socket: RawFd, call: &'static str, option: libc::c_int, value: &T) -> Result<(), Refused> {
     let size = size_of::<T>() as libc::socklen_t;
     // SAFETY: the value is a plain struct or number that lives across the call, and its size is given.
-    let answer = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), SOL_XDP, option, std::ptr::from_ref(value).cast(), size)
-    };
+    let answer = unsafe { libc::setsockopt(socket, SOL_XDP, option, std::ptr::from_ref(value).cast(), size) };
     check(call, answer)?;
     Ok(())
 }
 
 fn bind(socket: &OwnedFd, netdev: &str, flags: u16, shared_umem_fd: u32) -> Result<(), Refused> {
     // A socket needs at least one ring of packets before it may bind.
-    set(socket, "setsockopt(XDP_RX_RING)", XDP_RX_RING, &RING_ENTRIES)?;
+    set(socket.as_raw_fd(), "setsockopt(XDP_RX_RING)", XDP_RX_RING, &RING_ENTRIES)?;
     let name =
         std::ffi::CString::new(netdev).map_err(|_| Refused { call: "--netdev", errno: libc::EINVAL })?;
     // SAFETY: the name is a C string that lives across the call.

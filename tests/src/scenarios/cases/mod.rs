@@ -7,6 +7,7 @@ mod identity;
 mod objects;
 mod programs;
 mod truth_table;
+mod walk;
 
 use crate::Scenario;
 
@@ -42,6 +43,7 @@ all! {
     "holders-shared-ring" => holders::shared_ring,
     "holders-shared-umem" => holders::shared_umem,
     "holders-mapped" => holders::mapped,
+    "holders-walk" => walk::holders_walk,
     "explain" => identity::explain,
     "container" => identity::container,
     "killed" => identity::killed,

@@ -1,0 +1,217 @@
+//! The truth of the walk: which process has what, and which pins live for it. Pure: orders and answers in, what should be
+//! listed out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How an anchor is kept by a process, in lspins' words.
+pub type Ways = BTreeMap<u32, BTreeSet<String>>;
+
+/// What should be listed of one pin. Sorted, these are compared with the rows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Row {
+    pub kind: String,
+    pub creator: u32,
+    pub alive: bool,
+    pub address: u64,
+    pub bytes: u64,
+    pub ino: u64,
+    pub slot: Option<u64>,
+    pub holders: Ways,
+    pub in_flight: u64,
+    pub receivers: Ways,
+}
+
+/// What a descriptor is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An anchor, by its number here.
+    Anchor(u32),
+    /// The sending end of a socket pair.
+    Into(u32),
+    /// The end at which its messages wait.
+    OutOf(u32),
+}
+
+/// A descriptor.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptor {
+    pub what: What,
+    /// Whether it stays at exec.
+    pub keep: bool,
+}
+
+/// One process.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    pub pid: u32,
+    /// The memory that it pins.
+    pub address: u64,
+    pub ino: u64,
+    pub fds: BTreeMap<u32, Descriptor>,
+    /// Mappings of anchors: by address, length and anchor.
+    pub maps: BTreeMap<u64, (u64, u32)>,
+    /// Rings registered with its thread, by place.
+    pub enrolled: BTreeMap<u32, u32>,
+}
+
+/// One pin on an anchor.
+#[derive(Clone, Debug)]
+pub struct Pin {
+    pub creator: u32,
+    pub address: u64,
+    pub bytes: u64,
+    pub ino: u64,
+    /// What releases it: an MR's handle or a slot.
+    pub with: u64,
+}
+
+/// What keeps pins.
+#[derive(Clone, Debug)]
+pub struct Anchor {
+    pub kind: &'static str,
+    /// The protection domain of an RDMA context.
+    pub pd: u64,
+    pub pins: Vec<Pin>,
+}
+
+/// Everything.
+#[derive(Default)]
+pub struct World {
+    /// By their place among the eight.
+    pub processes: BTreeMap<usize, Process>,
+    pub anchors: BTreeMap<u32, Anchor>,
+    /// Socket pairs: anchors in the messages that wait in them.
+    pub boxes: BTreeMap<u32, Vec<u32>>,
+    next: u32,
+}
+
+impl World {
+    /// A number for a new anchor or box.
+    pub fn number(&mut self) -> u32 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Lets go of what nobody has any more.
+    pub fn settle(&mut self) {
+        let fds = |wanted: fn(What) -> Option<u32>| -> BTreeSet<u32> {
+            let all = self.processes.values().flat_map(|process| process.fds.values());
+            all.filter_map(|fd| wanted(fd.what)).collect()
+        };
+        // Messages go with the end at which they wait.
+        let boxes = fds(|what| if let What::OutOf(at) = what { Some(at) } else { None });
+        let mut kept = fds(|what| if let What::Anchor(at) = what { Some(at) } else { None });
+        self.boxes.retain(|at, _| boxes.contains(at));
+        kept.extend(self.boxes.values().flatten());
+        for process in self.processes.values() {
+            kept.extend(process.maps.values().map(|(_, anchor)| anchor));
+            kept.extend(process.enrolled.values());
+        }
+        self.anchors.retain(|at, _| kept.contains(at));
+    }
+
+    /// What exec leaves of a process.
+    pub fn exec(&mut self, at: usize) {
+        if let Some(process) = self.processes.get_mut(&at) {
+            process.fds.retain(|_, fd| fd.keep);
+            process.maps.clear();
+            process.enrolled.clear();
+        }
+        self.settle();
+    }
+
+    /// All pins that live, as they should be listed.
+    pub fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for (at, anchor) in &self.anchors {
+            let (mut holders, mut receivers) = (Ways::new(), Ways::new());
+            let waiting = |in_box: u32| {
+                let messages = self.boxes.get(&in_box).into_iter().flatten();
+                messages.filter(|anchor| *anchor == at).count() as u64
+            };
+            for process in self.processes.values() {
+                let mut keeps = |way: String| holders.entry(process.pid).or_default().insert(way);
+                for (number, fd) in &process.fds {
+                    match fd.what {
+                        What::Anchor(of) if of == *at => {
+                            keeps(format!("fd {number}"));
+                        }
+                        What::OutOf(of) if waiting(of) > 0 => {
+                            receivers.entry(process.pid).or_default().insert(format!("fd {number}"));
+                        }
+                        _ => {}
+                    }
+                }
+                for (address, _) in process.maps.iter().filter(|(_, (_, of))| of == at) {
+                    keeps(format!("mapping {address}"));
+                }
+                for (place, _) in process.enrolled.iter().filter(|(_, of)| *of == at) {
+                    keeps(format!("registered {place}"));
+                }
+            }
+            let in_flight = self.boxes.keys().map(|of| waiting(*of)).sum();
+            for pin in &anchor.pins {
+                rows.push(Row {
+                    kind: anchor.kind.to_owned(),
+                    creator: pin.creator,
+                    alive: self.processes.values().any(|process| process.pid == pin.creator),
+                    address: pin.address,
+                    bytes: pin.bytes,
+                    ino: pin.ino,
+                    slot: (anchor.kind == "io_uring").then_some(pin.with),
+                    holders: holders.clone(),
+                    in_flight,
+                    receivers: receivers.clone(),
+                });
+            }
+        }
+        rows.sort_unstable();
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two processes with a descriptor each of one ring that has a pin.
+    fn world() -> World {
+        let mut world = World::default();
+        let ring = world.number();
+        let pin = Pin { creator: 10, address: 0x1000, bytes: 4096, ino: 7, with: 2 };
+        world.anchors.insert(ring, Anchor { kind: "io_uring", pd: 0, pins: vec![pin] });
+        for (at, pid) in [(0, 10), (1, 20)] {
+            let fd = Descriptor { what: What::Anchor(ring), keep: at == 0 };
+            let fds = BTreeMap::from([(3, fd)]);
+            world.processes.insert(at, Process { pid, fds, ..Process::default() });
+        }
+        world
+    }
+
+    #[test]
+    fn a_pin_lives_until_its_last_holder_goes() {
+        let mut world = world();
+        assert_eq!(world.rows()[0].holders.len(), 2);
+        world.processes.remove(&0);
+        world.settle();
+        assert!(!world.rows()[0].alive && world.rows()[0].holders[&20].contains("fd 3"));
+        world.exec(1);
+        assert!(world.rows().is_empty() && world.anchors.is_empty());
+    }
+
+    #[test]
+    fn a_message_keeps_an_anchor_and_holds_it_for_nobody() {
+        let mut world = world();
+        let (ring, pair) = (1, world.number());
+        world.boxes.insert(pair, vec![ring, ring]);
+        world.processes.remove(&1);
+        let process = world.processes.get_mut(&0).unwrap();
+        process.fds.clear();
+        process.fds.insert(8, Descriptor { what: What::OutOf(pair), keep: false });
+        world.settle();
+        let row = world.rows().remove(0);
+        assert_eq!((row.holders.len(), row.in_flight, row.receivers.len()), (0, 2, 1));
+        world.exec(0);
+        assert!(world.anchors.is_empty());
+    }
+}
