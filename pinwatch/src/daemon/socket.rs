@@ -132,15 +132,7 @@ fn visible_to(mut table: Table, uid: u32) -> Table {
     }
     for (process, used) in table.processes.iter_mut().zip(processes) {
         if !used {
-            *process = crate::model::Process {
-                pid: 0,
-                start: None,
-                comm: crate::model::Name::default(),
-                uid: None,
-                user: None,
-                alive: false,
-                cgroup: None,
-            };
+            *process = crate::model::Process::default();
         }
     }
     table

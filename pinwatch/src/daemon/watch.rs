@@ -16,7 +16,7 @@ use crate::kernel::feature::{FeatureName, State};
 use crate::kernel::plan::{AttachMode, Hook, Method, Plan, Verdict};
 use crate::kernel::raw;
 use crate::model::Table;
-use crate::source::trace::{Cgroups, Clocks, FileStates, Snapshot};
+use crate::source::trace::{Clocks, FileStates, Snapshot, Whereabouts};
 
 /// Why watching cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub struct Watch {
     plan: Plan,
     attach: AttachMode,
     states: FileStates,
-    cgroups: Cgroups,
+    whereabouts: Whereabouts,
     /// Since when each subsystem is watched, nanoseconds since the epoch.
     since: BTreeMap<FeatureName, i64>,
     /// Hooks that could not be attached, and why.
@@ -90,7 +90,7 @@ impl Watch {
             plan,
             attach: settings.attach,
             states: FileStates::default(),
-            cgroups: Cgroups::default(),
+            whereabouts: Whereabouts::default(),
             since: BTreeMap::new(),
             failed: BTreeMap::new(),
             modules,
@@ -277,7 +277,7 @@ impl Watch {
         let before = u64::try_from(Clocks::now().boottime).unwrap_or(0).saturating_sub(FILE_AGE);
         let tidied = Snapshot::read(&self.programs)
             .and_then(|snapshot| {
-                snapshot.remember(&mut self.cgroups);
+                snapshot.remember(&mut self.whereabouts);
                 snapshot.unused_files(&self.programs, before)
             })
             .and_then(|unused| self.programs.remove_files(&unused));
@@ -295,7 +295,7 @@ impl Watch {
         self.follow_modules();
         let snapshot = Snapshot::read(&self.programs)?;
         let mut table =
-            snapshot.table(Clocks::now(), &mut self.states, &mut self.cgroups, &mut self.programs);
+            snapshot.table(Clocks::now(), &mut self.states, &mut self.whereabouts, &mut self.programs);
         table.watching_since = self.since.values().min().copied();
         let losses = self.programs.losses()?;
         if losses.calls > 0 {

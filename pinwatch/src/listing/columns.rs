@@ -1,7 +1,7 @@
 //! The columns of the table, as data: the renderer, `-o`, `-H` and the order of dropping all read this one list.
 
 use super::{Row, escape, label, path, size};
-use crate::model::{Backing, Via, Workload};
+use crate::model::{Backing, Namespaces, Via, Workload};
 
 /// What cells need to know besides the row.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ const fn column(
 }
 
 /// All columns; those of the default table first, in its order.
-pub static COLUMNS: [Column; 30] = [
+pub static COLUMNS: [Column; 33] = [
     shown(
         column(
             "COMMAND",
@@ -138,6 +138,24 @@ pub static COLUMNS: [Column; 30] = [
         "container, by the control group",
     ),
     column("POD", "creator.pod", |r, _| workload(r, |w| w.pod), "Kubernetes pod, by the control group"),
+    column(
+        "PIDNS",
+        "creator.pid_namespace",
+        |r, _| namespace(r, |n| n.pid),
+        "pid namespace, if not pinwatch's own",
+    ),
+    column(
+        "MNTNS",
+        "creator.mount_namespace",
+        |r, _| namespace(r, |n| n.mount),
+        "mount namespace, if not pinwatch's own",
+    ),
+    column(
+        "STATE",
+        "state",
+        |r, _| r.table.held_state(r.pin).word().to_owned(),
+        "held by a descriptor, mapped only, in-flight in a message, unheld",
+    ),
     column("HELDBY", "holders", |r, _| held_by(r), "each holder, with the descriptors that keep the pin"),
     column("CREATED", "created", |r, _| created(r), "when the pin was made"),
     column("ORIGIN", "origin", origin, "how the pin is known, ~ if its files are not exact"),
@@ -181,6 +199,10 @@ fn cgroup(row: &Row, _: &Context) -> String {
 
 fn workload(row: &Row, field: impl Fn(Workload) -> Option<String>) -> String {
     row.process().and_then(|p| field(p.workload())).map_or_else(dash, |f| escape::name(f.as_bytes()))
+}
+
+fn namespace(row: &Row, which: impl Fn(Namespaces) -> Option<u64>) -> String {
+    row.process().and_then(|p| which(p.namespaces)).map_or_else(dash, |n| n.to_string())
 }
 
 fn lease(row: &Row) -> String {
@@ -365,6 +387,8 @@ mod tests {
         );
         assert_eq!(cells(2, 0, "name"), ["/srv/q\\n\\x1b[31m\\xff (deleted)"]);
         assert_eq!(cells(2, 1, "extents,heldby"), ["0+8192", "worker[990]:5 helper[1044]:7,map"]);
+        assert_eq!(cells(2, 0, "state,pidns,mntns"), ["held", "4026532190", "-"]);
+        assert_eq!(cells(0, 0, "state,pidns"), ["unheld", "-"]);
         assert_eq!(cells(1, 0, "created,origin"), ["2026-11-20T23:55:04Z", "trace"]);
     }
 

@@ -7,7 +7,8 @@ use super::columns::age_seconds;
 use super::render::counted;
 use super::{escape, label, path, size};
 use crate::model::{
-    Backing, File, Holder, Holding, Mode, Object, Pin, PinId, Process, ProcessIndex, Subsystem, Table, Via,
+    Backing, File, Holder, Holding, Mode, Namespaces, Object, Pin, PinId, Process, ProcessIndex, Subsystem,
+    Table, Via,
 };
 
 /// Up to so many processes are named in the commands; more are listed by `-t`.
@@ -145,7 +146,17 @@ fn object(pin: &Pin) -> String {
 
 fn workload(process: &Process) -> Vec<(&'static str, String)> {
     let workload = process.workload();
-    let fields = [("unit", workload.unit), ("container", workload.container), ("pod", workload.pod)];
+    let Namespaces { pid, mount } = process.namespaces;
+    let named = [("pid", pid), ("mount", mount)];
+    let namespaces: Vec<String> =
+        named.iter().filter_map(|(name, number)| Some(format!("{name} {}", (*number)?))).collect();
+    let namespaces = Some(namespaces.join(", ")).filter(|text| !text.is_empty());
+    let fields = [
+        ("unit", workload.unit),
+        ("container", workload.container),
+        ("pod", workload.pod),
+        ("namespaces", namespaces),
+    ];
     fields.into_iter().filter_map(|(label, text)| Some((label, escape::name(text?.as_bytes())))).collect()
 }
 
@@ -331,6 +342,7 @@ mod tests {
             "  pinned      12s ago by worker[990] (",
             "), for reading and writing\n",
             "  unit        x.service\n",
+            "  namespaces  pid 4026532190\n",
             "  kept by     worker[990]: fd 5\n",
             "  kept by     helper[1044]: fd 7 and 1 mapping\n",
             "To release it, all of these must go:\n",

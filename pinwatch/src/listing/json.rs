@@ -74,7 +74,7 @@ pub fn lines(out: &mut impl Write, table: &Table, pins: &[&Pin], now: i64) -> io
 struct Shared {
     files: Vec<String>,
     creators: Vec<String>,
-    /// Three fields each.
+    /// Four fields each.
     holdings: Vec<String>,
     /// The latest second, as text without its end.
     second: RefCell<(i64, String)>,
@@ -109,7 +109,7 @@ impl Shared {
 
     /// How a pin is kept, as fields with commas in front.
     fn holding(&self, pin: &Pin) -> &str {
-        const UNKNOWN: &str = r#","holders":null,"in_flight":null,"receivers":[]"#;
+        const UNKNOWN: &str = r#","state":"unknown","holders":null,"in_flight":null,"receivers":[]"#;
         let at = pin.holding.map(|at| at.0 as usize);
         at.and_then(|at| self.holdings.get(at)).map_or(UNKNOWN, String::as_str)
     }
@@ -149,7 +149,7 @@ impl Shared {
     }
 }
 
-/// A holding as three fields with commas in front.
+/// A holding as four fields with commas in front.
 fn fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String> {
     let list = |holders: &[model::Holder]| {
         let known = holders.iter().filter_map(|holder| Some((table.process(holder.process)?, holder)));
@@ -158,7 +158,8 @@ fn fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String>
     };
     let in_flight = serde_json::to_string(&holding.in_flight)?;
     let (holders, receivers) = (list(&holding.holders)?, list(&holding.receivers)?);
-    Ok(format!(r#","holders":{holders},"in_flight":{in_flight},"receivers":{receivers}"#))
+    let state = holding.state().word();
+    Ok(format!(r#","state":"{state}","holders":{holders},"in_flight":{in_flight},"receivers":{receivers}"#))
 }
 
 #[derive(Serialize)]
@@ -219,6 +220,23 @@ struct Process<'a> {
     cgroup: Option<Cow<'a, str>>,
     #[serde(flatten)]
     workload: Workload,
+    #[serde(flatten)]
+    namespaces: Namespaces,
+}
+
+/// Only those that are there.
+#[derive(Serialize)]
+struct Namespaces {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid_namespace: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mount_namespace: Option<u64>,
+}
+
+impl Namespaces {
+    fn of(process: &model::Process) -> Self {
+        Self { pid_namespace: process.namespaces.pid, mount_namespace: process.namespaces.mount }
+    }
 }
 
 impl<'a> Process<'a> {
@@ -233,29 +251,46 @@ impl<'a> Process<'a> {
             alive: process.alive,
             cgroup: process.cgroup.as_ref().map(Name::text),
             workload: process.workload(),
+            namespaces: Namespaces::of(process),
         }
     }
 }
 
+/// Of what the process is only what it has: there may be very many.
 #[derive(Serialize)]
 struct Holder<'a> {
     pid: u32,
+    start: Option<u64>,
     comm: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     comm_hex: Option<String>,
     uid: Option<u32>,
     user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
+    #[serde(flatten)]
+    namespaces: Namespaces,
     via: Vias<'a>,
 }
 
 impl<'a> Holder<'a> {
     fn new(process: &'a model::Process, holder: &'a model::Holder) -> Self {
+        let Workload { unit, container, pod } = process.workload();
         Self {
             pid: process.pid,
+            start: process.start,
             comm: process.comm.text(),
             comm_hex: lossless(&process.comm),
             uid: process.uid,
             user: process.user.as_deref(),
+            unit,
+            container,
+            pod,
+            namespaces: Namespaces::of(process),
             via: Vias(&holder.via),
         }
     }
@@ -351,7 +386,9 @@ mod tests {
             "extents": [{"offset": 0, "length": 67108864}], "orphan_pages": 0,
             "creator": {"pid": 812, "start": 81234, "comm": "ib_server", "uid": 2, "user": "user2", "alive": true,
                         "cgroup": "/system.slice/x.service", "unit": "x.service", "container": null, "pod": null},
-            "holders": [{"pid": 812, "comm": "ib_server", "uid": 2, "user": "user2", "via": [{"fd": 5}]}],
+            "state": "held",
+            "holders": [{"pid": 812, "start": 81234, "comm": "ib_server", "uid": 2, "user": "user2",
+                         "unit": "x.service", "via": [{"fd": 5}]}],
             "in_flight": 0, "receivers": [],
             "coverage": {"state": "unknown", "covered": 0, "holders": 0, "lease_pids": [], "seconds_left": null},
             "created": "2026-11-20T23:55:04Z", "age_seconds": 180, "origin": "trace", "exact": true, "doubt": null
@@ -370,7 +407,7 @@ mod tests {
         assert_eq!(pin["holders"][1]["via"][1]["mapping"], 4096);
         let gone = &document["pins"][0];
         assert!(gone["file"].is_null() && gone["created"].is_null() && gone["age_seconds"].is_null());
-        assert_eq!(gone["holders"].as_array().unwrap().len(), 0);
+        assert_eq!((gone["holders"].as_array().unwrap().len(), gone["state"].as_str()), (0, Some("unheld")));
     }
 
     #[test]

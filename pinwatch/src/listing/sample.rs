@@ -15,7 +15,9 @@ fn file(ino: u64, path: &[u8], deleted: bool) -> File {
 fn process(pid: u32, comm: &str, alive: bool) -> Process {
     let (uid, user) = (Some(pid % 10), Some(format!("user{}", pid % 10)));
     let cgroup = Some(Name::from("/system.slice/x.service"));
-    Process { pid, start: Some(81234), comm: Name::from(comm), uid, user, alive, cgroup }
+    // One in a container.
+    let namespaces = Namespaces { pid: (pid == 990).then_some(4_026_532_190), mount: None };
+    Process { pid, start: Some(81234), comm: Name::from(comm), uid, user, alive, cgroup, namespaces }
 }
 
 fn part(backing: Backing, file: Option<u32>, bytes: u64) -> Part {

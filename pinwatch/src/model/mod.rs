@@ -17,6 +17,6 @@ pub use coverage::{Coverage, CoverageState};
 pub use extent::{Extent, Extents, Part, Parts, Segment, parts_of};
 pub use file::{Backing, Device, File, FileId};
 pub use name::Name;
-pub use pin::{Holder, Holding, Mode, Object, Origin, Pin, PinId, RdmaBufferKind, Subsystem, Via};
-pub use process::Process;
+pub use pin::{HeldState, Holder, Holding, Mode, Object, Origin, Pin, PinId, RdmaBufferKind, Subsystem, Via};
+pub use process::{Namespaces, Process};
 pub use table::{FileIndex, HoldingIndex, ProcessIndex, Table};

@@ -230,7 +230,49 @@ pub struct Holding {
     pub receivers: Vec<Holder>,
 }
 
+/// What keeps a pin, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HeldState {
+    /// A process has a descriptor of the anchor.
+    Held,
+    /// No descriptor is left: only mappings, or rings that a thread has registered with itself.
+    Mapped,
+    /// Only descriptors in messages that nobody has received.
+    InFlight,
+    /// Nothing in user space: the kernel alone, or it is being torn down.
+    Unheld,
+    /// Nobody has looked.
+    Unknown,
+}
+
+impl HeldState {
+    /// The word used in columns and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Mapped => "mapped",
+            Self::InFlight => "in-flight",
+            Self::Unheld => "unheld",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 impl Holding {
+    /// What keeps it.
+    pub fn state(&self) -> HeldState {
+        let is_open = |via: &Via| !matches!(via, Via::Mapping(_) | Via::Registered(_));
+        match &self.holders[..] {
+            [] if self.in_flight.is_none_or(|n| n == 0) => HeldState::Unheld,
+            [] => HeldState::InFlight,
+            // A way that this version does not know is no reason to say that there is no descriptor.
+            holders if holders.iter().any(|h| h.via.is_empty() || h.via.iter().any(is_open)) => {
+                HeldState::Held
+            }
+            _ => HeldState::Mapped,
+        }
+    }
+
     /// Nobody keeps it, as far as was looked.
     pub fn nobody() -> Self {
         Self { in_flight: Some(0), ..Self::default() }

@@ -4,8 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{Name, Workload};
 
+/// Namespaces of a process by the inode numbers that `lsns` shows, each only where it is another than the observer's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// Of process ids.
+    pub pid: Option<u64>,
+    /// Of mounts: paths mean something else there.
+    pub mount: Option<u64>,
+}
+
 /// A process as it was when it was seen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Process id (thread group) in the initial pid namespace of the observer; 0 if the kernel names none.
     pub pid: u32,
@@ -21,6 +30,8 @@ pub struct Process {
     pub alive: bool,
     /// Path of its cgroup, if known.
     pub cgroup: Option<Name>,
+    /// Its namespaces.
+    pub namespaces: Namespaces,
 }
 
 impl Process {

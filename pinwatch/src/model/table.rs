@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{File, Holder, Holding, Pin, Process};
+use super::{File, HeldState, Holder, Holding, Pin, Process};
 
 /// Place of a file in [`Table::files`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,6 +51,11 @@ impl Table {
     /// How a pin is kept; `None` if nobody has looked.
     pub fn holding(&self, pin: &Pin) -> Option<&Holding> {
         self.holdings.get(pin.holding?.0 as usize)
+    }
+
+    /// What keeps a pin.
+    pub fn held_state(&self, pin: &Pin) -> HeldState {
+        self.holding(pin).map_or(HeldState::Unknown, Holding::state)
     }
 
     /// The processes that keep a pin, as far as known.

@@ -73,6 +73,7 @@ fn table(pins: u32) -> Table {
             user: Some("app".into()),
             alive: true,
             cgroup: Some(Name::from("/system.slice/x.service")),
+            namespaces: Namespaces { pid: Some(4_026_532_190), mount: (n % 2 == 0).then_some(7) },
         });
         let bytes = 4096 * u64::from(n + 1);
         table.holdings.push(Holding {

@@ -1,5 +1,5 @@
-//! `mkpins actor`: a process of the holders' random walk. It has no state but what a process has: descriptors, mappings and
-//! memory, which its orders name by number. Orders come over a Unix socket; a child that it forks, and what it becomes
+//! `mkpins actor`: a process without a will of its own. It has no state but what a process has: descriptors, mappings,
+//! threads and memory, which its orders name by number. Orders come over a Unix socket; a child that it forks, and what it becomes
 //! by exec, connect anew.
 
 mod uverbs;
@@ -34,7 +34,10 @@ ORDERS, one a line, each answered by one JSON line; KIND is rdma-mr, io_uring or
   put A FD | take B KEEP                send into it, receive from it: {fd}
   send SOCKET FD | recv SOCKET KEEP     the same with another process
   renew                                 unmap the memory and map another: {address, ino}
-  fork | exec | exit                    {pid}; by exec only what is to be kept remains";
+  fork | exec | exit                    {pid}; by exec only what is to be kept remains
+  in-thread ORDER                       do it in a thread that ends then
+  thread shared|private                 a thread that stays, its descriptors a copy or not; end-thread ends it
+  leave                                 end the first thread only: no more orders";
 
 /// Where orders come from
 #[derive(Debug, Args)]
@@ -54,25 +57,32 @@ enum Next {
     Exit,
 }
 
+/// What orders change beside descriptors and mappings.
+struct State {
+    memory: Memory,
+    /// The thread that stays, and what ends it.
+    thread: Option<(std::thread::JoinHandle<()>, std::sync::mpsc::Sender<()>)>,
+}
+
 /// `mkpins actor`.
 pub fn run(options: &ActorOptions) -> Result<i32> {
     // SAFETY: no handler; children that end leave nothing to wait for.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-    let mut memory = Memory::map()?;
-    while let Next::Child = obey(options, &mut memory)? {}
+    let mut state = State { memory: Memory::map()?, thread: None };
+    while let Next::Child = obey(options, &mut state)? {}
     Ok(0)
 }
 
 /// Connects and obeys until there are no more orders.
-fn obey(options: &ActorOptions, memory: &mut Memory) -> Result<Next> {
+fn obey(options: &ActorOptions, state: &mut State) -> Result<Next> {
     let socket = &options.socket;
     let stream =
         UnixStream::connect(socket).with_context(|| format!("nobody listens on {}", socket.display()))?;
     let say = |value: &Value| writeln!(&stream, "{value}").context("nobody takes the answers");
-    say(&json!({"pid": std::process::id(), "address": memory.address, "ino": memory.ino}))?;
+    say(&json!({"pid": std::process::id(), "address": state.memory.address, "ino": state.memory.ino}))?;
     for line in BufReader::new(&stream).lines() {
         let line = line.context("cannot read an order")?;
-        match act(&line, options, memory) {
+        match act(&line, options, state) {
             Ok(Next::Answer(answer)) => say(&answer)?,
             Ok(next) => return Ok(next),
             Err(error) => say(&json!({"error": failure(&error)}))?,
@@ -81,14 +91,14 @@ fn obey(options: &ActorOptions, memory: &mut Memory) -> Result<Next> {
     Ok(Next::Exit)
 }
 
-fn act(line: &str, options: &ActorOptions, memory: &mut Memory) -> Result<Next> {
+fn act(line: &str, options: &ActorOptions, state: &mut State) -> Result<Next> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let answer = match words.as_slice() {
         ["open", kind, keep] => open(self::kind(kind)?, keep)?,
         ["register", fd, kind, page, pages, with] => {
             let (first, count) = (number(page)?, number(pages)?);
             ensure!(first + count <= PAGES && count > 0, "the memory has {PAGES} pages");
-            let buffer = Buffer { address: memory.address + first * PAGE, length: count * PAGE };
+            let buffer = Buffer { address: state.memory.address + first * PAGE, length: count * PAGE };
             register(descriptor(fd)?, self::kind(kind)?, buffer, number(with)?)?
         }
         ["release", fd, "rdma-mr", object] => {
@@ -129,9 +139,9 @@ fn act(line: &str, options: &ActorOptions, memory: &mut Memory) -> Result<Next> 
         }
         ["recv", socket, keep] => received(passing::receive(socket)?.into_raw_fd(), keep)?,
         ["renew"] => {
-            unmap(memory.address, PAGES * PAGE)?;
-            *memory = Memory::map()?;
-            json!({"address": memory.address, "ino": memory.ino})
+            unmap(state.memory.address, PAGES * PAGE)?;
+            state.memory = Memory::map()?;
+            json!({"address": state.memory.address, "ino": state.memory.ino})
         }
         // SAFETY: this process has one thread, so the child finds every lock free.
         ["fork"] => match check("fork", unsafe { libc::fork() })? {
@@ -143,6 +153,23 @@ fn act(line: &str, options: &ActorOptions, memory: &mut Memory) -> Result<Next> 
             let error = std::process::Command::new(this).arg("actor").arg(&options.socket).exec();
             return Err(anyhow::Error::new(error).context("cannot become mkpins"));
         }
+        ["in-thread", rest @ ..] => {
+            let rest = rest.join(" ");
+            let thread = std::thread::scope(|scope| scope.spawn(|| act(&rest, options, state)).join());
+            return thread.unwrap_or_else(|_| bail!("the thread panicked"));
+        }
+        ["thread", files] => thread(state, files)?,
+        ["end-thread"] => {
+            let (thread, end) = state.thread.take().context("there is no thread")?;
+            drop(end);
+            thread.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?;
+            json!({})
+        }
+        // SAFETY: ends this thread alone; nothing that it has is used by others.
+        ["leave"] => unsafe {
+            libc::syscall(libc::SYS_exit, 0);
+            bail!("the thread did not end")
+        },
         ["exit"] => return Ok(Next::Exit),
         _ => bail!("`{line}` is no order"),
     };
@@ -165,6 +192,25 @@ impl Memory {
         let address = mmap(file.as_raw_fd(), PAGES * PAGE, 0)?;
         Ok(Self { address, ino: known[at].identity.ino })
     }
+}
+
+fn thread(state: &mut State, files: &str) -> Result<Value> {
+    let private = match files {
+        "private" => true,
+        "shared" => false,
+        other => bail!("`{other}` is neither shared nor private"),
+    };
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let (say, said) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        // SAFETY: takes a number only; the copies are closed when the thread ends.
+        let answer = if private { unsafe { libc::unshare(libc::CLONE_FILES) } } else { 0 };
+        let _ = say.send(check("unshare(CLONE_FILES)", answer).map(|_| crate::sys::thread_id()));
+        let _ = ended.recv();
+    });
+    let tid = said.recv().context("the thread ended")??;
+    state.thread = Some((thread, end));
+    Ok(json!({"tid": tid}))
 }
 
 fn open(kind: Kind, keep: &str) -> Result<Value> {

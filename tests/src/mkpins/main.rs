@@ -51,7 +51,7 @@ enum What {
     Xdp(PinOptions),
     /// No pin: a process that obeys commands, to receive what others pass on
     None,
-    /// No pin: a process that does what the holders' random walk orders over a socket
+    /// No pin of its own: a process that does what is ordered over a socket, one system call at a time
     #[command(after_long_help = actor::ORDERS)]
     Actor(actor::ActorOptions),
     /// Processes that make and undo pins without pause, some of them killed

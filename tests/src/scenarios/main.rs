@@ -3,6 +3,7 @@
 //! One daemon serves all scenarios; after each the table has to be empty. A scenario that cannot run on a kernel says so
 //! by name and reason. Nothing here waits without a bound.
 
+mod actors;
 mod cases;
 mod compare;
 mod factory;

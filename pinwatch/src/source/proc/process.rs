@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::bounded;
-use crate::model::{Name, Process};
+use crate::model::{Name, Namespaces, Process};
 
 /// The flag of kernel threads in `/proc/PID/stat` (`PF_KTHREAD`, include/linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -22,6 +22,16 @@ pub struct Stat {
     pub kernel: bool,
     /// Start time since boot, in ticks of 1/100 s.
     pub start: u64,
+    /// How many threads it has.
+    pub threads: u64,
+}
+
+impl Stat {
+    /// Whether it has ended and only waits for its parent to take note: a leader that ended before its other threads has
+    /// not.
+    pub fn ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X') && self.threads <= 1
+    }
 }
 
 /// Reads the text of `/proc/PID/stat`. The command name may hold spaces and parentheses: its end is the last one.
@@ -32,8 +42,9 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let mut fields = text.get(close + 1..)?.split(|b| b.is_ascii_whitespace()).filter(|f| !f.is_empty());
     let state = *fields.next()?.first()?;
     let flags = bounded::decimal(fields.nth(5)?)?.0 as u32;
-    let start = bounded::decimal(fields.nth(12)?)?.0;
-    Some(Stat { comm, state, kernel: flags & KERNEL_THREAD != 0, start })
+    let threads = bounded::decimal(fields.nth(10)?)?.0;
+    let start = bounded::decimal(fields.nth(1)?)?.0;
+    Some(Stat { comm, state, kernel: flags & KERNEL_THREAD != 0, start, threads })
 }
 
 /// All process ids that procfs shows, in ascending order.
@@ -111,6 +122,17 @@ impl Users {
     }
 }
 
+/// The namespaces that a process is in now, as far as they are not ours.
+pub fn namespaces(pid: u32) -> Namespaces {
+    let number = |whose: &dyn std::fmt::Display, name: &str| {
+        let link = rustix::fs::readlink(format!("/proc/{whose}/ns/{name}"), Vec::new()).ok()?;
+        let text = link.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b":[")?;
+        Some(bounded::decimal(text)?.0)
+    };
+    let other = |name| number(&pid, name).filter(|theirs| Some(*theirs) != number(&"self", name));
+    Namespaces { pid: other("pid"), mount: other("mnt") }
+}
+
 /// A process as it is now; `None` once it is gone.
 pub fn describe(pid: u32, users: &mut Users) -> Option<Process> {
     let stat = stat(pid)?;
@@ -124,6 +146,7 @@ pub fn describe(pid: u32, users: &mut Users) -> Option<Process> {
         user: uid.and_then(|u| users.name(u)),
         alive: true,
         cgroup: read("cgroup").and_then(|c| parse_cgroup(&c)),
+        namespaces: namespaces(pid),
     })
 }
 
@@ -137,9 +160,15 @@ mod tests {
     fn a_hostile_command_name_moves_no_field() {
         let stat = parse_stat(STAT).unwrap();
         assert_eq!(
-            (stat.comm.as_bytes(), stat.state, stat.kernel, stat.start),
-            (&b"a) b (c)"[..], b'S', false, 81234)
+            (stat.comm.as_bytes(), stat.state, stat.kernel, stat.start, stat.threads),
+            (&b"a) b (c)"[..], b'S', false, 81234, 1)
         );
+    }
+
+    #[test]
+    fn a_process_has_ended_once_its_last_thread_has() {
+        let with = |state, threads| Stat { state, threads, ..parse_stat(STAT).unwrap() }.ended();
+        assert_eq!((with(b'Z', 1), with(b'Z', 2), with(b'S', 1)), (true, false, false));
     }
 
     #[test]
@@ -155,6 +184,7 @@ mod tests {
         let own = describe(std::process::id(), &mut Users::default()).unwrap();
         assert!(own.alive && own.start.is_some());
         assert_eq!(own.uid, Some(nix::unistd::geteuid().as_raw()));
+        assert_eq!(own.namespaces, Namespaces::default());
         assert!(pids().unwrap().contains(&own.pid));
         assert_eq!(thread_group(own.pid), Some(own.pid));
     }

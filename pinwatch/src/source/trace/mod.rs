@@ -16,7 +16,7 @@ use pinwatch_common::{
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
-use crate::model::{Holding, Name, Pin, Process, ProcessIndex, Table, parts_of};
+use crate::model::{Holding, Name, Namespaces, Pin, Process, ProcessIndex, Table, parts_of};
 use crate::source::proc::process::{self, Users};
 
 pub use files::FileStates;
@@ -50,18 +50,29 @@ impl Clocks {
     }
 }
 
-/// Control groups of processes that pins are of, by pid and start: a process that is gone has none any more, and yet it is
-/// asked which service or container it was.
-#[derive(Default)]
-pub struct Cgroups(HashMap<(u32, u64), Name>);
+/// Where a process runs.
+#[derive(Clone, Default)]
+struct Place {
+    cgroup: Option<Name>,
+    namespaces: Namespaces,
+}
 
-impl Cgroups {
+/// Where processes run that pins are of, by pid and start: one that is gone is nowhere any more, and yet it is asked which
+/// service or container it was.
+#[derive(Default)]
+pub struct Whereabouts(HashMap<(u32, u64), Place>);
+
+impl Whereabouts {
     /// The one of a process, remembered if it is gone.
-    fn of(&mut self, pid: u32, start: u64, alive: bool) -> Option<Name> {
-        if alive && let Some(cgroup) = process::cgroup(pid) {
-            self.0.insert((pid, start), cgroup);
+    fn of(&mut self, pid: u32, start: u64, alive: bool) -> Place {
+        if alive {
+            let place = Place { cgroup: process::cgroup(pid), namespaces: process::namespaces(pid) };
+            // It may have ended meanwhile, and another have its number.
+            if is_alive(pid, start) {
+                self.0.insert((pid, start), place);
+            }
         }
-        self.0.get(&(pid, start)).cloned()
+        self.0.get(&(pid, start)).cloned().unwrap_or_default()
     }
 }
 
@@ -126,13 +137,13 @@ impl Snapshot {
         Ok(files.iter().filter(unused).map(|(key, _)| *key).collect())
     }
 
-    /// Remembers the control groups of those who made pins, while they live, and forgets those of whom there is no pin.
-    pub fn remember(&self, cgroups: &mut Cgroups) {
+    /// Remembers where those run who made pins, while they live, and forgets those of whom there is no pin.
+    pub fn remember(&self, whereabouts: &mut Whereabouts) {
         let makers: HashSet<(u32, u64)> = self.pins.iter().map(|(_, pin)| maker(pin)).collect();
-        cgroups.0.retain(|process, _| makers.contains(process));
+        whereabouts.0.retain(|process, _| makers.contains(process));
         for (pid, start) in makers {
-            if !cgroups.0.contains_key(&(pid, start)) {
-                cgroups.of(pid, start, is_alive(pid, start));
+            if !whereabouts.0.contains_key(&(pid, start)) {
+                whereabouts.of(pid, start, is_alive(pid, start));
             }
         }
     }
@@ -142,7 +153,7 @@ impl Snapshot {
         &self,
         clocks: Clocks,
         states: &mut FileStates,
-        cgroups: &mut Cgroups,
+        whereabouts: &mut Whereabouts,
         programs: &mut Programs,
     ) -> Table {
         let mut table = Table::default();
@@ -158,7 +169,7 @@ impl Snapshot {
             anchors.push((*key, record.anchor));
             let (pid, start) = maker(record);
             let creator = *processes.entry((pid, start, record.comm)).or_insert_with(|| {
-                let process = process(pid, start, &record.comm, record.uid, &mut users, cgroups);
+                let process = process(pid, start, &record.comm, record.uid, &mut users, whereabouts);
                 add(&mut table.processes, process)
             });
             records::segments(record, &self.extents, &mut files, &mut segments);
@@ -168,7 +179,7 @@ impl Snapshot {
         let mut add_process = |record: &HolderRecord| {
             *processes.entry((record.pid, record.start, record.comm)).or_insert_with(|| {
                 let process =
-                    process(record.pid, record.start, &record.comm, record.uid, &mut users, cgroups);
+                    process(record.pid, record.start, &record.comm, record.uid, &mut users, whereabouts);
                 add(&mut table.processes, process)
             })
         };
@@ -250,8 +261,16 @@ fn add(processes: &mut Vec<Process>, process: Process) -> ProcessIndex {
 }
 
 /// A process as the kernel saw it, `start` being nanoseconds since boot, and whether it still is.
-fn process(pid: u32, start: u64, comm: &[u8], uid: u32, users: &mut Users, cgroups: &mut Cgroups) -> Process {
+fn process(
+    pid: u32,
+    start: u64,
+    comm: &[u8],
+    uid: u32,
+    users: &mut Users,
+    whereabouts: &mut Whereabouts,
+) -> Process {
     let alive = is_alive(pid, start);
+    let Place { cgroup, namespaces } = whereabouts.of(pid, start, alive);
     Process {
         pid,
         start: Some(start / NANOSECONDS_PER_TICK),
@@ -259,7 +278,8 @@ fn process(pid: u32, start: u64, comm: &[u8], uid: u32, users: &mut Users, cgrou
         uid: Some(uid),
         user: users.name(uid),
         alive,
-        cgroup: cgroups.of(pid, start, alive),
+        cgroup,
+        namespaces,
     }
 }
 
@@ -268,7 +288,7 @@ const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
 /// Whether this very process still is; `start` in nanoseconds since boot.
 fn is_alive(pid: u32, start: u64) -> bool {
-    process::stat(pid).is_some_and(|stat| stat.start == start / NANOSECONDS_PER_TICK)
+    process::stat(pid).is_some_and(|stat| stat.start == start / NANOSECONDS_PER_TICK && !stat.ended())
 }
 
 /// Who made a pin: process id, and start in nanoseconds since boot.

@@ -13,9 +13,9 @@ use crate::guest::{Guest, SOON, shell};
 const KINDS: [&str; 3] = ["rdma-mr", "io_uring", "xdp"];
 
 /// Processes and the descriptors through which they keep the pin.
-type Held = BTreeMap<u64, BTreeSet<u64>>;
+pub(super) type Held = BTreeMap<u64, BTreeSet<u64>>;
 
-fn held(of: &[(u64, &[u64])]) -> Held {
+pub(super) fn held(of: &[(u64, &[u64])]) -> Held {
     of.iter().map(|(pid, fds)| (*pid, fds.iter().copied().collect())).collect()
 }
 
@@ -38,7 +38,7 @@ fn said(holders: &Value) -> Result<Held> {
 }
 
 /// Waits until the pins that `creator` made are kept as told; with how many descriptors in flight.
-fn expect(guest: &Guest, creator: u64, wanted: &Held, in_flight: u64, step: &str) -> Result<()> {
+pub(super) fn expect(guest: &Guest, creator: u64, wanted: &Held, in_flight: u64, step: &str) -> Result<()> {
     guest
         .wait_for(SOON, |pins| {
             let theirs: Vec<&Value> = pins.iter().filter(|pin| pin["creator"]["pid"] == creator).collect();

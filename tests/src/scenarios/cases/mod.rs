@@ -6,6 +6,7 @@ mod holders;
 mod identity;
 mod objects;
 mod programs;
+mod threads;
 mod truth_table;
 mod walk;
 
@@ -43,6 +44,8 @@ all! {
     "holders-shared-ring" => holders::shared_ring,
     "holders-shared-umem" => holders::shared_umem,
     "holders-mapped" => holders::mapped,
+    "holders-dup" => threads::dup,
+    "holders-threads" => threads::threads,
     "holders-walk" => walk::holders_walk,
     "explain" => identity::explain,
     "container" => identity::container,

@@ -1,7 +1,6 @@
 //! The random walk over holders: eight processes that open, pin, release, fork, dup, pass on, close, map, unmap, exec, exit
 //! and are killed in any order; after each step pins and holders are those of a model. The seed repeats it.
 
-mod actors;
 mod model;
 mod steps;
 

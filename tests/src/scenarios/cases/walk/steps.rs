@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 
-use super::actors::{Actors, Hello};
+use crate::actors::{Actors, Hello};
+
 use super::model::{Anchor, Descriptor, Pin, Process, What, World};
 
 /// Processes at most.

@@ -1,4 +1,4 @@
-//! The processes of the walk: `mkpins actor`, each with a connection over which it gets its orders.
+//! Processes without a will of their own, `mkpins actor`: each has a connection over which it gets its orders.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-const SOCKET: &str = "/tmp/walk.sock";
+const SOCKET: &str = "/tmp/actors.sock";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connections by pid, and the processes that were started here: those that they fork are not our children.
@@ -87,7 +87,7 @@ impl Actors {
     /// Ends a process, by its own will or not, and waits until it is gone.
     pub fn end(&mut self, pid: u32, by_force: bool) -> Result<()> {
         if by_force {
-            // SAFETY: a process of this walk, which nobody else ends.
+            // SAFETY: one of these processes, which nobody else ends.
             unsafe { libc::kill(pid as i32, libc::SIGKILL) };
         } else {
             self.order(pid, "exit")?;
@@ -106,7 +106,7 @@ impl Actors {
 impl Drop for Actors {
     fn drop(&mut self) {
         for pid in self.connections.keys() {
-            // SAFETY: a process of this walk that still has its connection.
+            // SAFETY: one of these processes that still has its connection.
             unsafe { libc::kill(*pid as i32, libc::SIGKILL) };
         }
         for child in self.children.values_mut() {
