@@ -339,7 +339,7 @@ fn show(
 /// Explains one pin; a pin that is not there is said to be so, and nothing is listed.
 fn explained(id: PinId, table: &Table) -> Result<(Outcome, bool), String> {
     let Some(pin) = explain::find(table, id) else {
-        complain(&format!("no pin has the id {id} (any more); `lspins -o +ID` shows those that there are"));
+        complain(&explain::missing(table, id));
         return Ok((Outcome::Nothing, false));
     };
     let screen = explain::screen(table, pin, now());

@@ -62,6 +62,18 @@ pub fn screen(table: &Table, pin: &Pin, now: i64) -> String {
     out
 }
 
+/// What to say when there is no such pin, or none that this user may see.
+pub fn missing(table: &Table, id: PinId) -> String {
+    match table.hidden.0 {
+        0 => format!("no pin has the id {id} (any more); `lspins -o +ID` shows those that there are"),
+        n => format!(
+            "no pin that you may see has the id {id} (any more); `lspins -o +ID` shows those that you may, and root sees \
+             {} more",
+            counted(n, "pin")
+        ),
+    }
+}
+
 fn headline(table: &Table, pin: &Pin) -> String {
     let what = match pin.object {
         Object::RdmaMr { .. } => "RDMA memory region",
@@ -387,6 +399,15 @@ mod tests {
         table.pins.push(other);
         let text = screen(&table, &table.pins[1], 0);
         assert!(text.contains("Ending it also releases 1 other pin (64.0 MiB).\n"), "{text}");
+    }
+
+    #[test]
+    fn a_pin_that_is_not_there_may_be_hidden() {
+        let mut table = sample::table();
+        let id = id("u77").unwrap();
+        assert!(missing(&table, id).starts_with("no pin has the id u77 "));
+        table.hidden = (1, 4096);
+        assert!(missing(&table, id).ends_with("root sees 1 pin more"));
     }
 
     #[test]

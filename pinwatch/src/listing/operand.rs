@@ -18,7 +18,7 @@ pub fn file(written: &OsStr) -> Result<Place, String> {
     match rustix::fs::stat(written) {
         Ok(stat) => {
             place.exists = true;
-            place.ids.push((device(stat.st_dev), stat.st_ino));
+            place.ids.push((Device::from_user(stat.st_dev), stat.st_ino));
             // On btrfs the kernel's maps have another device than stat: the one of the mount.
             place.ids.extend(mount_device(written).map(|dev| (dev, stat.st_ino)));
             place.ids.dedup();
@@ -102,10 +102,6 @@ fn bytes(path: PathBuf) -> Vec<u8> {
         bytes.pop();
     }
     bytes
-}
-
-fn device(dev: u64) -> Device {
-    Device { major: rustix::fs::major(dev), minor: rustix::fs::minor(dev) }
 }
 
 /// The kernel's device of the mount that a file is on.

@@ -20,6 +20,14 @@ impl Device {
     pub fn from_kernel(dev: u32) -> Self {
         Self { major: dev >> 20, minor: dev & 0xf_ffff }
     }
+
+    /// From what user space calls `dev_t` (`st_dev`, `st_rdev`), in the encoding that glibc and the kernel's `new_encode_dev`
+    /// have in common.
+    pub fn from_user(dev: u64) -> Self {
+        let major = (dev >> 8 & 0xfff) | (dev >> 32 & !0xfff);
+        let minor = (dev & 0xff) | (dev >> 12 & !0xff);
+        Self { major: major as u32, minor: minor as u32 }
+    }
 }
 
 impl fmt::Display for Device {
@@ -86,4 +94,20 @@ pub struct File {
     pub fstype: String,
     /// Whether the name is gone; `None` if that could not be found out.
     pub deleted: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_in_both_encodings() {
+        assert_eq!(Device::from_kernel(253 << 20 | 1), Device { major: 253, minor: 1 });
+        for (major, minor) in [(253, 1), (0, 47), (231, 192), (4095, 0xf_ffff), (0x1234, 0x123)] {
+            let (high, low) = (u64::from(major), u64::from(minor));
+            let dev = (high & !0xfff) << 32 | (high & 0xfff) << 8 | (low & !0xff) << 12 | low & 0xff;
+            assert_eq!(Device::from_user(dev), Device { major, minor });
+            assert_eq!((rustix::fs::major(dev), rustix::fs::minor(dev)), (major, minor));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -31,12 +32,23 @@ impl Actors {
     pub fn new() -> Result<Self> {
         let _ = std::fs::remove_file(SOCKET);
         let listener = UnixListener::bind(SOCKET).with_context(|| format!("cannot listen on {SOCKET}"))?;
+        // Also for those of another user.
+        std::fs::set_permissions(SOCKET, std::fs::Permissions::from_mode(0o666))?;
         Ok(Self { listener, connections: BTreeMap::new(), children: BTreeMap::new() })
     }
 
     /// Starts a process.
     pub fn spawn(&mut self) -> Result<Hello> {
-        let child = Command::new("mkpins").args(["actor", SOCKET]).stdin(Stdio::null()).spawn()?;
+        self.start(Command::new("mkpins").args(["actor", SOCKET]))
+    }
+
+    /// Starts one through setpriv, which becomes it.
+    pub fn spawn_as(&mut self, setpriv: &[&str]) -> Result<Hello> {
+        self.start(Command::new("setpriv").args(setpriv).args(["mkpins", "actor", SOCKET]))
+    }
+
+    fn start(&mut self, command: &mut Command) -> Result<Hello> {
+        let child = command.stdin(Stdio::null()).spawn()?;
         let pid = child.id();
         self.children.insert(pid, child);
         self.welcome(pid)

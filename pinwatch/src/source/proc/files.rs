@@ -123,8 +123,7 @@ fn memfd_device(flags: MemfdFlags) -> Option<Device> {
     // refuse the flag.
     let create = |flags| rustix::fs::memfd_create("lspins", flags | MemfdFlags::CLOEXEC);
     let fd = create(flags | MemfdFlags::NOEXEC_SEAL).or_else(|_| create(flags)).ok()?;
-    let dev = rustix::fs::fstat(&fd).ok()?.st_dev;
-    Some(Device { major: rustix::fs::major(dev), minor: rustix::fs::minor(dev) })
+    Some(Device::from_user(rustix::fs::fstat(&fd).ok()?.st_dev))
 }
 
 /// The link to a mapped file in procfs.

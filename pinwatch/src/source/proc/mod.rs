@@ -15,6 +15,7 @@ mod rdma;
 mod same_file;
 mod scan;
 mod uring;
+mod uverbs;
 mod xdp;
 
 use std::collections::HashMap;
@@ -63,7 +64,7 @@ pub fn table() -> io::Result<Table> {
     let wanted = xdp::sockets(&umems);
     let scan = Scan::run(&wanted)?;
     uring::collect(&scan, &mut cx);
-    rdma::collect(&mut cx);
+    rdma::collect(&scan, &mut cx);
     xdp::collect(&umems, &scan, &mut cx);
     cx.not_allowed(&scan);
     let mut table = cx.table;

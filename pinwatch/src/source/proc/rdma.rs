@@ -1,14 +1,17 @@
 //! RDMA memory regions, from the RDMA netlink (include/uapi/rdma/rdma_netlink.h), which any user may ask.
 //! It names the object, never the memory: a row from here has a size and no file.
 
+use std::collections::HashMap;
 use std::io;
 
 use rustix::net::netlink;
 
 use super::Collector;
-use super::netlink::{attribute, attributes, dump, make_attribute, u32_at, u64_at};
+use super::netlink::{Dump, attribute, attributes, dump, make_attribute, u32_at, u64_at};
 use super::process;
-use crate::model::{Coverage, Mode, Object, Origin, Part, Pin, Subsystem};
+use super::scan::Scan;
+use super::uverbs::{self, Context};
+use crate::model::{Coverage, HoldingIndex, Mode, Object, Origin, Part, Pin, Subsystem};
 
 /// `RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, command)`.
 const fn kind(command: u16) -> u16 {
@@ -19,6 +22,10 @@ const fn kind(command: u16) -> u16 {
 const DEVICES: u16 = kind(1);
 /// `RDMA_NLDEV_CMD_RES_MR_GET`: memory regions of a device.
 const REGIONS: u16 = kind(13);
+/// `RDMA_NLDEV_CMD_RES_PD_GET`: protection domains.
+const DOMAINS: u16 = kind(14);
+/// `RDMA_NLDEV_CMD_RES_CTX_GET`: contexts.
+const CONTEXTS: u16 = kind(22);
 
 // enum rdma_nldev_attr, without the prefix RDMA_NLDEV_ATTR_.
 const DEV_INDEX: u16 = 1;
@@ -31,7 +38,13 @@ const RES_RKEY: u16 = 42;
 const RES_LKEY: u16 = 43;
 const RES_IOVA: u16 = 44;
 const RES_MRLEN: u16 = 45;
+const RES_PD: u16 = 46;
+const RES_PD_ENTRY: u16 = 47;
+const RES_PDN: u16 = 60;
 const RES_MRN: u16 = 62;
+const RES_CTXN: u16 = 64;
+const RES_CTX: u16 = 86;
+const RES_CTX_ENTRY: u16 = 87;
 
 /// An entry of the dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +55,14 @@ struct Region {
     lkey: Option<u32>,
     rkey: Option<u32>,
     iova: Option<u64>,
+    /// Number of its protection domain.
+    domain: Option<u32>,
     /// Thread that made it; `None` once that has exited.
     tid: Option<u32>,
 }
 
 /// Adds all memory regions that processes have registered.
-pub fn collect(cx: &mut Collector) {
+pub fn collect(scan: &Scan, cx: &mut Collector) {
     let devices = match dump(netlink::RDMA, DEVICES, &[]) {
         Ok(devices) => devices,
         Err(e) => {
@@ -59,16 +74,26 @@ pub fn collect(cx: &mut Collector) {
         }
     };
     let mut any = false;
+    let mut unheld = 0;
     let mut interrupted = devices.interrupted;
     for message in &devices.messages {
         let Some(index) = attribute(message, DEV_INDEX).and_then(|c| u32_at(c, 0)) else { continue };
         let name = attribute(message, DEV_NAME).map(text).unwrap_or_else(|| format!("device {index}"));
         any = true;
-        match dump(netlink::RDMA, REGIONS, &make_attribute(DEV_INDEX, index.to_ne_bytes())) {
-            Ok(regions) => {
-                interrupted |= regions.interrupted;
-                for region in regions.messages.iter().flat_map(|m| regions_in(m)) {
-                    add(&name, &region, cx);
+        let ask = |what| dump(netlink::RDMA, what, &make_attribute(DEV_INDEX, index.to_ne_bytes()));
+        // First: a region found later has its domain and context in these, unless both are newer.
+        let contexts = ask(CONTEXTS).map(|found| all(&found, contexts_in)).unwrap_or_default();
+        let domains: HashMap<u32, u32> =
+            ask(DOMAINS).map(|found| all(&found, domains_in).into_iter().collect()).unwrap_or_default();
+        let holdings = uverbs::holdings(&name, &contexts, scan, cx);
+        match ask(REGIONS) {
+            Ok(found) => {
+                interrupted |= found.interrupted;
+                for region in all(&found, regions_in) {
+                    let context = region.domain.and_then(|domain| domains.get(&domain));
+                    let holding = context.and_then(|context| holdings.get(context)).copied();
+                    unheld += usize::from(holding.is_none());
+                    add(&name, &region, holding, cx);
                 }
             }
             Err(e) => {
@@ -81,10 +106,15 @@ pub fn collect(cx: &mut Collector) {
     }
     if any {
         cx.doubts.push(
-            "of RDMA only memory regions are listed, those that pin nothing (on demand, dma-buf) too; holders and the \
-             buffers of queues are not known"
+            "of RDMA only memory regions are listed, those that pin nothing (on demand, dma-buf) too; the buffers of \
+             queues are not known"
                 .to_owned(),
         );
+    }
+    if unheld > 0 {
+        cx.doubts.push(format!(
+            "who holds {unheld} RDMA memory regions is not known: nothing tells which open device file is which context"
+        ));
     }
 }
 
@@ -107,9 +137,39 @@ fn text(content: &[u8]) -> String {
     String::from_utf8_lossy(&content[..end]).into_owned()
 }
 
+/// Everything of one kind in a dump.
+fn all<T>(dump: &Dump, of: fn(&[u8]) -> Vec<T>) -> Vec<T> {
+    dump.messages.iter().flat_map(|message| of(message)).collect()
+}
+
+/// The entries of a message's table.
+fn entries(message: &[u8], table: u16, entry: u16) -> impl Iterator<Item = &[u8]> {
+    let tables = attributes(message).filter(move |(n, _)| *n == table);
+    let entries = tables.flat_map(|(_, table)| attributes(table)).filter(move |(n, _)| *n == entry);
+    entries.map(|(_, entry)| entry)
+}
+
+fn number(entry: &[u8], attr: u16) -> Option<u32> {
+    attribute(entry, attr).and_then(|c| u32_at(c, 0))
+}
+
+/// The contexts in a message.
+fn contexts_in(message: &[u8]) -> Vec<Context> {
+    let context = |entry: &[u8]| {
+        let opener = number(entry, RES_PID).filter(|tid| *tid != 0).and_then(process::thread_group);
+        Some(Context { number: number(entry, RES_CTXN)?, opener })
+    };
+    entries(message, RES_CTX, RES_CTX_ENTRY).filter_map(context).collect()
+}
+
+/// The protection domains in a message: their numbers, and those of their contexts.
+fn domains_in(message: &[u8]) -> Vec<(u32, u32)> {
+    let domain = |entry: &[u8]| Some((number(entry, RES_PDN)?, number(entry, RES_CTXN)?));
+    entries(message, RES_PD, RES_PD_ENTRY).filter_map(domain).collect()
+}
+
 /// The regions in a message that belong to processes. The kernel's own (those with `KERN_NAME`) pin no user memory.
 fn regions_in(message: &[u8]) -> Vec<Region> {
-    let number = |entry: &[u8], attr| attribute(entry, attr).and_then(|c| u32_at(c, 0));
     let region = |entry: &[u8]| {
         if attribute(entry, RES_KERN_NAME).is_some() {
             return None;
@@ -120,15 +180,14 @@ fn regions_in(message: &[u8]) -> Vec<Region> {
             lkey: number(entry, RES_LKEY),
             rkey: number(entry, RES_RKEY),
             iova: attribute(entry, RES_IOVA).and_then(|c| u64_at(c, 0)),
+            domain: number(entry, RES_PDN),
             tid: number(entry, RES_PID).filter(|t| *t != 0),
         })
     };
-    let tables = attributes(message).filter(|(n, _)| *n == RES_MR);
-    let entries = tables.flat_map(|(_, table)| attributes(table)).filter(|(n, _)| *n == RES_MR_ENTRY);
-    entries.filter_map(|(_, entry)| region(entry)).collect()
+    entries(message, RES_MR, RES_MR_ENTRY).filter_map(region).collect()
 }
 
-fn add(device: &str, region: &Region, cx: &mut Collector) {
+fn add(device: &str, region: &Region, holding: Option<HoldingIndex>, cx: &mut Collector) {
     // The number is a thread's: libraries register from service threads.
     let creator = region.tid.and_then(process::thread_group).and_then(|pid| cx.process(pid));
     let id = cx.next_id(Subsystem::Rdma);
@@ -150,7 +209,7 @@ fn add(device: &str, region: &Region, cx: &mut Collector) {
         doubt: Some("the RDMA netlink does not say which memory, nor whether it is pinned".to_owned()),
         orphan_pages: None,
         creator,
-        holding: None,
+        holding,
         coverage: Coverage::default(),
         created: None,
         origin: Origin::Proc,
@@ -195,10 +254,27 @@ mod tests {
     fn regions_of_processes_only() {
         let regions = regions_in(&message());
         assert_eq!(regions.len(), 2);
-        let first =
-            Region { mrn: 7, length: 64 << 20, lkey: None, rkey: Some(0x1234), iova: None, tid: Some(812) };
+        let first = Region {
+            mrn: 7,
+            length: 64 << 20,
+            lkey: None,
+            rkey: Some(0x1234),
+            iova: None,
+            domain: None,
+            tid: Some(812),
+        };
         assert_eq!(regions[0], first);
         assert_eq!((regions[1].mrn, regions[1].tid), (9, None));
+    }
+
+    #[test]
+    fn contexts_and_domains() {
+        let context = [attr(RES_CTXN, &4u32.to_ne_bytes()), attr(RES_PID, &0u32.to_ne_bytes())].concat();
+        let message = attr(RES_CTX, &attr(RES_CTX_ENTRY, &context));
+        assert_eq!(contexts_in(&message), [Context { number: 4, opener: None }]);
+        let domain = [attr(RES_PDN, &6u32.to_ne_bytes()), attr(RES_CTXN, &4u32.to_ne_bytes())].concat();
+        assert_eq!(domains_in(&attr(RES_PD, &attr(RES_PD_ENTRY, &domain))), [(6, 4)]);
+        assert_eq!(domains_in(&message), []);
     }
 
     #[test]

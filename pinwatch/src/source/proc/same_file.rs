@@ -2,21 +2,29 @@
 
 use std::cmp::Ordering;
 
-use super::uring::RingFd;
+/// A descriptor of a process.
+pub trait Descriptor {
+    /// The process.
+    fn pid(&self) -> u32;
+    /// Its number there.
+    fn fd(&self) -> u32;
+    /// Descriptors of the same open file have the same; others may, too.
+    fn ino(&self) -> Option<u64>;
+}
 
 /// `KCMP_FILE` of include/uapi/linux/kcmp.h.
 const FILE: libc::c_long = 0;
 
 /// Compares by the kernel's own (meaningless, but fixed) order of open files; `None` where the kernel refuses
 /// (seccomp, other users' processes) or one of them is gone.
-pub fn compare(a: &RingFd, b: &RingFd) -> Option<Ordering> {
-    if (a.pid, a.fd) == (b.pid, b.fd) {
+pub fn compare<D: Descriptor>(a: &D, b: &D) -> Option<Ordering> {
+    if (a.pid(), a.fd()) == (b.pid(), b.fd()) {
         return Some(Ordering::Equal);
     }
     let number = libc::c_long::from;
     // SAFETY: kcmp(2) takes five numbers and touches no memory of this process.
     let result = unsafe {
-        libc::syscall(libc::SYS_kcmp, number(a.pid), number(b.pid), FILE, number(a.fd), number(b.fd))
+        libc::syscall(libc::SYS_kcmp, number(a.pid()), number(b.pid()), FILE, number(a.fd()), number(b.fd()))
     };
     match result {
         0 => Some(Ordering::Equal),
@@ -27,30 +35,30 @@ pub fn compare(a: &RingFd, b: &RingFd) -> Option<Ordering> {
 }
 
 /// Descriptors of one open file.
-pub type Group = Vec<RingFd>;
+pub type Group<D> = Vec<D>;
 
 /// Puts descriptors of the same open file together. `shared_ino` is the inode number that ordinary anonymous files
 /// have in common: a ring with another number has an inode of its own, which alone tells rings apart (kernels before
 /// 5.12 give all rings the common one). Also gives how many descriptors could not be told apart and so are each a
 /// group of their own.
-pub fn group(
-    mut fds: Vec<RingFd>,
+pub fn group<D: Descriptor>(
+    mut fds: Vec<D>,
     shared_ino: Option<u64>,
-    same: impl Fn(&RingFd, &RingFd) -> Option<Ordering>,
-) -> (Vec<Group>, usize) {
-    fds.sort_by_key(|r| (r.info.ino, r.pid, r.fd));
-    let mut groups: Vec<Group> = Vec::new();
+    same: impl Fn(&D, &D) -> Option<Ordering>,
+) -> (Vec<Group<D>>, usize) {
+    fds.sort_by_key(|r| (r.ino(), r.pid(), r.fd()));
+    let mut groups: Vec<Group<D>> = Vec::new();
     let mut refused = 0;
     let mut fds = fds.into_iter().peekable();
     while let Some(first) = fds.next() {
-        let ino = first.info.ino;
+        let ino = first.ino();
         let mut bucket = vec![first];
-        while let Some(next) = fds.next_if(|r| r.info.ino == ino) {
+        while let Some(next) = fds.next_if(|r| r.ino() == ino) {
             bucket.push(next);
         }
         let own_inode = ino.is_some() && shared_ino.is_some() && ino != shared_ino;
         // Sorted by the kernel's order, so that many rings need few comparisons.
-        let mut sorted: Vec<Group> = Vec::new();
+        let mut sorted: Vec<Group<D>> = Vec::new();
         for fd in bucket {
             let mut unknown = false;
             let place = sorted.binary_search_by(|g| {
@@ -70,7 +78,7 @@ pub fn group(
         }
         groups.append(&mut sorted);
     }
-    groups.sort_by_key(|g| g.iter().map(|r| (r.pid, r.fd)).min());
+    groups.sort_by_key(|g| g.iter().map(|r| (r.pid(), r.fd())).min());
     (groups, refused)
 }
 
@@ -78,6 +86,7 @@ pub fn group(
 mod tests {
     use super::*;
     use crate::source::proc::fdinfo::RingInfo;
+    use crate::source::proc::uring::RingFd;
 
     /// The open file is the descriptor's number modulo 10.
     fn fds(ino: Option<u64>, fds: &[(u32, u32)]) -> Vec<RingFd> {
@@ -89,7 +98,7 @@ mod tests {
         Some((a.fd % 10).cmp(&(b.fd % 10)))
     }
 
-    fn shape(groups: &[Group]) -> Vec<Vec<(u32, u32)>> {
+    fn shape(groups: &[Group<RingFd>]) -> Vec<Vec<(u32, u32)>> {
         groups.iter().map(|g| g.iter().map(|r| (r.pid, r.fd)).collect()).collect()
     }
 

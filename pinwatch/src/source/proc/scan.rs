@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{bounded, maps, process};
+use crate::model::Device;
 
 /// An anchor that a process has mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,30 @@ pub struct Anchor {
     pub address: u64,
     /// Inode number of the anchor.
     pub ino: u64,
+}
+
+/// A descriptor of an RDMA device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UverbsFd {
+    /// The process.
+    pub pid: u32,
+    /// Its number.
+    pub fd: u32,
+    /// The device itself.
+    pub device: Device,
+    /// The device's node: file system and inode number, by which mappings name it.
+    pub node: (Device, u64),
+}
+
+/// A mapping of what is called like an RDMA device's node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UverbsMap {
+    /// The process.
+    pub pid: u32,
+    /// Address of the mapping.
+    pub address: u64,
+    /// File system and inode number.
+    pub node: (Device, u64),
 }
 
 /// What the pass found.
@@ -29,6 +55,10 @@ pub struct Scan {
     pub sockets: HashMap<u64, Vec<(u32, u32)>>,
     /// Mappings of the wanted sockets.
     pub socket_maps: Vec<Anchor>,
+    /// Descriptors of RDMA devices.
+    pub uverbs: Vec<UverbsFd>,
+    /// Mappings of RDMA devices.
+    pub uverbs_maps: Vec<UverbsMap>,
     /// Processes that this user may not look into.
     pub denied: usize,
     targets: HashMap<u32, (PathBuf, u64)>,
@@ -65,7 +95,8 @@ impl Scan {
 
     fn found(&self) -> usize {
         let sockets: usize = self.sockets.values().map(Vec::len).sum();
-        self.rings.len() + self.ring_maps.len() + sockets + self.socket_maps.len()
+        let uverbs = self.uverbs.len() + self.uverbs_maps.len();
+        self.rings.len() + self.ring_maps.len() + sockets + self.socket_maps.len() + uverbs
     }
 
     fn descriptors(&mut self, pid: u32, dir: &Path) -> io::Result<()> {
@@ -79,6 +110,17 @@ impl Scan {
                         if let Some(fds) = self.sockets.get_mut(&ino) {
                             fds.push((pid, fd));
                         }
+                    }
+                    None if is_uverbs(link.as_bytes()) => {
+                        // The name is only a name: what is open there has to be the device.
+                        let found =
+                            fs::metadata(entry.path()).ok().filter(|m| m.file_type().is_char_device());
+                        self.uverbs.extend(found.map(|m| UverbsFd {
+                            pid,
+                            fd,
+                            device: Device::from_user(m.rdev()),
+                            node: (Device::from_user(m.dev()), m.ino()),
+                        }));
                     }
                     None => {}
                 },
@@ -94,7 +136,7 @@ impl Scan {
         let text = bounded::read(&dir.join("maps"))?;
         for line in text.split(|&b| b == b'\n') {
             // Cheap test first: few lines are of interest, and there may be very many.
-            if !line.ends_with(b"]") {
+            if !line.ends_with(b"]") && !is_uverbs(line) {
                 continue;
             }
             let Some(mapping) = maps::parse_line(line) else { continue };
@@ -102,6 +144,10 @@ impl Scan {
             match anchor(&mapping.name) {
                 Some(Kind::Ring) => self.ring_maps.push(anchored),
                 Some(Kind::Socket(ino)) if self.sockets.contains_key(&ino) => self.socket_maps.push(anchored),
+                None if is_uverbs(&mapping.name) => {
+                    let node = (mapping.dev, mapping.ino);
+                    self.uverbs_maps.push(UverbsMap { pid, address: mapping.start, node });
+                }
                 _ => {}
             }
         }
@@ -113,6 +159,12 @@ impl Scan {
 enum Kind {
     Ring,
     Socket(u64),
+}
+
+/// Whether a name ends like that of an RDMA device's node: `uverbs` and a number.
+fn is_uverbs(name: &[u8]) -> bool {
+    let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    digits > 0 && name[..name.len() - digits].ends_with(b"/uverbs")
 }
 
 /// What a link of `/proc/PID/fd`, or the name of a mapping, stands for. A path always starts with a slash, so that no
@@ -137,6 +189,16 @@ mod tests {
             [&b"/anon_inode:[io_uring]"[..], b"socket:[12", b"socket:[x]", b"socket:[12]x", b"", b"pipe:[1]"]
         {
             assert!(anchor(other).is_none());
+        }
+    }
+
+    #[test]
+    fn names_of_rdma_devices() {
+        for name in [&b"/dev/infiniband/uverbs0"[..], b"7f0-7f1 rw-s 0 00:06 9 /dev/infiniband/uverbs12"] {
+            assert!(is_uverbs(name));
+        }
+        for other in [&b"/dev/infiniband/uverbs"[..], b"uverbs0", b"/uverbs0 (deleted)", b"0", b""] {
+            assert!(!is_uverbs(other));
         }
     }
 

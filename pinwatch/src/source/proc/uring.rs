@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::fdinfo::{self, Buffer, RingInfo};
 use super::maps::{self, Mapping};
-use super::same_file::{self, Group};
+use super::same_file::{self, Descriptor, Group};
 use super::scan::{Anchor, Scan};
 use super::{Collector, bounded};
 use crate::model::{
@@ -30,6 +30,20 @@ pub struct RingFd {
     pub fd: u32,
     /// What its fdinfo says.
     pub info: RingInfo,
+}
+
+impl Descriptor for RingFd {
+    fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    fn fd(&self) -> u32 {
+        self.fd
+    }
+
+    fn ino(&self) -> Option<u64> {
+        self.info.ino
+    }
 }
 
 /// The mappings of processes, read once.
@@ -120,7 +134,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// The buffers of a ring, asked again for a while if it is busy; `None` if it stayed so.
-    fn buffers(&self, group: &Group) -> Option<RingInfo> {
+    fn buffers(&self, group: &Group<RingFd>) -> Option<RingInfo> {
         let listed = |i: &RingInfo| i.buffers.is_some();
         if let Some(fd) = group.iter().find(|r| listed(&r.info)) {
             return Some(fd.info.clone());
@@ -145,7 +159,7 @@ impl Run<'_> {
     }
 
     /// Adds the buffers of one ring; gives the process whose mappings name them.
-    fn add(&mut self, group: &Group, buffers: &[Buffer], cx: &mut Collector) -> u32 {
+    fn add(&mut self, group: &Group<RingFd>, buffers: &[Buffer], cx: &mut Collector) -> u32 {
         let holders = self.holders(group, cx);
         let mut pids: Vec<u32> = holders.iter().map(|(pid, _)| *pid).collect();
         // Older processes first: of parent and child with the same mappings, the parent made the ring.
@@ -210,7 +224,7 @@ impl Run<'_> {
     }
 
     /// The processes that keep a ring, each once, by pid.
-    fn holders(&self, group: &Group, cx: &mut Collector) -> Vec<(u32, Holder)> {
+    fn holders(&self, group: &Group<RingFd>, cx: &mut Collector) -> Vec<(u32, Holder)> {
         let mut via: HashMap<u32, Vec<Via>> = HashMap::new();
         for fd in group {
             via.entry(fd.pid).or_default().push(Via::Fd(fd.fd));

@@ -84,11 +84,23 @@ pub fn container(guest: &mut Guest) -> Result<Outcome> {
             ensure!(creator["cgroup"] == format!("/{group}"), "its cgroup is {}", creator["cgroup"]);
             ensure!(creator["container"] == CONTAINER, "its container is {}", creator["container"]);
             ensure!(creator["pod"].as_str() == pod, "its pod is {}", creator["pod"]);
+            let namespaces = [&creator["pid_namespace"], &creator["mount_namespace"]].map(Value::as_u64);
+            ensure!(namespaces.iter().all(Option::is_some), "its namespaces are {creator}");
             let holders = pin["holders"].as_array().map_or(&[][..], Vec::as_slice);
             ensure!(holders.len() == 1 && holders[0]["pid"] == creator["pid"], "holders {}", pin["holders"]);
-            creator["pid"].as_u64().context("no pid")
+            let holder = &holders[0];
+            ensure!(
+                holder["container"] == CONTAINER && holder["pod"].as_str() == pod,
+                "its holder is {holder}"
+            );
+            Ok((creator["pid"].as_u64().context("no pid")?, namespaces))
         };
-        let pid = guest.wait_for(SOON, theirs).with_context(|| group.clone())?;
+        let (pid, numbers) = guest.wait_for(SOON, theirs).with_context(|| group.clone())?;
+        for (name, number) in ["pid", "mnt"].into_iter().zip(numbers) {
+            let link = std::fs::read_link(format!("/proc/{pid}/ns/{name}"))?;
+            let truth = format!("{name}:[{}]", number.unwrap_or(0));
+            ensure!(link.to_str() == Some(&truth), "{group}: {link:?} is not {truth}");
+        }
         let namespaces = shell(&format!("grep NSpid: /proc/{pid}/status"))?;
         ensure!(namespaces.split_whitespace().last() == Some("1"), "{group}: process {pid} has {namespaces}");
         mkpins.tell("release")?;

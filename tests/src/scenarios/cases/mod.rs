@@ -5,9 +5,11 @@ mod files;
 mod holders;
 mod identity;
 mod objects;
+mod procfs;
 mod programs;
 mod threads;
 mod truth_table;
+mod users;
 mod walk;
 
 use crate::Scenario;
@@ -54,7 +56,7 @@ all! {
     "churn" => churn::churn,
     "random-walk" => churn::random_walk,
     "map-full" => programs::map_full,
-    "other-user" => programs::other_user,
+    "other-user" => users::other_user,
     "second-daemon" => programs::second_daemon,
     "stale-socket" => programs::stale_socket,
     "not-a-pinwatch" => programs::not_a_pinwatch,
@@ -62,6 +64,9 @@ all! {
     "no-bpffs" => programs::no_bpffs,
     "no-btf" => programs::no_btf,
     "check" => programs::check,
+    "proc-holders" => procfs::kcmp,
+    "proc-hiding" => procfs::hiding,
+    "hostile-names" => procfs::names,
     "no-daemon" => programs::no_daemon,
     "modules-reload" => programs::modules_reload,
     // The last: what it does holds until the guest ends.

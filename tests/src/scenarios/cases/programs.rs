@@ -12,7 +12,7 @@ use crate::factory::Mkpins;
 use crate::guest::{Guest, SOON, shell, start_daemon};
 
 /// A daemon of a scenario's own, ended with it.
-struct Own(Child);
+pub(super) struct Own(pub(super) Child);
 
 impl Drop for Own {
     fn drop(&mut self) {
@@ -21,7 +21,7 @@ impl Drop for Own {
     }
 }
 
-fn output(program: &str, arguments: &[&str]) -> Result<(i32, String, String)> {
+pub(super) fn output(program: &str, arguments: &[&str]) -> Result<(i32, String, String)> {
     let Output { status, stdout, stderr } = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -31,7 +31,7 @@ fn output(program: &str, arguments: &[&str]) -> Result<(i32, String, String)> {
     Ok((status.code().unwrap_or(-1), text(stdout), text(stderr)))
 }
 
-fn no_panic(text: &str) -> Result<()> {
+pub(super) fn no_panic(text: &str) -> Result<()> {
     ensure!(!text.contains("panicked"), "it panicked: {text}");
     Ok(())
 }
@@ -54,32 +54,6 @@ pub fn map_full(guest: &mut Guest) -> Result<Outcome> {
     let (code, ..) = output("lspins", &["--socket", socket, "--strict"])?;
     ensure!(code == 3, "lspins --strict ends with {code}, not 3");
     mkpins.tell("release")?;
-    Ok(Outcome::Passed(None))
-}
-
-/// Another user sees what is theirs, and how much the rest is.
-pub fn other_user(_guest: &mut Guest) -> Result<Outcome> {
-    let roots = Mkpins::start("io_uring memfd --length 128K")?;
-    let theirs = Mkpins::start_through(
-        &["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"],
-        "io_uring anon --length 4K",
-    )?;
-    ensure!(theirs.refused().is_none(), "{}", theirs.made);
-    let (code, json, error) =
-        output("setpriv", &["--reuid", "1234", "--regid", "1234", "--clear-groups", "lspins", "-J"])?;
-    ensure!(code == 0, "lspins ends with {code}: {error}");
-    let table: Value = serde_json::from_str(&json)?;
-    let pins = table["pins"].as_array().context("no pins")?;
-    ensure!(pins.len() == 1 && pins[0]["creator"]["pid"] == theirs.made["pid"], "they see {json}");
-    ensure!(!json.contains("memfd:mkpins"), "they see the name of another user's file: {json}");
-    ensure!(
-        table["hidden"]["pins"] == 1 && table["hidden"]["bytes"] == 131_072,
-        "hidden is {}",
-        table["hidden"]
-    );
-    let (code, ..) = output("setpriv", &["--reuid", "1235", "--regid", "1235", "--clear-groups", "lspins"])?;
-    ensure!(code == 1, "a third user gets {code}, not 1 (nothing)");
-    drop((roots, theirs));
     Ok(Outcome::Passed(None))
 }
 
