@@ -121,6 +121,22 @@ offsets! {
         cred_euid,
         /// `task_struct.io_uring`
         task_io_uring,
+        /// `io_ring_ctx.file_table.data.nodes`, before 6.13 `io_ring_ctx.file_table.files`
+        io_ctx_files,
+        /// `io_ring_ctx.file_table.data.nr`, before 6.13 `io_ring_ctx.nr_user_files`
+        io_ctx_file_count,
+        /// `io_rsrc_node.file_ptr`; 0 where the table has the files themselves (before 6.13)
+        io_node_file,
+        /// `task_struct.files`
+        task_files,
+        /// `files_struct.fdt`
+        files_table,
+        /// `fdtable.max_fds`
+        table_size,
+        /// `fdtable.fd`
+        table_files,
+        /// `file.f_op`
+        file_operations,
         /// `io_uring_task.registered_rings`
         io_task_rings,
         /// `socket.sk`

@@ -279,6 +279,10 @@ pub mod via {
     pub const REGISTERED: u32 = 3;
     /// In a message that nobody has received; the value is the descriptor of the receiving socket.
     pub const IN_FLIGHT: u32 = 4;
+    /// Registered as a file with a ring; the value is the ring's descriptor, or [`NO_FD`] if the process has it otherwise.
+    pub const RING_FILE: u32 = 5;
+    /// No descriptor.
+    pub const NO_FD: u64 = u32::MAX as u64;
 }
 
 /// One way in which a process keeps an anchor, as an iterator found it.

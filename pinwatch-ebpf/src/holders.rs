@@ -14,6 +14,7 @@ use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{HolderRecord, via};
 
 use crate::kernel::{load, load16, load32, offset, opaque_zero, read, read32, try_read};
+use crate::ring_files::{self, RingFiles, is_ring};
 
 /// The anchors that are asked for.
 #[map]
@@ -150,7 +151,12 @@ extern "C" fn holders_files(context: *const TaskFile) -> i32 {
     let anchor = anchor_of(private, mode);
     if anchor != 0 {
         tell(seq, task, &Found { anchor, via: via::FD, value: u64::from(fd), message: 0, index: 0 });
-    } else if mode & S_IFMT == S_IFSOCK {
+    }
+    // SAFETY: the file has its BTF type.
+    let operations = unsafe { load(file, offset!(file_operations)) };
+    if is_ring(operations) {
+        registered(seq, task, private, u64::from(fd));
+    } else if anchor == 0 && mode & S_IFMT == S_IFSOCK {
         let socket = read(private + offset!(socket_sk));
         if read16(socket + offset!(sock_family)) == AF_UNIX {
             in_flight(seq, task, fd, socket + offset!(sock_receive_queue));
@@ -177,6 +183,9 @@ extern "C" fn holders_mappings(context: *const TaskVma) -> i32 {
     let anchor = anchor_at(file);
     if anchor != 0 {
         tell(seq, task, &Found { anchor, via: via::MAPPING, value: start, message: 0, index: 0 });
+    }
+    if is_ring(read(file + offset!(file_operations))) {
+        registered(seq, task, read(file + offset!(file_private)), via::NO_FD);
     }
     0
 }
@@ -209,8 +218,42 @@ extern "C" fn holders_rings(context: *const Task) -> i32 {
                     &Found { anchor, via: via::REGISTERED, value: i as u64, message: 0, index: 0 },
                 );
             }
+            // Only rings can be registered there.
+            registered(seq, task, read(file + offset!(file_private)), via::NO_FD);
         }
         i += 1;
+    }
+    0
+}
+
+/// Where a walk over a ring's registered files is.
+#[repr(C)]
+struct Registered {
+    files: RingFiles,
+    seq: *mut seq_file,
+    task: u64,
+    fd: u64,
+}
+
+/// Anchors among the files that a ring of this task has registered.
+#[inline(always)]
+fn registered(seq: *mut seq_file, task: u64, ring: u64, fd: u64) {
+    let mut registered = Registered { files: RingFiles::of(ring), seq, task, fd };
+    if !registered.files.is_empty() {
+        // SAFETY: the callback takes what it gets, which outlives the loop.
+        unsafe { ring_files::walk(next_registered, (&raw mut registered).cast()) };
+    }
+}
+
+extern "C" fn next_registered(_step: u32, context: *mut c_void) -> i64 {
+    // SAFETY: see `registered`.
+    let at = unsafe { &mut *context.cast::<Registered>() };
+    let Some(file) = at.files.next() else { return 1 };
+    let anchor = if file == 0 { 0 } else { anchor_at(file) };
+    if anchor != 0 {
+        let found =
+            Found { anchor, via: via::RING_FILE, value: at.fd, message: 0, index: at.files.place() as u32 };
+        tell(at.seq, at.task, &found);
     }
     0
 }

@@ -20,6 +20,7 @@ mod modules;
 mod path;
 mod rdma;
 mod registry;
+mod ring_files;
 mod shares;
 mod thread;
 mod verify;

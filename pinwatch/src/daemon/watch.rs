@@ -15,7 +15,7 @@ use crate::kernel::facts::{Depth, Facts};
 use crate::kernel::feature::{FeatureName, State};
 use crate::kernel::plan::{AttachMode, Hook, Method, Plan, Verdict};
 use crate::kernel::raw;
-use crate::model::Table;
+use crate::model::{HeldState, Pin, Table};
 use crate::source::trace::{Clocks, FileStates, Snapshot, Whereabouts};
 
 /// Why watching cannot start.
@@ -35,7 +35,7 @@ pub enum StartError {
 const RDMA_HOOKS: [&str; 3] = ["rdma_get", "rdma_release", "rdma_track"];
 /// So often the facts are looked at anew if modules come and go meanwhile.
 const MODULE_TRIES: u32 = 4;
-/// So many ticks pass between two looks for file names that are no longer needed.
+/// So many ticks, a minute, pass between two looks that nobody asked for.
 const TIDY_TICKS: u32 = 120;
 /// File names are kept so long after their last pin, in nanoseconds: a pin being made right now may count on one.
 const FILE_AGE: u64 = 60_000_000_000;
@@ -57,6 +57,8 @@ pub struct Watch {
     ticks: u32,
     /// Pins whose release nobody saw, and that were found released.
     healed: u64,
+    /// Pins that no process held when that was last looked at without being asked.
+    unheld: u64,
 }
 
 /// The facts, with the one that only trying tells.
@@ -97,6 +99,7 @@ impl Watch {
             devices: rdma_devices(),
             ticks: 0,
             healed: 0,
+            unheld: 0,
         };
         watch.programs.prepare_probes(&RDMA_HOOKS);
         watch.attach_hooks(|hook| hook.module.is_none(), Programs::attach);
@@ -267,7 +270,8 @@ impl Watch {
         self.attach_hooks(|hook| other.contains(&hook.name), how);
     }
 
-    /// What is done now and then: devices may come without a module, and names of files without pins are forgotten.
+    /// What is done now and then: devices may come without a module; holders are looked for and creators remembered though
+    /// nobody asks; names of files without pins are forgotten.
     pub fn tidy(&mut self) {
         self.follow_modules();
         self.ticks += 1;
@@ -275,14 +279,23 @@ impl Watch {
             return;
         }
         let before = u64::try_from(Clocks::now().boottime).unwrap_or(0).saturating_sub(FILE_AGE);
-        let tidied = Snapshot::read(&self.programs)
-            .and_then(|snapshot| {
-                snapshot.remember(&mut self.whereabouts);
-                snapshot.unused_files(&self.programs, before)
-            })
-            .and_then(|unused| self.programs.remove_files(&unused));
+        let tidied = self.look().and_then(|(snapshot, table)| {
+            self.tell_unheld(&table);
+            let unused = snapshot.unused_files(&self.programs, before)?;
+            self.programs.remove_files(&unused)
+        });
         if let Err(error) = tidied {
-            warn!(%error, "names of files without pins are kept");
+            warn!(%error, "pins cannot be looked through");
+        }
+    }
+
+    /// Logs how many pins no process holds, when that has changed: those of a moment are only on their way out.
+    fn tell_unheld(&mut self, table: &Table) {
+        let unheld = |pin: &&Pin| matches!(table.held_state(pin), HeldState::Unheld | HeldState::InFlight);
+        let (pins, bytes) = (table.pins.iter().filter(unheld))
+            .fold((0_u64, 0_u64), |(pins, bytes), pin| (pins + 1, bytes.saturating_add(pin.bytes)));
+        if std::mem::replace(&mut self.unheld, pins) != pins {
+            info!(pins, bytes, "pins that no process holds; `lspins --unheld` lists them");
         }
     }
 
@@ -291,6 +304,10 @@ impl Watch {
     /// # Errors
     /// [`BpfError::Map`] if the maps cannot be read.
     pub fn table(&mut self) -> Result<Table, BpfError> {
+        self.look().map(|(_, table)| table)
+    }
+
+    fn look(&mut self) -> Result<(Snapshot, Table), BpfError> {
         // A module that was loaded a moment ago may not have been seen yet.
         self.follow_modules();
         let snapshot = Snapshot::read(&self.programs)?;
@@ -304,7 +321,7 @@ impl Watch {
         let mut incomplete = self.incomplete(&losses);
         incomplete.append(&mut table.incomplete);
         table.incomplete = incomplete;
-        Ok(table)
+        Ok((snapshot, table))
     }
 
     /// All that may make the table wrong, in sentences.

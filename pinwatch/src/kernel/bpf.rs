@@ -116,6 +116,8 @@ pub struct Programs {
     past_misses: BTreeMap<String, (u64, u64)>,
     /// What is in the map ANCHORS.
     anchors: HashSet<u64>,
+    /// Whether the programs know a ring when they see one.
+    knows_rings: bool,
 }
 
 #[repr(transparent)]
@@ -164,6 +166,7 @@ impl Programs {
             _module_watch: module_watch,
             past_misses: BTreeMap::new(),
             anchors: HashSet::default(),
+            knows_rings: false,
         })
     }
 

@@ -154,7 +154,7 @@ pub static COLUMNS: [Column; 33] = [
         "STATE",
         "state",
         |r, _| r.table.held_state(r.pin).word().to_owned(),
-        "held by a descriptor, mapped only, in-flight in a message, unheld",
+        "held by a descriptor, closed but mapped or registered, in-flight, unheld",
     ),
     column("HELDBY", "holders", |r, _| held_by(r), "each holder, with the descriptors that keep the pin"),
     column("CREATED", "created", |r, _| created(r), "when the pin was made"),
@@ -236,6 +236,8 @@ fn held_by(row: &Row) -> String {
                 Via::Fd(fd) => fd.to_string(),
                 Via::Mapping(_) => "map".to_owned(),
                 Via::Registered(_) => "registered".to_owned(),
+                Via::RingFile(Some(fd)) => format!("ring {fd}"),
+                Via::RingFile(None) => "ring".to_owned(),
             })
             .collect();
         format!("{}:{}", label(process), via.join(","))

@@ -196,21 +196,41 @@ fn kept(table: &Table, holding: &Holding) -> Vec<String> {
     lines
 }
 
-fn ways(via: &[Via]) -> String {
-    let fds: Vec<String> =
-        via.iter().filter_map(|v| if let Via::Fd(fd) = v { Some(fd.to_string()) } else { None }).collect();
-    let maps = via.iter().filter(|v| matches!(v, Via::Mapping(_))).count();
-    let registered = via.iter().filter(|v| matches!(v, Via::Registered(_))).count();
+/// Each kind of way in which a process keeps a pin: what it is, and how to let go of it.
+fn ways_and_ends(via: &[Via]) -> Vec<(String, String)> {
+    let mut fds: Vec<String> = Vec::new();
+    let mut rings: Vec<String> = Vec::new();
+    let (mut maps, mut registered) = (0, 0);
+    for way in via {
+        match way {
+            Via::Fd(fd) => fds.push(fd.to_string()),
+            Via::Mapping(_) => maps += 1,
+            Via::Registered(_) => registered += 1,
+            Via::RingFile(Some(fd)) => rings.push(format!("the ring at fd {fd}")),
+            Via::RingFile(None) => rings.push("a ring that it has mapped".to_owned()),
+        }
+    }
     let mut ways = Vec::new();
     if !fds.is_empty() {
-        ways.push(format!("fd {}", fds.join(", ")));
+        let fds = format!("fd {}", fds.join(", "));
+        ways.push((fds.clone(), format!("close {fds}")));
     }
     if maps > 0 {
-        ways.push(counted(maps as u64, "mapping"));
+        let maps = counted(maps, "mapping");
+        ways.push((maps.clone(), format!("unmap {maps}")));
     }
     if registered > 0 {
-        ways.push("a registered ring".to_owned());
+        ways.push(("a registered ring".to_owned(), "unregister the ring".to_owned()));
     }
+    rings.dedup();
+    for ring in rings {
+        ways.push((format!("a file registered with {ring}"), format!("unregister the file from {ring}")));
+    }
+    ways
+}
+
+fn ways(via: &[Via]) -> String {
+    let ways: Vec<String> = ways_and_ends(via).into_iter().map(|(what, _)| what).collect();
     if ways.is_empty() { "in a way this version does not know".to_owned() } else { ways.join(" and ") }
 }
 
@@ -303,15 +323,8 @@ fn way_out(table: &Table, pin: &Pin, holding: Option<&Holding>) -> String {
 
 /// What a holder can do short of ending.
 fn advice(pin: &Pin, process: &Process, holder: &Holder) -> String {
-    let close =
-        match ways(&holder.via) {
-            ways if ways.starts_with("in a way") => None,
-            ways => Some(
-                ways.replacen("fd ", "close fd ", 1)
-                    .replace("and a registered", "and unregister a")
-                    .replacen("a registered", "unregister the", 1),
-            ),
-        };
+    let ends: Vec<String> = ways_and_ends(&holder.via).into_iter().map(|(_, end)| end).collect();
+    let close = Some(ends.join(" and ")).filter(|ends| !ends.is_empty());
     let undo = match pin.object {
         Object::IoUring { slot: Some(slot), .. } => format!("unregister buffer {slot}"),
         Object::IoUring { slot: None, .. } => "unregister the buffer".to_owned(),
@@ -359,7 +372,7 @@ mod tests {
             "  kept by     helper[1044]: fd 7 and 1 mapping\n",
             "To release it, all of these must go:\n",
             "  worker[990]   close fd 5, or unregister buffer 0, or end the process\n",
-            "  helper[1044]  close fd 7 and 1 mapping, or unregister buffer 0, or end the process\n",
+            "  helper[1044]  close fd 7 and unmap 1 mapping, or unregister buffer 0, or end the process\n",
             "Ending worker[990] alone releases nothing.\n",
             "  kill 990 1044\n",
         ] {
@@ -389,6 +402,19 @@ mod tests {
         assert!(text.contains("No process can let go of it.") && !text.contains("kill "), "{text}");
         table.pins[0].holding = None;
         assert!(screen(&table, &table.pins[0], 0).contains("is not known here"));
+    }
+
+    #[test]
+    fn a_pin_that_a_ring_keeps() {
+        let mut table = sample::table();
+        table.holdings[0].holders[0].via =
+            vec![Via::Registered(0), Via::RingFile(None), Via::RingFile(Some(6))];
+        let text = screen(&table, &table.pins[1], 0);
+        assert!(
+            text.contains("unregister the ring and unregister the file from a ring that it has mapped and "),
+            "{text}"
+        );
+        assert!(text.contains("a file registered with the ring at fd 6\n"), "{text}");
     }
 
     #[test]

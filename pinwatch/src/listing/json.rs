@@ -306,11 +306,13 @@ impl Serialize for Vias<'_> {
             Fd(u32),
             Mapping(u64),
             Registered(u32),
+            RingFile(Option<u32>),
         }
         serializer.collect_seq(self.0.iter().map(|via| match via {
             Via::Fd(fd) => One::Fd(*fd),
             Via::Mapping(address) => One::Mapping(*address),
             Via::Registered(place) => One::Registered(*place),
+            Via::RingFile(fd) => One::RingFile(*fd),
         }))
     }
 }

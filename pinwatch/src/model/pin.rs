@@ -208,6 +208,8 @@ pub enum Via {
     Mapping(u64),
     /// A ring registered with the thread's own io_uring context (`IORING_REGISTER_RING_FDS`), at this place.
     Registered(u32),
+    /// Registered as a file with a ring (`IORING_REGISTER_FILES`): the ring's descriptor, if the process has one.
+    RingFile(Option<u32>),
 }
 
 /// A process that keeps the anchor alive.
@@ -235,8 +237,8 @@ pub struct Holding {
 pub enum HeldState {
     /// A process has a descriptor of the anchor.
     Held,
-    /// No descriptor is left: only mappings, or rings that a thread has registered with itself.
-    Mapped,
+    /// No descriptor is left: only mappings, or what is registered with a thread or a ring.
+    Closed,
     /// Only descriptors in messages that nobody has received.
     InFlight,
     /// Nothing in user space: the kernel alone, or it is being torn down.
@@ -250,7 +252,7 @@ impl HeldState {
     pub fn word(self) -> &'static str {
         match self {
             Self::Held => "held",
-            Self::Mapped => "mapped",
+            Self::Closed => "closed",
             Self::InFlight => "in-flight",
             Self::Unheld => "unheld",
             Self::Unknown => "unknown",
@@ -261,7 +263,7 @@ impl HeldState {
 impl Holding {
     /// What keeps it.
     pub fn state(&self) -> HeldState {
-        let is_open = |via: &Via| !matches!(via, Via::Mapping(_) | Via::Registered(_));
+        let is_open = |via: &Via| matches!(via, Via::Fd(_));
         match &self.holders[..] {
             [] if self.in_flight.is_none_or(|n| n == 0) => HeldState::Unheld,
             [] => HeldState::InFlight,
@@ -269,7 +271,7 @@ impl Holding {
             holders if holders.iter().any(|h| h.via.is_empty() || h.via.iter().any(is_open)) => {
                 HeldState::Held
             }
-            _ => HeldState::Mapped,
+            _ => HeldState::Closed,
         }
     }
 

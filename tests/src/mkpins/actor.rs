@@ -30,6 +30,7 @@ ORDERS, one a line, each answered by one JSON line; KIND is rdma-mr, io_uring or
   dup FD KEEP | close FD                {fd}
   map FD KIND | unmap ADDRESS LENGTH    map what the anchor shares with its user: {address, length}
   enroll FD | discharge INDEX           register a ring with this thread: {index}
+  file RING SLOT FD | unfile RING SLOT  register a file with a ring
   box                                   a socket pair: {a, b}
   put A FD | take B KEEP                send into it, receive from it: {fd}
   send SOCKET FD | recv SOCKET KEEP     the same with another process
@@ -122,6 +123,14 @@ fn act(line: &str, options: &ActorOptions, state: &mut State) -> Result<Next> {
         ["enroll", fd] => json!({"index": uring::enroll(descriptor(fd)?)?}),
         ["discharge", index] => {
             uring::discharge(number(index)? as u32)?;
+            json!({})
+        }
+        ["file", ring, slot, fd] => {
+            uring::update_file(descriptor(ring)?, number(slot)? as u32, descriptor(fd)?)?;
+            json!({})
+        }
+        ["unfile", ring, slot] => {
+            uring::update_file(descriptor(ring)?, number(slot)? as u32, -1)?;
             json!({})
         }
         ["box"] => {

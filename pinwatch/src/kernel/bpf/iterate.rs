@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashSet as HashSet;
 use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use aya::Btf;
 use aya::maps::{HashMap, MapData};
@@ -16,6 +17,20 @@ const ITERATORS: [(&str, &str); 3] =
     [("holders_files", "task_file"), ("holders_mappings", "task_vma"), ("holders_rings", "task")];
 /// A bound for reading: 10 million ways to hold an anchor.
 const LIMIT: u64 = 10_000_000 * size_of::<HolderRecord>() as u64;
+
+/// A ring of our own, for a moment.
+fn ring() -> io::Result<OwnedFd> {
+    /// Bytes of `struct io_uring_params`.
+    const PARAMS: usize = 120;
+    let mut params = [0_u64; PARAMS / 8];
+    // SAFETY: the parameters are a zeroed block of the size and alignment that the kernel reads and writes.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, params.as_mut_ptr()) };
+    match i32::try_from(fd) {
+        // SAFETY: the call just handed out this descriptor, so nothing else owns it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
 
 impl Programs {
     /// All ways in which processes keep these anchors at this moment, as far as one pass over all processes is a moment.
@@ -32,6 +47,7 @@ impl Programs {
             let btf = Btf::from_sys_fs();
             self.btf = Some(btf.map_err(|error| BpfError::Iterate { over: "tasks", reason: whole(&error) })?);
         }
+        self.learn_rings()?;
         for (name, over) in ITERATORS {
             let bytes = self.iterate(name, over).map_err(|reason| BpfError::Iterate { over, reason })?;
             let records = bytes.chunks_exact(size_of::<HolderRecord>());
@@ -41,6 +57,19 @@ impl Programs {
             );
         }
         Ok(found)
+    }
+
+    /// Shows the programs a ring, once, so that they know others. A kernel that lets nobody make rings has none; on one that
+    /// has stopped to, files that older rings have registered are not looked at.
+    fn learn_rings(&mut self) -> Result<(), BpfError> {
+        if self.knows_rings || self.offsets.io_ctx_files == 0 {
+            return Ok(());
+        }
+        if let Ok(ring) = ring() {
+            self.knows_rings =
+                self.ask("learn_rings", [u64::try_from(ring.as_raw_fd()).unwrap_or(0), 0, 0])? != 0;
+        }
+        Ok(())
     }
 
     fn iterate(&mut self, name: &str, over: &str) -> Result<Vec<u8>, String> {

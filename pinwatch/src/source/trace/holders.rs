@@ -84,6 +84,10 @@ pub fn by_anchor(
             }
             via::FD => (&mut ways.holders, Some(Via::Fd(value))),
             via::MAPPING => (&mut ways.holders, Some(Via::Mapping(record.value))),
+            via::RING_FILE => {
+                let ring = Some(value).filter(|_| record.value != via::NO_FD);
+                (&mut ways.holders, Some(Via::RingFile(ring)))
+            }
             via::REGISTERED => (&mut ways.holders, Some(Via::Registered(value))),
             _ => (&mut ways.holders, None),
         };
@@ -127,13 +131,18 @@ mod tests {
             record(1, 20, via::FD, 3),
             record(1, 20, via::FD, 7),
             record(2, 20, via::REGISTERED, 0),
+            record(2, 20, via::RING_FILE, 4),
+            record(2, 20, via::RING_FILE, via::NO_FD),
         ]);
         let holders = [
             Holder { process: ProcessIndex(10), via: vec![Via::Mapping(0x1000)] },
             Holder { process: ProcessIndex(20), via: vec![Via::Fd(3), Via::Fd(7)] },
         ];
         assert_eq!(anchors[&1].holders, holders);
-        assert_eq!(anchors[&2].holders[0].via, [Via::Registered(0)]);
+        assert_eq!(
+            anchors[&2].holders[0].via,
+            [Via::Registered(0), Via::RingFile(None), Via::RingFile(Some(4))]
+        );
     }
 
     #[test]

@@ -137,17 +137,6 @@ impl Snapshot {
         Ok(files.iter().filter(unused).map(|(key, _)| *key).collect())
     }
 
-    /// Remembers where those run who made pins, while they live, and forgets those of whom there is no pin.
-    pub fn remember(&self, whereabouts: &mut Whereabouts) {
-        let makers: HashSet<(u32, u64)> = self.pins.iter().map(|(_, pin)| maker(pin)).collect();
-        whereabouts.0.retain(|process, _| makers.contains(process));
-        for (pid, start) in makers {
-            if !whereabouts.0.contains_key(&(pid, start)) {
-                whereabouts.of(pid, start, is_alive(pid, start));
-            }
-        }
-    }
-
     /// The table of what was read.
     pub fn table(
         &self,
@@ -156,6 +145,8 @@ impl Snapshot {
         whereabouts: &mut Whereabouts,
         programs: &mut Programs,
     ) -> Table {
+        let makers: HashSet<(u32, u64)> = self.pins.iter().map(|(_, pin)| maker(pin)).collect();
+        whereabouts.0.retain(|process, _| makers.contains(process));
         let mut table = Table::default();
         let mut users = Users::default();
         // By pid, start and name: exec makes another program of a process, whose name then was not the pin's creator's.

@@ -12,6 +12,8 @@ const REGISTER_BUFFERS: u32 = 0;
 const UNREGISTER_BUFFERS: u32 = 1;
 const REGISTER_BUFFERS2: u32 = 15;
 const REGISTER_BUFFERS_UPDATE: u32 = 16;
+const REGISTER_FILES2: u32 = 13;
+const REGISTER_FILES_UPDATE2: u32 = 14;
 const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
 /// Linux 6.12 and later.
@@ -179,6 +181,16 @@ pub fn update(ring: RawFd, slot: u32, buffer: Option<Buffer>) -> Result<(), Refu
     Ok(())
 }
 
+/// Registers a file with a ring at a place of its table, which keeps it then; -1 empties the place.
+pub fn update_file(ring: RawFd, slot: u32, fd: RawFd) -> Result<(), Refused> {
+    let request =
+        RsrcUpdate2 { offset: slot, resv: 0, data: (&raw const fd) as u64, tags: 0, nr: 1, resv2: 0 };
+    let call = "io_uring_register(IORING_REGISTER_FILES_UPDATE2)";
+    let size = size_of::<RsrcUpdate2>() as u32;
+    control(call, ring, REGISTER_FILES_UPDATE2, (&raw const request).cast(), size)?;
+    Ok(())
+}
+
 fn make_table(ring: RawFd, slots: u32) -> Result<(), Refused> {
     let table = RsrcRegister { nr: slots, flags: RSRC_REGISTER_SPARSE, resv2: 0, data: 0, tags: 0 };
     let call = "io_uring_register(IORING_REGISTER_BUFFERS2)";
@@ -187,10 +199,14 @@ fn make_table(ring: RawFd, slots: u32) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A ring with an empty table of eight slots.
+/// A ring with empty tables of eight buffers and eight files.
 pub fn open_sparse() -> Result<OwnedFd, Refused> {
     let ring = setup()?;
     make_table(ring.as_raw_fd(), 8)?;
+    let files = RsrcRegister { nr: 8, flags: RSRC_REGISTER_SPARSE, resv2: 0, data: 0, tags: 0 };
+    let call = "io_uring_register(IORING_REGISTER_FILES2)";
+    let size = size_of::<RsrcRegister>() as u32;
+    control(call, ring.as_raw_fd(), REGISTER_FILES2, (&raw const files).cast(), size)?;
     Ok(ring)
 }
 

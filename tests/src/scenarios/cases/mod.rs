@@ -46,6 +46,7 @@ all! {
     "holders-shared-ring" => holders::shared_ring,
     "holders-shared-umem" => holders::shared_umem,
     "holders-mapped" => holders::mapped,
+    "holders-chain" => threads::chain,
     "holders-dup" => threads::dup,
     "holders-threads" => threads::threads,
     "holders-walk" => walk::holders_walk,

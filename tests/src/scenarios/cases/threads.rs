@@ -1,11 +1,11 @@
 //! Copies of descriptors, and threads: a process holds a pin as long as one of them is left.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::holders::{expect, gone, held};
 use crate::Outcome;
 use crate::actors::Actors;
-use crate::guest::Guest;
+use crate::guest::{Guest, SOON};
 
 const KINDS: [&str; 3] = ["rdma-mr", "io_uring", "xdp"];
 
@@ -46,6 +46,39 @@ pub fn dup(guest: &mut Guest) -> Result<Outcome> {
     Ok(Outcome::Passed(None))
 }
 
+/// A child, its child, and the creator gone first: who is left holds what was inherited.
+pub fn chain(guest: &mut Guest) -> Result<Outcome> {
+    for kind in KINDS {
+        let mut actors = Actors::new()?;
+        let (first, fd, register) = start(&mut actors, kind)?;
+        actors.tell(first, &register)?;
+        let mut chain = vec![first];
+        for _ in 0..2 {
+            let parent = chain[chain.len() - 1];
+            let child = actors.number(parent, "fork", "pid")? as u32;
+            chain.push(actors.welcome(child)?.pid);
+        }
+        let creator = u64::from(first);
+        while !chain.is_empty() {
+            let fds = [fd];
+            let all: Vec<(u64, &[u64])> = chain.iter().map(|pid| (u64::from(*pid), &fds[..])).collect();
+            expect(guest, creator, &held(&all), 0, &format!("{kind}: {} are left", chain.len()))?;
+            let ended = chain.remove(0);
+            actors.end(ended, ended == first)?;
+            let still = |pins: &[serde_json::Value]| {
+                let pin = pins.first().context("its pin is not listed")?;
+                ensure!(pin["creator"]["alive"] == false && pin["state"] == "held", "{pin}");
+                Ok(())
+            };
+            if !chain.is_empty() {
+                guest.wait_for(SOON, still).with_context(|| format!("{kind}: its creator is gone"))?;
+            }
+        }
+        gone(guest, creator, &format!("{kind}: all are gone"))?;
+    }
+    Ok(Outcome::Passed(None))
+}
+
 /// The thread that made the pin ends; the first thread ends; a thread has descriptors of its own.
 pub fn threads(guest: &mut Guest) -> Result<Outcome> {
     for kind in KINDS {
@@ -70,9 +103,9 @@ pub fn threads(guest: &mut Guest) -> Result<Outcome> {
         let process = held(&[(creator, &[fd])]);
         expect(guest, creator, &process, 0, &format!("{kind}: its first thread ended"))?;
         guest
-            .wait_for(crate::guest::SOON, |pins| {
+            .wait_for(SOON, |pins| {
                 let pin = pins.first().context("its pin is not listed")?;
-                anyhow::ensure!(pin["creator"]["alive"] == true, "the creator is said to be gone");
+                ensure!(pin["creator"]["alive"] == true, "the creator is said to be gone");
                 Ok(())
             })
             .with_context(|| format!("{kind}: its first thread ended"))?;

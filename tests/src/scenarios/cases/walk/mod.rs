@@ -4,7 +4,7 @@
 mod model;
 mod steps;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -22,7 +22,8 @@ pub fn holders_walk(guest: &mut Guest) -> Result<Outcome> {
     let steps = if guest.full { 2000 } else { 200 };
     let mut walk = Walk::new(guest.seed)?;
     let mut told: VecDeque<String> = VecDeque::new();
-    let (mut most, mut rows) = (0, 0);
+    let mut rows = 0;
+    let mut met: BTreeMap<String, u64> = BTreeMap::new();
     for step in 0..steps {
         let done = walk.step();
         if told.len() == TOLD {
@@ -39,13 +40,21 @@ pub fn holders_walk(guest: &mut Guest) -> Result<Outcome> {
             let seed = guest.seed;
             format!("step {step}; --seed {seed} repeats it; the last steps were\n{}", told.join("\n"))
         })?;
-        most = most.max(walk.world.rows().len());
-        rows += walk.world.rows().len();
+        for row in walk.world.rows() {
+            rows += 1;
+            let ways = row.holders.values().flatten().filter_map(|way| way.split(' ').next());
+            ways.for_each(|way| *met.entry(way.to_owned()).or_default() += 1);
+            *met.entry("in flight".to_owned()).or_default() += row.in_flight;
+        }
+    }
+    for way in ["fd", "mapping", "registered", "ring_file", "in flight"] {
+        let never = met.get(way).is_none_or(|times| *times == 0);
+        ensure!(!guest.full || !never, "in {steps} steps there was never a pin that is kept by: {way}");
     }
     let seed = guest.seed;
-    Ok(Outcome::Passed(Some(format!(
-        "{steps} steps, seed {seed}, {rows} rows compared, at most {most} at once"
-    ))))
+    let met: Vec<String> = met.iter().map(|(way, times)| format!("{way} {times}")).collect();
+    let met = met.join(", ");
+    Ok(Outcome::Passed(Some(format!("{steps} steps, seed {seed}, {rows} rows compared; kept by {met}"))))
 }
 
 /// Waits until what is listed is the truth. A pin that nobody holds any more may take the kernel longer to let go of.

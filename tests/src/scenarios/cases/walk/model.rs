@@ -72,6 +72,8 @@ pub struct Anchor {
     /// The protection domain of an RDMA context.
     pub pd: u64,
     pub pins: Vec<Pin>,
+    /// Anchors that a ring has registered as files, by their place.
+    pub files: BTreeMap<u32, u32>,
 }
 
 /// Everything.
@@ -107,6 +109,10 @@ impl World {
             kept.extend(process.maps.values().map(|(_, anchor)| anchor));
             kept.extend(process.enrolled.values());
         }
+        // What is registered with a ring lives as long as that; a ring itself cannot be.
+        let rings = self.anchors.iter().filter(|(at, _)| kept.contains(at));
+        let registered: Vec<u32> = rings.flat_map(|(_, ring)| ring.files.values().copied()).collect();
+        kept.extend(registered);
         self.anchors.retain(|at, _| kept.contains(at));
     }
 
@@ -131,8 +137,15 @@ impl World {
             };
             for process in self.processes.values() {
                 let mut keeps = |way: String| holders.entry(process.pid).or_default().insert(way);
+                let has = |ring: u32| {
+                    let ring = self.anchors.get(&ring);
+                    ring.is_some_and(|ring| ring.files.values().any(|of| of == at))
+                };
                 for (number, fd) in &process.fds {
                     match fd.what {
+                        What::Anchor(ring) if has(ring) => {
+                            keeps(format!("ring_file {number}"));
+                        }
                         What::Anchor(of) if of == *at => {
                             keeps(format!("fd {number}"));
                         }
@@ -144,6 +157,10 @@ impl World {
                 }
                 for (address, _) in process.maps.iter().filter(|(_, (_, of))| of == at) {
                     keeps(format!("mapping {address}"));
+                }
+                let otherwise = process.maps.values().map(|(_, ring)| ring).chain(process.enrolled.values());
+                if otherwise.into_iter().any(|ring| has(*ring)) {
+                    keeps("ring_file null".to_owned());
                 }
                 for (place, _) in process.enrolled.iter().filter(|(_, of)| *of == at) {
                     keeps(format!("registered {place}"));
@@ -179,7 +196,9 @@ mod tests {
         let mut world = World::default();
         let ring = world.number();
         let pin = Pin { creator: 10, address: 0x1000, bytes: 4096, ino: 7, with: 2 };
-        world.anchors.insert(ring, Anchor { kind: "io_uring", pd: 0, pins: vec![pin] });
+        world
+            .anchors
+            .insert(ring, Anchor { kind: "io_uring", pd: 0, pins: vec![pin], files: BTreeMap::new() });
         for (at, pid) in [(0, 10), (1, 20)] {
             let fd = Descriptor { what: What::Anchor(ring), keep: at == 0 };
             let fds = BTreeMap::from([(3, fd)]);

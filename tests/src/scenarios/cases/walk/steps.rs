@@ -1,5 +1,7 @@
 //! One step of the walk: chosen by the seed from what the model allows, done by a process, then done in the model.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 
 use crate::actors::{Actors, Hello};
@@ -28,6 +30,8 @@ enum Action {
     Unmap,
     Enroll,
     Discharge,
+    File,
+    Unfile,
     Box,
     Put,
     Take,
@@ -39,7 +43,7 @@ enum Action {
     Kill,
 }
 
-const ACTIONS: [(Action, usize); 18] = [
+const ACTIONS: [(Action, usize); 20] = [
     (Action::Open, 4),
     (Action::Register, 8),
     (Action::Release, 2),
@@ -49,6 +53,8 @@ const ACTIONS: [(Action, usize); 18] = [
     (Action::Unmap, 1),
     (Action::Enroll, 1),
     (Action::Discharge, 1),
+    (Action::File, 2),
+    (Action::Unfile, 1),
     (Action::Box, 1),
     (Action::Put, 3),
     (Action::Take, 2),
@@ -153,7 +159,9 @@ impl Walk {
                 let answer = self.actors.tell(pid, &order)?;
                 let number = self.world.number();
                 let pd = answer["pd"].as_u64().unwrap_or(0);
-                self.world.anchors.insert(number, Anchor { kind, pd, pins: Vec::new() });
+                self.world
+                    .anchors
+                    .insert(number, Anchor { kind, pd, pins: Vec::new(), files: BTreeMap::new() });
                 let fd = answer["fd"].as_u64().context("no fd")? as u32;
                 self.process(at)?.fds.insert(fd, Descriptor { what: What::Anchor(number), keep });
                 Some(format!("{order}: fd {fd}"))
@@ -162,6 +170,7 @@ impl Walk {
             Action::Release => self.release(at, pid)?,
             Action::Dup | Action::Close | Action::Map | Action::Unmap => self.copies(at, pid, action)?,
             Action::Enroll | Action::Discharge => self.rings(at, pid, action)?,
+            Action::File | Action::Unfile => self.files(at, pid, action)?,
             Action::Box | Action::Put | Action::Take | Action::Pass => self.messages(at, pid, action)?,
             Action::Renew => {
                 let answer = self.actors.tell(pid, "renew")?;
@@ -177,7 +186,7 @@ impl Walk {
                 let child = self.actors.number(pid, "fork", "pid")? as u32;
                 let hello = self.actors.welcome(child)?;
                 // What a thread has registered with itself is not inherited.
-                let with = Process { enrolled: Default::default(), ..self.world.processes[&at].clone() };
+                let with = Process { enrolled: BTreeMap::new(), ..self.world.processes[&at].clone() };
                 self.enter(place, &hello, with);
                 Some(format!("fork: {child}"))
             }
@@ -293,6 +302,30 @@ impl Walk {
         let order = format!("enroll {fd}");
         let place = self.actors.number(pid, &order, "index")? as u32;
         self.process(at)?.enrolled.insert(place, number);
+        Ok(Some(order))
+    }
+
+    /// Files that are registered with a ring.
+    fn files(&mut self, at: usize, pid: u32, action: Action) -> Result<Option<String>> {
+        let (rings, others): (Vec<_>, Vec<_>) =
+            self.anchors(at).into_iter().partition(|(_, _, anchor)| anchor.kind == "io_uring");
+        if let Action::Unfile = action {
+            let rings: Vec<_> = rings.into_iter().filter(|(_, _, ring)| !ring.files.is_empty()).collect();
+            let Some((fd, number, ring)) = self.dice.of(&rings) else { return Ok(None) };
+            let places: Vec<u32> = ring.files.keys().copied().collect();
+            let Some(place) = self.dice.of(&places) else { return Ok(None) };
+            let order = format!("unfile {fd} {place}");
+            self.actors.tell(pid, &order)?;
+            self.world.anchors.get_mut(&number).context("no such ring")?.files.remove(&place);
+            return Ok(Some(order));
+        }
+        let Some(((ring, number, _), (fd, file, _))) = self.dice.of(&rings).zip(self.dice.of(&others)) else {
+            return Ok(None);
+        };
+        let place = self.dice.below(8) as u32;
+        let order = format!("file {ring} {place} {fd}");
+        self.actors.tell(pid, &order)?;
+        self.world.anchors.get_mut(&number).context("no such ring")?.files.insert(place, file);
         Ok(Some(order))
     }
 
