@@ -28,6 +28,7 @@ mod pod {
         ShareKey,
         ExtentRecord,
         FileKey,
+        LeaseRecord,
         FileRecord,
         LongPath,
         ModuleOffsets,

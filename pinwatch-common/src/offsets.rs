@@ -37,6 +37,8 @@ offsets! {
         file_path,
         /// `inode.i_mode` (16 bits)
         inode_mode,
+        /// `inode.i_flags`
+        inode_flags,
         /// `inode.i_ino`
         inode_ino,
         /// `inode.i_generation`
@@ -127,6 +129,24 @@ offsets! {
         io_ctx_file_count,
         /// `io_rsrc_node.file_ptr`; 0 where the table has the files themselves (before 6.13)
         io_node_file,
+        /// `inode.i_flctx`
+        inode_leases,
+        /// `file_lock_context.flc_lease`
+        context_leases,
+        /// `file_lease.c.flc_list`, before 6.9 `file_lock.fl_list`
+        lease_list,
+        /// `file_lease.c.flc_file`, before 6.9 `file_lock.fl_file`
+        lease_file,
+        /// `file_lease.c.flc_flags`, before 6.9 `file_lock.fl_flags`
+        lease_flags,
+        /// `file_lease.c.flc_type`, before 6.9 `file_lock.fl_type` (8 bits)
+        lease_type,
+        /// `file_lease.c.flc_pid`, before 6.9 `file_lock.fl_pid`
+        lease_pid,
+        /// `file_lease.fl_break_time`, before 6.9 `file_lock.fl_break_time`
+        lease_break_time,
+        /// `file_lease.fl_downgrade_time`, before 6.9 `file_lock.fl_downgrade_time`
+        lease_downgrade_time,
         /// `task_struct.files`
         task_files,
         /// `files_struct.fdt`

@@ -84,6 +84,8 @@ pub mod counter {
     pub const UNMARKED: u32 = 10;
     /// Rings that a buffer was cloned into and that found no room.
     pub const SHARES_FULL: u32 = 11;
+    /// Leases that found no room.
+    pub const LEASES_FULL: u32 = 13;
     /// Times that buffers were cloned.
     pub const CLONES: u32 = 12;
     /// Plus a hook's number: calls that the first instance of its program missed, and the second one saw and had work with.
@@ -233,7 +235,7 @@ pub struct FileRecord {
     pub length: u32,
     /// `path_flag` bits.
     pub flags: u32,
-    /// `i_mode`.
+    /// `i_mode`, and in the upper half the lower one of `i_flags`.
     pub mode: u32,
     /// Components of the path.
     pub components: u32,
@@ -309,6 +311,49 @@ pub struct HolderRecord {
     pub index: u32,
 }
 
+/// A lease, delegation or layout lease, as it was when it was looked at. Its key is the address of the kernel's `file_lease`
+/// (before 6.9 `file_lock`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseRecord {
+    /// The open file (`struct file`) whose it is.
+    pub file: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// Which file that is.
+    pub key: FileKey,
+    /// `fl_break_time`, in ticks of `jiffies`: the deadline of a break.
+    pub break_time: u64,
+    /// `fl_downgrade_time`.
+    pub downgrade_time: u64,
+    /// `jiffies` when it was looked at.
+    pub jiffies: u64,
+    /// The round in which it was looked at.
+    pub round: u64,
+    /// `lease_flag` bits.
+    pub flags: u32,
+    /// `F_RDLCK` (0), `F_WRLCK` (1) or, once it is dropped, `F_UNLCK` (2).
+    pub kind: u32,
+    /// Process id of who took it, in the initial pid namespace.
+    pub pid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Bits of [`LeaseRecord::flags`] (`FL_*` of include/linux/filelock.h, before 6.3 fs.h; the same in all versions).
+pub mod lease_flag {
+    /// A delegation.
+    pub const DELEG: u32 = 4;
+    /// A lease.
+    pub const LEASE: u32 = 32;
+    /// Being broken: it is to become a read lease.
+    pub const DOWNGRADE_PENDING: u32 = 256;
+    /// Being broken: it is to go.
+    pub const UNLOCK_PENDING: u32 = 512;
+    /// A layout lease.
+    pub const LAYOUT: u32 = 2048;
+}
+
 /// What happened: values of [`Event::what`].
 pub mod event {
     /// A pin was made.
@@ -348,6 +393,7 @@ const _: () = {
     no_padding::<PinRecord>(9 * 8 + 16 + 10 * 4 + 40);
     no_padding::<ShareKey>(16);
     no_padding::<HolderRecord>(4 * 8 + 16 + 4 * 4);
+    no_padding::<LeaseRecord>(2 * 8 + 16 + 4 * 8 + 4 * 4);
     no_padding::<FileRecord>(6 * 8 + 4 * 4 + 32 + SHORT_PATH);
     no_padding::<LongPath>(LONG_PATH);
     no_padding::<DeviceName>(64);

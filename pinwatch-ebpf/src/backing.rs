@@ -214,6 +214,9 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
         }
         (*name).mount = load(file, offset!(file_path));
         (*name).mode = u32::from(load16(inode, offset!(inode_mode)));
+        if offset!(inode_flags) != 0 {
+            (*name).mode |= load32(inode, offset!(inode_flags)) << 16;
+        }
         (*name).magic = load(sb, offset!(sb_magic));
         let fstype = load(load(sb, offset!(sb_type)), offset!(fstype_name));
         if !path::store(scratch, key, fstype) {

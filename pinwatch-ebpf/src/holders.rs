@@ -14,6 +14,7 @@ use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{HolderRecord, via};
 
 use crate::kernel::{load, load16, load32, offset, opaque_zero, read, read32, try_read};
+use crate::leases::{self, Kept};
 use crate::ring_files::{self, RingFiles, is_ring};
 
 /// The anchors that are asked for.
@@ -64,12 +65,12 @@ struct Task {
 }
 
 /// One way in which a task keeps an anchor.
-struct Found {
-    anchor: u64,
-    via: u32,
-    value: u64,
-    message: u64,
-    index: u32,
+pub struct Found {
+    pub anchor: u64,
+    pub via: u32,
+    pub value: u64,
+    pub message: u64,
+    pub index: u32,
 }
 
 #[inline(always)]
@@ -105,14 +106,29 @@ fn anchor_of(private: u64, mode: u16) -> u64 {
 
 /// As [`anchor_of`], for a file whose address is all that is known.
 #[inline(always)]
-fn anchor_at(file: u64) -> u64 {
+fn anchor_at(file: u64, inode: u64) -> u64 {
     let private = read(file + offset!(file_private));
-    let inode = read(file + offset!(file_inode));
     anchor_of(private, read16(inode + offset!(inode_mode)))
 }
 
+/// Tells of a file that a task keeps, and of which only the address is known: as an anchor, and for its leases.
 #[inline(always)]
-fn tell(seq: *mut seq_file, task: u64, found: &Found) {
+fn keeps(kept: Kept) {
+    let inode = read(kept.file + offset!(file_inode));
+    let anchor = anchor_at(kept.file, inode);
+    if anchor != 0 {
+        let Kept { seq, task, via, index, value, message, .. } = kept;
+        tell(seq, task, &Found { anchor, via, value, message, index });
+    } else if offset!(inode_leases) != 0 {
+        let context = read(inode + offset!(inode_leases));
+        if context != 0 {
+            leases::look(context, Kept { inode, ..kept });
+        }
+    }
+}
+
+#[inline(always)]
+pub fn tell(seq: *mut seq_file, task: u64, found: &Found) {
     let mut record = MaybeUninit::<HolderRecord>::uninit();
     let at = record.as_mut_ptr();
     // SAFETY: all of the record is written; `task` has its BTF type, and so has its leader.
@@ -145,9 +161,18 @@ extern "C" fn holders_files(context: *const TaskFile) -> i32 {
     }
     let (task, file) = (task as u64, file as u64);
     // SAFETY: the file and its inode have BTF types.
-    let (private, mode) = unsafe {
-        (load(file, offset!(file_private)), load16(load(file, offset!(file_inode)), offset!(inode_mode)))
+    let (private, inode, mode) = unsafe {
+        let inode = load(file, offset!(file_inode));
+        (load(file, offset!(file_private)), inode, load16(inode, offset!(inode_mode)))
     };
+    if offset!(inode_leases) != 0 {
+        // SAFETY: the inode has its BTF type.
+        let context = unsafe { load(inode, offset!(inode_leases)) };
+        if context != 0 {
+            let value = u64::from(fd);
+            leases::look(context, Kept { seq, task, file, inode, via: via::FD, index: 0, value, message: 0 });
+        }
+    }
     let anchor = anchor_of(private, mode);
     if anchor != 0 {
         tell(seq, task, &Found { anchor, via: via::FD, value: u64::from(fd), message: 0, index: 0 });
@@ -180,10 +205,7 @@ extern "C" fn holders_mappings(context: *const TaskVma) -> i32 {
     if file == 0 {
         return 0;
     }
-    let anchor = anchor_at(file);
-    if anchor != 0 {
-        tell(seq, task, &Found { anchor, via: via::MAPPING, value: start, message: 0, index: 0 });
-    }
+    keeps(Kept { seq, task, file, inode: 0, via: via::MAPPING, index: 0, value: start, message: 0 });
     if is_ring(read(file + offset!(file_operations))) {
         registered(seq, task, read(file + offset!(file_private)), via::NO_FD);
     }
@@ -210,7 +232,7 @@ extern "C" fn holders_rings(context: *const Task) -> i32 {
     while i < REGISTERED_RINGS {
         let file = read(at + i as u64 * 8);
         if file != 0 {
-            let anchor = anchor_at(file);
+            let anchor = anchor_at(file, read(file + offset!(file_inode)));
             if anchor != 0 {
                 tell(
                     seq,
@@ -249,11 +271,10 @@ extern "C" fn next_registered(_step: u32, context: *mut c_void) -> i64 {
     // SAFETY: see `registered`.
     let at = unsafe { &mut *context.cast::<Registered>() };
     let Some(file) = at.files.next() else { return 1 };
-    let anchor = if file == 0 { 0 } else { anchor_at(file) };
-    if anchor != 0 {
-        let found =
-            Found { anchor, via: via::RING_FILE, value: at.fd, message: 0, index: at.files.place() as u32 };
-        tell(at.seq, at.task, &found);
+    if file != 0 {
+        let (via, index) = (via::RING_FILE, at.files.place() as u32);
+        let &mut Registered { seq, task, fd: value, .. } = at;
+        keeps(Kept { seq, task, file, inode: 0, via, index, value, message: 0 });
     }
     0
 }
@@ -306,11 +327,10 @@ extern "C" fn next_in_flight(_step: u32, context: *mut c_void) -> i64 {
         return 0;
     }
     let file = read(at.files + offset!(fp_list_files) + at.index * 8);
-    let anchor = if file == 0 { 0 } else { anchor_at(file) };
-    if anchor != 0 {
-        let found =
-            Found { anchor, via: via::IN_FLIGHT, value: at.fd, message: at.message, index: at.index as u32 };
-        tell(at.seq, at.task, &found);
+    if file != 0 {
+        let (via, index) = (via::IN_FLIGHT, at.index as u32);
+        let &mut Messages { seq, task, fd: value, message, .. } = at;
+        keeps(Kept { seq, task, file, inode: 0, via, index, value, message });
     }
     at.index += 1;
     0

@@ -18,7 +18,7 @@ use crate::model::Table;
 /// The first bytes of every message.
 pub const MAGIC: [u8; 4] = *b"PINW";
 /// The version of the messages; it changes with every change of [`Request`], [`Reply`] or the model's types.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// Bytes of a header.
 pub const HEADER: usize = 10;
 /// The longest request body, in bytes.
@@ -210,6 +210,13 @@ fn check(table: &Table) -> Result<(), &'static str> {
         }
         if pin.holding.is_some() && table.holding(pin).is_none() {
             return Err("a pin refers to holders that are not there");
+        }
+    }
+    for lease in table.leases.iter().flatten() {
+        let known =
+            table.file(lease.file).is_some() && table.holdings.get(lease.holding.0 as usize).is_some();
+        if !known || lease.taker.is_some_and(|p| table.process(p).is_none()) {
+            return Err("a lease refers to what is not there");
         }
     }
     for holding in &table.holdings {

@@ -13,8 +13,8 @@ use pinwatch::listing::select::{self, Selection};
 use pinwatch::listing::size::Size;
 use pinwatch::listing::sort::Sort;
 use pinwatch::listing::summary::{self, By};
-use pinwatch::listing::{self, escape, explain, json, operand};
-use pinwatch::model::{PinId, Table};
+use pinwatch::listing::{self, escape, explain, json, leases, operand};
+use pinwatch::model::{PinId, Policy, Table};
 use pinwatch::source;
 use pinwatch::wire::{self, Reply, Request, WireError};
 
@@ -59,6 +59,15 @@ struct Args {
     /// Only pins that no process holds any more.
     #[arg(long)]
     unheld: bool,
+    /// Only pins that --require-lease wants a lease for, and whose file has none.
+    #[arg(long)]
+    unleased: bool,
+    /// Verdicts on leases: write, read, deleg, layout, partial, other, breaking, none, n/a, unknown.
+    #[arg(long, value_name = "STATE,...", value_delimiter = ',')]
+    coverage: Vec<String>,
+    /// Which pins are to have a lease: those on files that survive a reboot, on all that can have one, on DAX files, none.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Require::Persistent)]
+    require_lease: Require,
 
     /// Columns, as in PID,NAME, or those to add, as in +ID,BACKING.
     #[arg(short = 'o', long = "output", value_name = "COL,...")]
@@ -84,6 +93,9 @@ struct Args {
     /// One pin on one screen: who keeps it, and what must be closed or killed to release it.
     #[arg(long, value_name = "ID", group = "form")]
     explain: Option<String>,
+    /// The leases themselves, also those without a pin: kind, state, who holds them, pins behind them.
+    #[arg(long, conflicts_with_all = ["terse", "explain", "summary", "by"])]
+    leases: bool,
     /// Totals by subsystem, or by what --by says.
     #[arg(long, conflicts_with = "terse")]
     summary: bool,
@@ -109,6 +121,26 @@ struct Args {
     /// Do not ask pinwatch.
     #[arg(long, conflicts_with = "socket")]
     no_daemon: bool,
+}
+
+/// `--require-lease`.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Require {
+    Persistent,
+    All,
+    Dax,
+    Never,
+}
+
+impl From<Require> for Policy {
+    fn from(require: Require) -> Self {
+        match require {
+            Require::Persistent => Self::Persistent,
+            Require::All => Self::All,
+            Require::Dax => Self::Dax,
+            Require::Never => Self::Never,
+        }
+    }
 }
 
 /// What the exit status says.
@@ -175,6 +207,7 @@ fn run(args: &Args) -> Result<Outcome, String> {
         let table = table(args, &mut warned)?;
         let (outcome, reader_left) = match explain {
             Some(id) => explained(id, &table)?,
+            None if args.leases => leased(args, &selection, &table, warned)?,
             None => show(args, &selection, &columns, sort.as_ref(), &table, warned)?,
         };
         match args.repeat {
@@ -204,6 +237,8 @@ fn selection(args: &Args) -> Result<Selection, String> {
         deleted: args.deleted,
         min_size: args.min_size.map_or(0, |s| s.0),
         unheld: args.unheld,
+        coverage: args.coverage.iter().map(|c| select::coverage_word(c)).collect::<Result<_, _>>()?,
+        unleased: args.unleased.then_some(args.require_lease.into()),
     })
 }
 
@@ -271,7 +306,7 @@ fn show(
     warned: bool,
 ) -> Result<(Outcome, bool), String> {
     let mut rows = selection.rows(table);
-    let context = Context { now: now(), bytes: args.bytes };
+    let context = Context { now: now(), bytes: args.bytes, policy: args.require_lease.into() };
     if let Some(sort) = sort {
         sort.apply(&mut rows, &context);
     }
@@ -308,7 +343,7 @@ fn show(
         // Under a table on the terminal; a pipe gets rows and nothing else.
         if terminal && !rows.is_empty() {
             let page = rustix::param::page_size() as u64;
-            return render::footer(table, &rows, page, &lacking)
+            return render::footer(table, &rows, page, context.policy, &lacking)
                 .iter()
                 .try_for_each(|line| writeln!(out, "{line}"));
         }
@@ -332,6 +367,37 @@ fn show(
         _ if args.strict && !table.complete() => Outcome::Incomplete,
         [] => Outcome::Nothing,
         _ => Outcome::Listed,
+    };
+    Ok((outcome, reader_left))
+}
+
+/// Lists the leases.
+fn leased(
+    args: &Args,
+    selection: &Selection,
+    table: &Table,
+    warned: bool,
+) -> Result<(Outcome, bool), String> {
+    let Some(leases) = leases::Leases::of(table, selection) else {
+        return Err("leases are not known here: `pinwatch run` as root looks for them; see also /proc/locks"
+            .to_owned());
+    };
+    let look = Look { width: None, may_drop: false, colour: false, header: !args.no_header };
+    let context = Context { now: now(), bytes: args.bytes, policy: args.require_lease.into() };
+    let reader_left = print(|out| {
+        if args.json || args.json_lines {
+            return leases.json(out, args.json);
+        }
+        if leases.is_empty() { Ok(()) } else { out.write_all(leases.text(look, &context).as_bytes()) }
+    })?;
+    if !(args.json || args.json_lines) {
+        let said = if warned { &source::proc::BY_NATURE[..] } else { &[] };
+        render::lacking(table, said).iter().for_each(|line| complain(line));
+    }
+    let outcome = match leases.is_empty() {
+        _ if args.strict && !table.complete() => Outcome::Incomplete,
+        true => Outcome::Nothing,
+        false => Outcome::Listed,
     };
     Ok((outcome, reader_left))
 }

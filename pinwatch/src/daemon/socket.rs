@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tracing::{debug, warn};
 
 use super::{DaemonError, Watch};
-use crate::model::Table;
+use crate::model::{FileIndex, HoldingIndex, Lease, Pin, ProcessIndex, Table};
 use crate::wire::{self, Request, WireError};
 
 /// So many clients are served at once; more are turned away at once, which is better than never.
@@ -79,6 +79,12 @@ fn list(watch: &RefCell<Watch>, uid: u32) -> Result<Vec<u8>, WireError> {
     }
 }
 
+fn mark(used: &mut [bool], at: u32) {
+    if let Some(used) = used.get_mut(at as usize) {
+        *used = true;
+    }
+}
+
 /// What a user may see: root all; others the pins that a process of theirs made or holds, and how much the rest is.
 fn visible_to(mut table: Table, uid: u32) -> Table {
     if uid == 0 {
@@ -100,22 +106,41 @@ fn visible_to(mut table: Table, uid: u32) -> Table {
     let mut files = vec![false; table.files.len()];
     let mut processes = vec![false; table.processes.len()];
     let mut holdings = vec![false; table.holdings.len()];
+    // A lease on a file of theirs is their business, and so is one that a process of theirs has.
+    let mine = |table: &Table, lease: &Lease| {
+        let holding = table.holdings.get(lease.holding.0 as usize);
+        let holders = holding.into_iter().flat_map(|holding| &holding.holders).map(|holder| holder.process);
+        let of_pin = |pin: &Pin| pin.parts.iter().any(|part| part.file == Some(lease.file));
+        let is_theirs = |at: ProcessIndex| table.process(at).is_some_and(|process| process.uid == Some(uid));
+        lease.taker.into_iter().chain(holders).any(is_theirs) || table.pins.iter().any(of_pin)
+    };
+    if let Some(mut leases) = table.leases.take() {
+        leases.retain(|lease| mine(&table, lease));
+        table.leases = Some(leases);
+    }
+    let of_leases: Vec<(FileIndex, Option<ProcessIndex>, HoldingIndex)> =
+        table.leases.iter().flatten().map(|lease| (lease.file, lease.taker, lease.holding)).collect();
+    for (file, taker, holding) in of_leases {
+        mark(&mut files, file.0);
+        mark(&mut holdings, holding.0);
+        let holders = table.holdings.get(holding.0 as usize).into_iter().flat_map(|holding| &holding.holders);
+        taker
+            .into_iter()
+            .chain(holders.map(|holder| holder.process))
+            .for_each(|at| mark(&mut processes, at.0));
+    }
     for pin in &table.pins {
         for file in pin.parts.iter().filter_map(|part| part.file) {
-            if let Some(used) = files.get_mut(file.0 as usize) {
-                *used = true;
-            }
+            mark(&mut files, file.0);
         }
         let holding = table.holding(pin);
         let holders =
             holding.into_iter().flat_map(|holding| holding.holders.iter().chain(&holding.receivers));
         for process in pin.creator.into_iter().chain(holders.map(|holder| holder.process)) {
-            if let Some(used) = processes.get_mut(process.0 as usize) {
-                *used = true;
-            }
+            mark(&mut processes, process.0);
         }
-        if let Some(used) = pin.holding.and_then(|at| holdings.get_mut(at.0 as usize)) {
-            *used = true;
+        if let Some(at) = pin.holding {
+            mark(&mut holdings, at.0);
         }
     }
     for (holding, used) in table.holdings.iter_mut().zip(holdings) {

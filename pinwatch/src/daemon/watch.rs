@@ -2,11 +2,13 @@
 //! with all that is to be said about its completeness.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use pinwatch_common::{Event, event};
+use rustix::fs::MemfdFlags;
 use tracing::{debug, info, warn};
 
 use super::Settings;
@@ -16,7 +18,7 @@ use crate::kernel::feature::{FeatureName, State};
 use crate::kernel::plan::{AttachMode, Hook, Method, Plan, Verdict};
 use crate::kernel::raw;
 use crate::model::{HeldState, Pin, Table};
-use crate::source::trace::{Clocks, FileStates, Snapshot, Whereabouts};
+use crate::source::trace::{Clocks, FileStates, LeaseRules, Snapshot, Whereabouts};
 
 /// Why watching cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,8 @@ pub struct Watch {
     ticks: u32,
     /// Pins whose release nobody saw, and that were found released.
     healed: u64,
+    /// Whether this kernel grants leases on hugetlbfs.
+    hugetlb_leases: bool,
     /// Pins that no process held when that was last looked at without being asked.
     unheld: u64,
 }
@@ -69,6 +73,14 @@ pub fn probe(depth: Depth) -> Facts {
         Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
     });
     facts
+}
+
+/// Tries it: kernels from 7.0 on refuse leases on hugetlbfs with EINVAL. Without huge pages at all it does not matter.
+fn hugetlb_leases() -> bool {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB;
+    let Ok(file) = rustix::fs::memfd_create("pinwatch", flags) else { return false };
+    // SAFETY: takes numbers only; the lease goes with the file.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) == 0 }
 }
 
 impl Watch {
@@ -99,6 +111,7 @@ impl Watch {
             devices: rdma_devices(),
             ticks: 0,
             healed: 0,
+            hugetlb_leases: hugetlb_leases(),
             unheld: 0,
         };
         watch.programs.prepare_probes(&RDMA_HOOKS);
@@ -311,8 +324,11 @@ impl Watch {
         // A module that was loaded a moment ago may not have been seen yet.
         self.follow_modules();
         let snapshot = Snapshot::read(&self.programs)?;
+        let watched =
+            self.plan.feature(FeatureName::Leases).is_some_and(|feature| feature.state == State::On);
+        let rules = LeaseRules { watched, hugetlb: self.hugetlb_leases };
         let mut table =
-            snapshot.table(Clocks::now(), &mut self.states, &mut self.whereabouts, &mut self.programs);
+            snapshot.table(Clocks::now(), &mut self.states, &mut self.whereabouts, &mut self.programs, rules);
         table.watching_since = self.since.values().min().copied();
         let losses = self.programs.losses()?;
         if losses.calls > 0 {

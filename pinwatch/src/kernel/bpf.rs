@@ -118,6 +118,10 @@ pub struct Programs {
     anchors: HashSet<u64>,
     /// Whether the programs know a ring when they see one.
     knows_rings: bool,
+    /// How often leases were looked for.
+    lease_round: u64,
+    /// The rate of `jiffies`, once it was needed.
+    ticks_per_second: Option<u64>,
 }
 
 #[repr(transparent)]
@@ -167,6 +171,8 @@ impl Programs {
             past_misses: BTreeMap::new(),
             anchors: HashSet::default(),
             knows_rings: false,
+            lease_round: 0,
+            ticks_per_second: None,
         })
     }
 

@@ -27,11 +27,13 @@ pub enum FeatureName {
     Holders,
     /// Which file descriptor the pin was made through.
     Anchors,
+    /// Which leases are on the files, and who has them.
+    Leases,
 }
 
 impl FeatureName {
     /// All, in the order in which they are shown.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Rdma,
         Self::RdmaNames,
         Self::IoUring,
@@ -42,6 +44,7 @@ impl FeatureName {
         Self::Owners,
         Self::Holders,
         Self::Anchors,
+        Self::Leases,
     ];
 
     /// As people and scripts see it.
@@ -57,6 +60,7 @@ impl FeatureName {
             Self::Owners => "owners",
             Self::Holders => "holders",
             Self::Anchors => "anchors",
+            Self::Leases => "leases",
         }
     }
 
@@ -72,6 +76,7 @@ impl FeatureName {
             Self::PageCheck => "a private mapping's copied pages cannot be told from the file's",
             Self::Owners => "creators are shown by process id only",
             Self::Holders => "nobody knows who keeps a pin",
+            Self::Leases => "whether a lease covers a pin is not known",
             Self::Anchors => "the file descriptor that a pin was made through is not shown",
         }
     }

@@ -152,6 +152,7 @@ const DETAILS: &[(FeatureName, Part, &str)] = &[
     (FeatureName::Owners, Part::Owners, "command name and start time of the creator"),
     (FeatureName::Holders, Part::Holders, "descriptors, mappings and messages of all processes, when asked"),
     (FeatureName::Anchors, Part::Anchors, "file descriptor from the system call's registers"),
+    (FeatureName::Leases, Part::Leases, "those on files that processes have open or mapped, when asked"),
 ];
 
 const CAP_SYS_ADMIN: u32 = 21;

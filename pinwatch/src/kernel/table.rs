@@ -92,6 +92,8 @@ pub enum Part {
     Anchors,
     /// Who keeps an anchor.
     Holders,
+    /// Leases on files.
+    Leases,
     /// io_uring's structs.
     IoUring,
     /// AF_XDP's structs.
@@ -142,6 +144,7 @@ pub const OFFSETS: &[OffsetRule<Offsets>] = &[
     rule(Part::Extents, &["super_block.s_dev"], 4, |o| &mut o.sb_dev),
     rule(Part::Paths, &["file.f_path"], 16, |o| &mut o.file_path),
     rule(Part::Paths, &["inode.i_mode"], 2, |o| &mut o.inode_mode),
+    rule(Part::Optional, &["inode.i_flags"], 4, |o| &mut o.inode_flags),
     rule(Part::Paths, &["super_block.s_magic"], 8, |o| &mut o.sb_magic),
     rule(Part::Paths, &["super_block.s_type"], 8, |o| &mut o.sb_type),
     rule(Part::Paths, &["file_system_type.name"], 8, |o| &mut o.fstype_name),
@@ -187,6 +190,15 @@ pub const OFFSETS: &[OffsetRule<Offsets>] = &[
     rule(Part::Holders, &["fdtable.max_fds"], 4, |o| &mut o.table_size),
     rule(Part::Holders, &["fdtable.fd"], 8, |o| &mut o.table_files),
     rule(Part::Holders, &["file.f_op"], 8, |o| &mut o.file_operations),
+    rule(Part::Leases, &["inode.i_flctx"], 8, |o| &mut o.inode_leases),
+    rule(Part::Leases, &["file_lock_context.flc_lease"], 0, |o| &mut o.context_leases),
+    rule(Part::Leases, &["file_lease.c.flc_list", "file_lock.fl_list"], 0, |o| &mut o.lease_list),
+    rule(Part::Leases, &["file_lease.c.flc_file", "file_lock.fl_file"], 8, |o| &mut o.lease_file),
+    rule(Part::Leases, &["file_lease.c.flc_flags", "file_lock.fl_flags"], 4, |o| &mut o.lease_flags),
+    rule(Part::Leases, &["file_lease.c.flc_type", "file_lock.fl_type"], 1, |o| &mut o.lease_type),
+    rule(Part::Leases, &["file_lease.c.flc_pid", "file_lock.fl_pid"], 4, |o| &mut o.lease_pid),
+    rule(Part::Leases, &["file_lease.fl_break_time", "file_lock.fl_break_time"], 8, |o| &mut o.lease_break_time),
+    rule(Part::Leases, &["file_lease.fl_downgrade_time", "file_lock.fl_downgrade_time"], 8, |o| &mut o.lease_downgrade_time),
     // A kernel may lack io_uring or AF_XDP.
     rule(Part::Optional, &["io_ring_ctx.file_table.data.nodes", "io_ring_ctx.file_table.files"], 8, |o| &mut o.io_ctx_files),
     rule(Part::Optional, &["io_ring_ctx.file_table.data.nr", "io_ring_ctx.nr_user_files"], 4, |o| &mut o.io_ctx_file_count),
@@ -227,6 +239,7 @@ pub const FIXED: &[(&str, u64, Part)] = &[
     ("scatterlist.length", 12, Part::PageCheck),
     ("xdp_umem_reg.addr", 0, Part::Xdp),
     ("xdp_umem_reg.len", 8, Part::Xdp),
+    ("list_head.next", 0, Part::Leases),
     ("sk_buff.next", 0, Part::Holders),
     ("sk_buff_head.next", 0, Part::Holders),
 ];

@@ -1,7 +1,7 @@
 //! The columns of the table, as data: the renderer, `-o`, `-H` and the order of dropping all read this one list.
 
-use super::{Row, escape, label, path, size};
-use crate::model::{Backing, Namespaces, Via, Workload};
+use super::{Row, escape, is_unleased, label, path, size};
+use crate::model::{Backing, Namespaces, Policy, Via, Workload};
 
 /// What cells need to know besides the row.
 #[derive(Clone, Copy, Debug)]
@@ -10,6 +10,8 @@ pub struct Context {
     pub now: i64,
     /// Sizes in bytes instead of human units.
     pub bytes: bool,
+    /// Which pins are to have a lease.
+    pub policy: Policy,
 }
 
 /// A column.
@@ -82,7 +84,12 @@ pub static COLUMNS: [Column; 33] = [
         0,
     ),
     shown(
-        column("LEASE", "coverage", |r, _| lease(r), "does a lease cover the pin; ? if nobody has looked"),
+        column(
+            "LEASE",
+            "coverage",
+            lease,
+            "does a lease cover the pin; none! is a violation, ? that nobody has looked",
+        ),
         0,
     ),
     shown(
@@ -205,11 +212,11 @@ fn namespace(row: &Row, which: impl Fn(Namespaces) -> Option<u64>) -> String {
     row.process().and_then(|p| which(p.namespaces)).map_or_else(dash, |n| n.to_string())
 }
 
-fn lease(row: &Row) -> String {
+fn lease(row: &Row, context: &Context) -> String {
     let coverage = &row.pin.coverage;
     match coverage.state.word() {
         "unknown" => unknown(),
-        "none" => "none!".to_owned(),
+        "none" if is_unleased(row.table, row.pin, context.policy) => "none!".to_owned(),
         "partial" => format!("partial {}/{}", coverage.covered, coverage.holders),
         "other" => coverage.lease_pids.first().map_or_else(|| "other".to_owned(), |p| format!("other {p}")),
         "breaking" => {
@@ -354,7 +361,8 @@ mod tests {
     use super::*;
     use crate::listing::sample;
 
-    const CONTEXT: Context = Context { now: sample::CREATED + 180_000_000_000, bytes: false };
+    const CONTEXT: Context =
+        Context { now: sample::CREATED + 180_000_000_000, bytes: false, policy: Policy::Persistent };
 
     fn cells(pin: usize, part: usize, columns: &str) -> Vec<String> {
         let table = sample::table();

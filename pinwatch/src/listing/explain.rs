@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::columns::age_seconds;
 use super::render::counted;
-use super::{escape, label, path, size};
+use super::{escape, label, leases, path, size};
 use crate::model::{
     Backing, File, Holder, Holding, Mode, Namespaces, Object, Pin, PinId, Process, ProcessIndex, Subsystem,
     Table, Via,
@@ -55,7 +55,7 @@ pub fn screen(table: &Table, pin: &Pin, now: i64) -> String {
         None => line("kept by", "not known: nobody has looked"),
         Some(holding) => kept(table, holding).iter().for_each(|text| line("kept by", text)),
     }
-    line("lease", lease(pin));
+    leases::explain(table, pin).iter().for_each(|text| line("lease", text));
     line("other tools", other_tools(table, pin));
     out.push('\n');
     out.push_str(&way_out(table, pin, holding));
@@ -232,15 +232,6 @@ fn ways_and_ends(via: &[Via]) -> Vec<(String, String)> {
 fn ways(via: &[Via]) -> String {
     let ways: Vec<String> = ways_and_ends(via).into_iter().map(|(what, _)| what).collect();
     if ways.is_empty() { "in a way this version does not know".to_owned() } else { ways.join(" and ") }
-}
-
-fn lease(pin: &Pin) -> &'static str {
-    match pin.coverage.state.word() {
-        "unknown" => "not known",
-        "none" => "none: nobody is asked before the blocks are taken away",
-        "n/a" => "nothing to lease",
-        word => word,
-    }
 }
 
 /// What lsof, fuser and df have to say: they know mappings and descriptors of the file, not pins.

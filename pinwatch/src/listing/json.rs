@@ -150,7 +150,7 @@ impl Shared {
 }
 
 /// A holding as four fields with commas in front.
-fn fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String> {
+pub(super) fn fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String> {
     let list = |holders: &[model::Holder]| {
         let known = holders.iter().filter_map(|holder| Some((table.process(holder.process)?, holder)));
         let list: Vec<Holder<'_>> = known.map(|(process, holder)| Holder::new(process, holder)).collect();
@@ -179,7 +179,7 @@ struct Hidden {
 }
 
 #[derive(Serialize)]
-struct File<'a> {
+pub(super) struct File<'a> {
     path: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_hex: Option<String>,
@@ -193,7 +193,7 @@ struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    fn new(file: &'a model::File) -> Self {
+    pub(super) fn new(file: &'a model::File) -> Self {
         Self {
             path: file.path.text(),
             path_hex: lossless(&file.path),

@@ -7,8 +7,8 @@ use tabled::settings::{Alignment, Color, Padding, Style};
 
 use super::columns::{Column, Context};
 use super::select::Selection;
-use super::{Row, escape, size};
-use crate::model::Table;
+use super::{Row, escape, is_unleased, size};
+use crate::model::{Policy, Table};
 
 /// Columns between two columns of the table.
 const GAP: usize = 1;
@@ -55,7 +55,7 @@ pub fn table(rows: &[Row], columns: &[&'static Column], look: Look, context: &Co
         && let Some(at) = columns.iter().position(|c| c.name == "LEASE")
     {
         for (line, row) in rows.iter().enumerate() {
-            if let Some(colour) = colour(row) {
+            if let Some(colour) = colour(row, context) {
                 table.modify(Cell::new(line + usize::from(look.header), at), colour);
             }
         }
@@ -69,9 +69,9 @@ pub fn table(rows: &[Row], columns: &[&'static Column], look: Look, context: &Co
     out
 }
 
-fn colour(row: &Row) -> Option<Color> {
+fn colour(row: &Row, context: &Context) -> Option<Color> {
     match row.pin.coverage.state.word() {
-        "none" => Some(Color::FG_RED),
+        "none" if is_unleased(row.table, row.pin, context.policy) => Some(Color::FG_RED),
         "partial" | "breaking" | "other" => Some(Color::FG_YELLOW),
         _ => None,
     }
@@ -111,11 +111,11 @@ fn cut(name: &mut String, room: usize) {
 }
 
 /// The lines under the table: totals, and what the answer lacks (of [`lacking`]). `page` is the size of a page in bytes.
-pub fn footer(table: &Table, rows: &[Row], page: u64, lacking: &[String]) -> Vec<String> {
+pub fn footer(table: &Table, rows: &[Row], page: u64, policy: Policy, lacking: &[String]) -> Vec<String> {
     let pins = Selection::pins(rows);
     let bytes = rows.iter().fold(0u64, |sum, r| sum.saturating_add(r.part.bytes));
     let mut totals = format!("{}, {}", counted(pins.len() as u64, "pin"), size::long(bytes));
-    match pins.iter().filter(|p| p.coverage.state.word() == "none").count() {
+    match pins.iter().filter(|p| is_unleased(table, p, policy)).count() {
         0 => {}
         n => totals.push_str(&format!("; {n} without a lease")),
     }
@@ -150,7 +150,8 @@ mod tests {
     use crate::model::CoverageState;
 
     const PIPE: Look = Look { width: None, may_drop: true, colour: false, header: true };
-    const CONTEXT: Context = Context { now: sample::CREATED + 12_000_000_000, bytes: false };
+    const CONTEXT: Context =
+        Context { now: sample::CREATED + 12_000_000_000, bytes: false, policy: Policy::Persistent };
 
     fn drawn(look: Look) -> String {
         let sample = sample::table();
@@ -204,7 +205,7 @@ mod tests {
     fn no_rows_draw_nothing() {
         let sample = Table::default();
         assert_eq!(table(&Selection::default().rows(&sample), &choose(None).unwrap(), PIPE, &CONTEXT), "");
-        assert_eq!(footer(&sample, &[], 4096, &[]), ["0 pins, 0 bytes."]);
+        assert_eq!(footer(&sample, &[], 4096, Policy::Persistent, &[]), ["0 pins, 0 bytes."]);
     }
 
     #[test]
@@ -214,7 +215,7 @@ mod tests {
         sample.hidden = (2, 1 << 30);
         sample.unattributed_pages = Some(256);
         let rows = Selection::default().rows(&sample);
-        let lines = footer(&sample, &rows, 4096, &lacking(&sample, &[]));
+        let lines = footer(&sample, &rows, 4096, Policy::Persistent, &lacking(&sample, &[]));
         assert_eq!(lines[0], "3 pins, 84.0 MiB. 1.0 MiB pinned by the kernel is not explained.");
         assert_eq!(lines[1], "not complete: a\\x1b sentence.");
         assert_eq!(lacking(&sample, &["a\x1b sentence"]).len(), 1);

@@ -9,7 +9,14 @@ pub const CREATED: i64 = 1_795_218_904_000_000_000;
 
 fn file(ino: u64, path: &[u8], deleted: bool) -> File {
     let id = FileId { dev: Device { major: 253, minor: 1 }, ino, generation: Some(9) };
-    File { id, path: Name::from(path), path_complete: true, fstype: "xfs".into(), deleted: Some(deleted) }
+    File {
+        id,
+        path: Name::from(path),
+        path_complete: true,
+        fstype: "xfs".into(),
+        deleted: Some(deleted),
+        dax: false,
+    }
 }
 
 fn process(pid: u32, comm: &str, alive: bool) -> Process {
@@ -85,6 +92,7 @@ pub fn table() -> Table {
             holding(vec![]),
         ],
         pins: vec![gone, pin(1, mr, &[part(Backing::File, Some(0), 64 << 20)]), passed],
+        leases: None,
         incomplete: vec![],
         watching_since: Some(CREATED),
         unattributed_pages: Some(0),

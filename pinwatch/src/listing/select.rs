@@ -1,7 +1,7 @@
 //! Which pins to list. Pure: names, users and paths were looked up before.
 
 use super::{Row, involved};
-use crate::model::{Device, File, Pin, Subsystem, Table};
+use crate::model::{CoverageState, Device, File, Pin, Policy, Subsystem, Table};
 
 /// A file, directory or mount that was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +69,10 @@ pub struct Selection {
     pub min_size: u64,
     /// Only pins that, as far as known, no process holds.
     pub unheld: bool,
+    /// Verdicts on leases; empty for all.
+    pub coverage: Vec<CoverageState>,
+    /// Only pins that are to have a lease by this policy, and have none.
+    pub unleased: Option<Policy>,
 }
 
 impl Selection {
@@ -109,12 +113,19 @@ impl Selection {
                 || any(&|p| self.commands.iter().any(|c| p.comm.as_bytes().starts_with(c))))
             && (self.types.is_empty() || self.types.iter().any(word))
             && pin.bytes >= self.min_size
+            && (self.coverage.is_empty() || self.coverage.contains(&pin.coverage.state))
+            && self.unleased.is_none_or(|policy| super::is_unleased(table, pin, policy))
             && (!self.unheld || table.holding(pin).is_some_and(|h| h.holders.is_empty()))
     }
 
     /// Whether it does not matter on which file a pin is.
     fn any_file(&self) -> bool {
         self.files.is_empty() && self.directories.is_empty() && self.mounts.is_empty() && !self.deleted
+    }
+
+    /// Whether this is one of the files that were asked for.
+    pub fn has_file(&self, file: Option<&File>) -> bool {
+        self.any_file() || self.part(file)
     }
 
     fn part(&self, file: Option<&File>) -> bool {
@@ -143,6 +154,15 @@ pub fn type_word(written: &str) -> Result<String, String> {
     Err(match super::columns::nearest(&written.to_lowercase(), &words) {
         Some(word) => format!("no type \"{written}\"; did you mean {word}?"),
         None => format!("no type \"{written}\"; there are {}", words.join(", ")),
+    })
+}
+
+/// Reads a verdict; an error is a sentence for the user.
+pub fn coverage_word(written: &str) -> Result<CoverageState, String> {
+    let found = CoverageState::ALL.into_iter().find(|state| state.word().eq_ignore_ascii_case(written));
+    found.ok_or_else(|| {
+        let words: Vec<&str> = CoverageState::ALL.iter().map(|state| state.word()).collect();
+        format!("no coverage \"{}\"; there are {}", super::escape::sentence(written), words.join(", "))
     })
 }
 

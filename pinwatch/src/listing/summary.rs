@@ -151,12 +151,13 @@ mod tests {
     use super::*;
     use crate::listing::sample;
     use crate::listing::select::Selection;
+    use crate::model::Policy;
 
     fn lines(by: By) -> Vec<String> {
         let table = sample::table();
         let totals = totals(&Selection::default().rows(&table), by);
         let look = Look { width: None, may_drop: true, colour: false, header: false };
-        let text = text(&totals, by, look, &Context { now: 0, bytes: false });
+        let text = text(&totals, by, look, &Context { now: 0, bytes: false, policy: Policy::Persistent });
         text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     }
 
@@ -177,7 +178,10 @@ mod tests {
         let table = Table::default();
         let none = totals(&[], By::File);
         let look = Look { width: None, may_drop: true, colour: false, header: true };
-        assert_eq!(text(&none, By::File, look, &Context { now: 0, bytes: false }), "");
+        assert_eq!(
+            text(&none, By::File, look, &Context { now: 0, bytes: false, policy: Policy::Persistent }),
+            ""
+        );
         let mut out = Vec::new();
         json(&mut out, &table, &none, By::File, true).unwrap();
         assert_eq!(out, b"{\"version\":1,\"complete\":true,\"by\":\"file\",\"totals\":[]}\n");

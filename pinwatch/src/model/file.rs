@@ -94,6 +94,8 @@ pub struct File {
     pub fstype: String,
     /// Whether the name is gone; `None` if that could not be found out.
     pub deleted: Option<bool>,
+    /// Whether it is mapped without page cache (`S_DAX`), as far as known.
+    pub dax: bool,
 }
 
 #[cfg(test)]

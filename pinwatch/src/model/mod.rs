@@ -4,18 +4,20 @@
 //! crosses the socket between daemon and `lspins` is one of these types (see [`crate::wire`]).
 
 mod cgroup;
-mod coverage;
+pub mod coverage;
 mod extent;
 mod file;
+mod lease;
 mod name;
 mod pin;
 mod process;
 mod table;
 
 pub use cgroup::Workload;
-pub use coverage::{Coverage, CoverageState};
+pub use coverage::{Coverage, CoverageState, OnFile, Policy};
 pub use extent::{Extent, Extents, Part, Parts, Segment, parts_of};
 pub use file::{Backing, Device, File, FileId};
+pub use lease::{Lease, LeaseKind, LeaseMode, LeaseState};
 pub use name::Name;
 pub use pin::{HeldState, Holder, Holding, Mode, Object, Origin, Pin, PinId, RdmaBufferKind, Subsystem, Via};
 pub use process::{Namespaces, Process};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{File, HeldState, Holder, Holding, Pin, Process};
+use super::{File, HeldState, Holder, Holding, Lease, Pin, Process};
 
 /// Place of a file in [`Table::files`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Table {
     pub holdings: Vec<Holding>,
     /// The pins.
     pub pins: Vec<Pin>,
+    /// The leases, on pinned files and on others; `None` if nobody has looked.
+    pub leases: Option<Vec<Lease>>,
     /// Why pins may be missing, or listed though gone: one sentence each. Empty means complete.
     pub incomplete: Vec<String>,
     /// Since when pins are watched, in nanoseconds since the Unix epoch; `None` without a daemon.

@@ -64,6 +64,7 @@ fn table(pins: u32) -> Table {
             path_complete: true,
             fstype: "xfs".into(),
             deleted: Some(n % 2 == 1),
+            dax: false,
         });
         table.processes.push(Process {
             pid: n + 1,

@@ -3,11 +3,12 @@
 use rustc_hash::FxHashSet as HashSet;
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::time::{Duration, Instant};
 
 use aya::Btf;
 use aya::maps::{HashMap, MapData};
 use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _};
-use pinwatch_common::{HolderRecord, PinRecord, ShareKey, counter, verdict};
+use pinwatch_common::{HolderRecord, LeaseRecord, PinRecord, ShareKey, counter, verdict};
 
 use super::{BpfError, Programs, whole};
 use crate::kernel::undisturbed::Undisturbed;
@@ -32,17 +33,26 @@ fn ring() -> io::Result<OwnedFd> {
     }
 }
 
+/// What one pass over all processes found.
+#[derive(Default)]
+pub struct Pass {
+    /// Who keeps the anchors that were asked for, and the files that leases are of: these by the lease's address.
+    pub holders: Vec<HolderRecord>,
+    /// The leases on all files that came by.
+    pub leases: Vec<(u64, LeaseRecord)>,
+}
+
 impl Programs {
-    /// All ways in which processes keep these anchors at this moment, as far as one pass over all processes is a moment.
+    /// All ways in which processes keep these anchors, and all leases on the files they have, at this moment, as far as one
+    /// pass over all processes is a moment.
     ///
     /// # Errors
     /// [`BpfError::Iterate`] if the kernel cannot do it, [`BpfError::Map`] if there are too many anchors.
-    pub fn holders(&mut self, anchors: &HashSet<u64>) -> Result<Vec<HolderRecord>, BpfError> {
+    pub fn pass(&mut self, anchors: &HashSet<u64>) -> Result<Pass, BpfError> {
         self.ask_for(anchors)?;
+        self.lease_round += 1;
+        self.set_word("LEASE_ROUND", self.lease_round)?;
         let mut found = Vec::new();
-        if anchors.is_empty() {
-            return Ok(found);
-        }
         if self.btf.is_none() {
             let btf = Btf::from_sys_fs();
             self.btf = Some(btf.map_err(|error| BpfError::Iterate { over: "tasks", reason: whole(&error) })?);
@@ -56,7 +66,40 @@ impl Programs {
                 records.map(|bytes| unsafe { bytes.as_ptr().cast::<HolderRecord>().read_unaligned() }),
             );
         }
-        Ok(found)
+        Ok(Pass { holders: found, leases: self.leases()? })
+    }
+
+    /// The leases of this round; those that were not seen again are forgotten.
+    fn leases(&mut self) -> Result<Vec<(u64, LeaseRecord)>, BpfError> {
+        let mut leases: Vec<(u64, LeaseRecord)> = self.entries("LEASES")?;
+        let round = self.lease_round;
+        let old: Vec<u64> =
+            leases.extract_if(.., |(_, record)| record.round != round).map(|(lease, _)| lease).collect();
+        self.remove::<u64, LeaseRecord>("LEASES", &old)?;
+        Ok(leases)
+    }
+
+    /// How many ticks of `jiffies` there are in a second: by the time that has passed since the programs were loaded.
+    ///
+    /// # Errors
+    /// [`BpfError::Iterate`]
+    pub fn ticks_per_second(&mut self) -> Result<u64, BpfError> {
+        /// What a kernel can be built with (CONFIG_HZ).
+        const CHOICES: [u64; 4] = [100, 250, 300, 1000];
+        const LONG_ENOUGH: Duration = Duration::from_millis(100);
+        if let Some(known) = self.ticks_per_second {
+            return Ok(known);
+        }
+        let sample = |programs: &mut Self| Ok((Instant::now(), programs.ask("jiffies", [0; 3])?));
+        let first = sample(self)?;
+        std::thread::sleep(LONG_ENOUGH);
+        let second = sample(self)?;
+        let ticks = u128::from(second.1.wrapping_sub(first.1));
+        let rate = ticks * 1_000_000 / second.0.duration_since(first.0).as_micros().max(1);
+        let nearest =
+            CHOICES.into_iter().min_by_key(|choice| u128::from(*choice).abs_diff(rate)).unwrap_or(CHOICES[1]);
+        self.ticks_per_second = Some(nearest);
+        Ok(nearest)
     }
 
     /// Shows the programs a ring, once, so that they know others. A kernel that lets nobody make rings has none; on one that

@@ -31,6 +31,16 @@ impl Programs {
         array.set(0, offsets, 0).map_err(|error| failed(error.to_string()))
     }
 
+    /// Sets the only word of an array.
+    pub(super) fn set_word(&mut self, map: &'static str, word: u64) -> Result<(), BpfError> {
+        let _undisturbed = Undisturbed::begin();
+        let failed = |error: String| BpfError::Map { map, error: io::Error::other(error) };
+        let found = self.ebpf.map_mut(map).ok_or_else(|| failed("not there".to_owned()))?;
+        let mut array: Array<&mut MapData, u64> =
+            Array::try_from(found).map_err(|error| failed(error.to_string()))?;
+        array.set(0, word, 0).map_err(|error| failed(error.to_string()))
+    }
+
     /// All entries of a hash map.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ page check ok    the first page of each extent is looked at
 owners     ok    command name and start time of the creator
 holders    ok    descriptors, mappings and messages of all processes, when asked
 anchors    ok    file descriptor from the system call's registers
+leases     ok    those on files that processes have open or mapped, when asked
 "
     );
 }
@@ -103,7 +104,7 @@ fn json_for_scripts() {
     let json: serde_json::Value = serde_json::from_str(&check.json().unwrap()).unwrap();
     assert_eq!(json["verdict"], "degraded");
     assert_eq!(json["kernel"]["modules"][1]["name"], "ib_uverbs");
-    assert_eq!(json["features"].as_array().unwrap().len(), 10);
+    assert_eq!(json["features"].as_array().unwrap().len(), 11);
     assert_eq!(json["features"][2]["name"], "io_uring");
     assert_eq!(json["features"][2]["state"], "off");
     let hook = |name: &str| {

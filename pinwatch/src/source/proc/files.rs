@@ -163,7 +163,7 @@ fn file(dir: &Path, mapping: &Mapping, fstype: String) -> File {
     let id = FileId { dev: mapping.dev, ino: mapping.ino, generation: None };
     let (path, deleted) =
         split_deleted(name, |n| rustix::fs::lstat(inside(dir, n)).is_ok_and(|s| s.st_ino == mapping.ino));
-    File { id, path: Name::from(path), path_complete: true, fstype, deleted: Some(deleted) }
+    File { id, path: Name::from(path), path_complete: true, fstype, deleted: Some(deleted), dax: false }
 }
 
 /// Takes the mark of a deleted file off a name, unless `exists` finds the very file under the name with the mark:

@@ -7,6 +7,7 @@
 mod bounded;
 mod fdinfo;
 mod files;
+pub mod locks;
 mod maps;
 pub mod mounts;
 mod netlink;

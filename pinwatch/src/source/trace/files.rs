@@ -21,6 +21,8 @@ const RAMFS: u64 = 0x8584_58f6;
 /// A character device that can be mapped and pinned as memory is device-dax; all others map `VM_IO`, which GUP refuses.
 const S_IFMT: u32 = 0o170_000;
 const S_IFCHR: u32 = 0o020_000;
+/// include/linux/fs.h
+const S_DAX: u32 = 1 << 13;
 
 /// The files of one table.
 pub struct Files<'a> {
@@ -47,6 +49,12 @@ impl<'a> Files<'a> {
         })
     }
 
+    /// What a file is called by that has this device and inode number: as those that are pinned are, or by no generation.
+    pub fn key_of(&self, dev: u32, ino: u64) -> FileKey {
+        let known = self.keys.iter().find(|key| (key.dev, key.ino) == (dev, ino));
+        known.copied().unwrap_or(FileKey { ino, dev, generation: 0 })
+    }
+
     /// All files, in the order of their places.
     pub fn into_files(
         self,
@@ -70,7 +78,8 @@ impl<'a> Files<'a> {
                 };
                 let Some(record) = self.records.get(key) else {
                     let path = Name::default();
-                    return File { id, path, path_complete: false, fstype: String::new(), deleted: None };
+                    let fstype = String::new();
+                    return File { id, path, path_complete: false, fstype, deleted: None, dax: false };
                 };
                 let (path, path_complete) = names::path(record, self.long_paths.get(key));
                 let fstype = String::from_utf8_lossy(names::until_nul(&record.fstype)).into_owned();
@@ -82,7 +91,8 @@ impl<'a> Files<'a> {
                 } else {
                     None
                 };
-                File { id, path: Name::from(path), path_complete, fstype, deleted }
+                let dax = record.mode >> 16 & S_DAX != 0;
+                File { id, path: Name::from(path), path_complete, fstype, deleted, dax }
             })
             .collect()
     }

@@ -5,18 +5,20 @@
 
 mod files;
 mod holders;
+mod leases;
 mod names;
 mod records;
 
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use pinwatch_common::{
-    DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, HolderRecord, LongPath, MAX_EXTENTS, PinRecord,
-    SHORT_PATH, ShareKey,
+    DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, HolderRecord, LeaseRecord, LongPath,
+    MAX_EXTENTS, PinRecord, SHORT_PATH, ShareKey,
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
 use crate::model::{Holding, Name, Namespaces, Pin, Process, ProcessIndex, Table, parts_of};
+use crate::source::proc::locks;
 use crate::source::proc::process::{self, Users};
 
 pub use files::FileStates;
@@ -48,6 +50,18 @@ impl Clocks {
     pub fn of(self, boottime: u64) -> i64 {
         self.realtime - self.boottime + i64::try_from(boottime).unwrap_or(i64::MAX / 2)
     }
+}
+
+/// CONFIG_HZ of most distributions, for a kernel that does not tell.
+const USUAL_TICKS: u64 = 250;
+
+/// What there is to know of leases beforehand.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseRules {
+    /// Whether they are looked at.
+    pub watched: bool,
+    /// Whether this kernel grants them on hugetlbfs.
+    pub hugetlb: bool,
 }
 
 /// Where a process runs.
@@ -144,6 +158,7 @@ impl Snapshot {
         states: &mut FileStates,
         whereabouts: &mut Whereabouts,
         programs: &mut Programs,
+        rules: LeaseRules,
     ) -> Table {
         let makers: HashSet<(u32, u64)> = self.pins.iter().map(|(_, pin)| maker(pin)).collect();
         whereabouts.0.retain(|process, _| makers.contains(process));
@@ -166,7 +181,6 @@ impl Snapshot {
             records::segments(record, &self.extents, &mut files, &mut segments);
             table.pins.push(records::pin(record, object, creator, parts_of(&segments), clocks));
         }
-        table.files = files.into_files(&self.pins, states, programs);
         let mut add_process = |record: &HolderRecord| {
             *processes.entry((record.pid, record.start, record.comm)).or_insert_with(|| {
                 let process =
@@ -174,16 +188,31 @@ impl Snapshot {
                 add(&mut table.processes, process)
             })
         };
-        match self.holdings(programs, &mut add_process) {
-            Ok(holdings) => {
-                let mut places = Places::new(&holdings);
-                let mut pins = std::mem::take(&mut table.pins);
-                for (pin, (object, anchor)) in pins.iter_mut().zip(anchors) {
-                    pin.holding = places.of(object, anchor, &mut table);
-                }
-                table.pins = pins;
+        let (holdings, found) = match self.holdings(programs, &mut add_process) {
+            Ok((holdings, records)) => {
+                let locks = locks::leases(is_nfsd);
+                // Asked for only where a lease is being broken.
+                let ticks = || programs.ticks_per_second().unwrap_or(USUAL_TICKS);
+                let found = rules.watched.then(|| leases::find(&records, &locks, &mut files, ticks));
+                (Some(holdings), found)
             }
-            Err(error) => table.incomplete.push(format!("who keeps a pin is not known: {error}")),
+            Err(error) => {
+                table.incomplete.push(format!("who keeps a pin is not known: {error}"));
+                (None, None)
+            }
+        };
+        table.files = files.into_files(&self.pins, states, programs);
+        if let Some(holdings) = &holdings {
+            let mut places = Places::new(holdings);
+            let mut pins = std::mem::take(&mut table.pins);
+            for (pin, (object, anchor)) in pins.iter_mut().zip(anchors) {
+                pin.holding = places.of(object, anchor, &mut table);
+            }
+            table.pins = pins;
+            if let Some(found) = found {
+                let taker = |table: &mut Table, pid, kept: &Holding| taker(table, pid, kept, &mut users);
+                leases::judge(found, &holdings.by_anchor, &mut table, rules.hugetlb, taker);
+            }
         }
         table
     }
@@ -209,12 +238,12 @@ impl Snapshot {
         Ok(objects.len())
     }
 
-    /// Who keeps the pins' anchors.
+    /// Who keeps the pins' anchors, and the leases that were seen on the way; who keeps those is told by their own address.
     fn holdings(
         &self,
         programs: &mut Programs,
         process: impl FnMut(&HolderRecord) -> ProcessIndex,
-    ) -> Result<Holdings, BpfError> {
+    ) -> Result<(Holdings, Vec<(u64, LeaseRecord)>), BpfError> {
         let mut shares = programs.shares()?;
         // The anchors of the pins that are shared.
         let mut first: HashMap<u64, u64> = HashMap::default();
@@ -226,8 +255,8 @@ impl Snapshot {
         let gone: Vec<ShareKey> = shares.extract_if(.., |share| !first.contains_key(&share.object)).collect();
         programs.forget_shares(&gone)?;
         let all = self.pins.iter().map(|(_, pin)| pin.anchor).chain(shares.iter().map(|share| share.anchor));
-        let found = programs.holders(&all.filter(|anchor| *anchor != 0).collect())?;
-        let by_anchor = holders::by_anchor(&found, process);
+        let pass = programs.pass(&all.filter(|anchor| *anchor != 0).collect())?;
+        let by_anchor = holders::by_anchor(&pass.holders, process);
         // A shared buffer is kept by those of the rings that have it still, the first one too.
         let mut shared: HashMap<u64, Vec<u64>> = HashMap::default();
         for share in &shares {
@@ -242,7 +271,7 @@ impl Snapshot {
             }
             *rings = still;
         }
-        Ok(Holdings { by_anchor, shared })
+        Ok((Holdings { by_anchor, shared }, pass.leases))
     }
 }
 
@@ -272,6 +301,29 @@ fn process(
         cgroup,
         namespaces,
     }
+}
+
+/// Who took a lease, by process id. The kernel keeps no more of it than that number, which may be another process's by now:
+/// it is believed of one that has the lease's file, and of the kernel's own threads where no process has it.
+fn taker(table: &mut Table, pid: u32, kept: &Holding, users: &mut Users) -> Option<ProcessIndex> {
+    if pid == 0 {
+        return None;
+    }
+    let holders = kept.holders.iter().map(|holder| holder.process);
+    let is_it = |at: &ProcessIndex| table.process(*at).is_some_and(|process| process.pid == pid);
+    if let Some(at) = holders.into_iter().find(is_it) {
+        return Some(at);
+    }
+    let is_kernel = kept.holders.is_empty() && process::stat(pid).is_some_and(|stat| stat.kernel);
+    let described = is_kernel.then(|| process::describe(pid, users)).flatten();
+    let process = described.unwrap_or_else(|| Process { pid, ..Process::default() });
+    let known = table.processes.iter().position(|other| *other == process);
+    Some(known.map_or_else(|| add(&mut table.processes, process), |at| ProcessIndex(at as u32)))
+}
+
+/// Whether a process is a thread of the kernel's NFS server.
+fn is_nfsd(pid: u32) -> bool {
+    process::stat(pid).is_some_and(|stat| stat.kernel && stat.comm.as_bytes() == b"nfsd")
 }
 
 /// `/proc/PID/stat` counts the start in ticks of 1/100 s.

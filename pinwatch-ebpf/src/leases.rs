@@ -1,0 +1,119 @@
+//! Leases: an inode has a list of them, each of an open file. Whoever has that file open (or mapped, in a message, registered
+//! with a ring) holds the lease. They are looked at together with the holders of anchors: all files of all processes come
+//! by, and an inode without leases costs one load.
+
+use aya_ebpf::{
+    bindings::seq_file,
+    helpers::generated::{bpf_jiffies64, bpf_loop},
+    macros::map,
+    maps::{Array, HashMap},
+};
+use core::ffi::c_void;
+use pinwatch_common::{FileKey, LeaseRecord, counter};
+
+use crate::{
+    holders::{Found, tell},
+    kernel::{offset, opaque_zero, read, read32, try_read},
+    registry::count,
+};
+
+/// Leases that were seen in the latest rounds, by the kernel's own object.
+#[map]
+static LEASES: HashMap<u64, LeaseRecord> = HashMap::with_max_entries(1 << 12, 1);
+/// The number of the round: user space counts it up before it looks.
+#[map]
+static LEASE_ROUND: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Leases of one inode that are looked at. There is one for each open file at most.
+const MAX_LEASES: u32 = 4096;
+
+/// How a task keeps a file.
+#[repr(C)]
+pub struct Kept {
+    pub seq: *mut seq_file,
+    pub task: u64,
+    pub file: u64,
+    pub inode: u64,
+    pub via: u32,
+    pub index: u32,
+    pub value: u64,
+    pub message: u64,
+}
+
+/// Where a walk over an inode's leases is.
+#[repr(C)]
+struct Leases {
+    head: u64,
+    node: u64,
+    kept: Kept,
+}
+
+/// Records the leases on a file's inode, and tells of those that are this open file's. `context` is `inode.i_flctx`, and not
+/// NULL.
+#[inline(always)]
+pub fn look(context: u64, kept: Kept) {
+    let head = context + offset!(context_leases);
+    let first = read(head);
+    if first == 0 || first == head {
+        return;
+    }
+    let mut leases = Leases { head, node: first | opaque_zero(), kept };
+    // SAFETY: the callback gets a pointer that outlives the loop.
+    unsafe { bpf_loop(MAX_LEASES, next_lease as *mut c_void, (&raw mut leases).cast(), 0) };
+}
+
+extern "C" fn next_lease(_step: u32, context: *mut c_void) -> i64 {
+    // SAFETY: see `look`.
+    let at = unsafe { &mut *context.cast::<Leases>() };
+    if at.node == 0 || at.node == at.head {
+        return 1;
+    }
+    let lease = at.node - offset!(lease_list);
+    at.node = read(at.node);
+    let file = read(lease + offset!(lease_file));
+    // The list changes while it is walked over: what is not a lease on this inode is none.
+    if file == 0 || read(file + offset!(file_inode)) != at.kept.inode {
+        return 0;
+    }
+    record(lease, file, at.kept.inode);
+    if file == at.kept.file {
+        let Kept { seq, task, via, index, value, message, .. } = at.kept;
+        tell(seq, task, &Found { anchor: lease, via, value, message, index });
+    }
+    0
+}
+
+#[inline(never)]
+fn record(lease: u64, file: u64, inode: u64) {
+    let round = LEASE_ROUND.get(0).copied().unwrap_or(0);
+    let key = FileKey {
+        ino: read(inode + offset!(inode_ino)),
+        dev: read32(read(inode + offset!(inode_sb)) + offset!(sb_dev)),
+        generation: read32(inode + offset!(inode_generation)),
+    };
+    let record = LeaseRecord {
+        file,
+        inode,
+        key,
+        break_time: read(lease + offset!(lease_break_time)),
+        downgrade_time: read(lease + offset!(lease_downgrade_time)),
+        // SAFETY: no arguments.
+        jiffies: unsafe { bpf_jiffies64() },
+        round,
+        flags: read32(lease + offset!(lease_flags)),
+        kind: u32::from(try_read::<u8>(lease + offset!(lease_type)).unwrap_or(u8::MAX)),
+        pid: read32(lease + offset!(lease_pid)),
+        reserved: 0,
+    };
+    if LEASES.insert(&lease, &record, 0).is_err() {
+        count(counter::LEASES_FULL);
+    }
+}
+
+/// The kernel's clock in ticks, its lower half, for user space, which runs this by itself.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/jiffies")]
+extern "C" fn jiffies(_arguments: *const u64) -> i32 {
+    // SAFETY: no arguments.
+    unsafe { bpf_jiffies64() as i32 }
+}

@@ -1,0 +1,191 @@
+//! `--leases`: the leases themselves, with the pins behind each.
+
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use super::columns::Context;
+use super::render::Look;
+use super::select::Selection;
+use super::{escape, json, label, path, size};
+use crate::model::{Holding, Lease, LeaseState, Pin, Process, Table};
+
+/// A lease of a table, and the pins on its file.
+struct Entry<'a> {
+    lease: &'a Lease,
+    holding: Option<&'a Holding>,
+    taker: Option<&'a Process>,
+    pins: Vec<&'a Pin>,
+}
+
+/// The leases on the files that are selected.
+pub struct Leases<'a> {
+    table: &'a Table,
+    entries: Vec<Entry<'a>>,
+}
+
+impl<'a> Leases<'a> {
+    /// Those of a table; `None` if nobody has looked for leases.
+    pub fn of(table: &'a Table, selection: &Selection) -> Option<Self> {
+        let entry = |lease: &'a Lease| {
+            let behind = |pin: &&Pin| pin.parts.iter().any(|part| part.file == Some(lease.file));
+            Entry {
+                lease,
+                holding: table.holdings.get(lease.holding.0 as usize),
+                taker: lease.taker.and_then(|at| table.process(at)),
+                pins: table.pins.iter().filter(behind).collect(),
+            }
+        };
+        let leases = table.leases.as_ref()?.iter();
+        let entries = leases.filter(|lease| selection.has_file(table.file(lease.file))).map(entry).collect();
+        Some(Self { table, entries })
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// For people.
+    pub fn text(&self, look: Look, context: &Context) -> String {
+        let header = ["KIND", "MODE", "STATE", "HELDBY", "PINS", "PINNED", "NAME"].map(str::to_owned);
+        let mut lines: Vec<[String; 7]> = look.header.then_some(header).into_iter().collect();
+        lines.extend(self.entries.iter().map(|entry| self.line(entry, context)));
+        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..7).map(width).collect();
+        let mut out = String::new();
+        for line in &lines {
+            let cell = |(at, text): (usize, &String)| {
+                let pad = " ".repeat(widths[at] - text.chars().count());
+                match at {
+                    4 | 5 => format!("{pad}{text}"),
+                    6 => text.clone(),
+                    _ => format!("{text}{pad}"),
+                }
+            };
+            out.push_str(&line.iter().enumerate().map(cell).collect::<Vec<_>>().join(" "));
+            out.push('\n');
+        }
+        out
+    }
+
+    fn line(&self, entry: &Entry, context: &Context) -> [String; 7] {
+        let Entry { lease, pins, .. } = entry;
+        let state = match lease.state {
+            LeaseState::Breaking { seconds_left: Some(left) } => format!("breaking {left}s"),
+            state => state.word().to_owned(),
+        };
+        let bytes = pinned(lease, pins);
+        let bytes = if context.bytes { bytes.to_string() } else { size::short(bytes) };
+        let name = match self.table.file(lease.file) {
+            Some(file) if !file.path.as_bytes().is_empty() => path(file),
+            Some(file) => format!("[device {}, inode {}]", file.id.dev, file.id.ino),
+            None => "?".to_owned(),
+        };
+        let (kind, mode) = (lease.kind.word().to_owned(), lease.mode.word().to_owned());
+        [kind, mode, state, self.held_by(entry), pins.len().to_string(), bytes, name]
+    }
+
+    fn held_by(&self, entry: &Entry) -> String {
+        let holders = entry.holding.into_iter().flat_map(|holding| &holding.holders);
+        let mut names: Vec<String> =
+            holders.filter_map(|holder| self.table.process(holder.process)).map(label).collect();
+        if let Some(waiting) = entry.holding.and_then(|holding| holding.in_flight).filter(|n| *n > 0) {
+            names.push(format!("+{waiting} in flight"));
+        }
+        match (names.is_empty(), entry.taker) {
+            (false, _) => names.join(","),
+            (true, Some(taker)) if !taker.comm.as_bytes().is_empty() => format!("kernel ({})", label(taker)),
+            (true, Some(taker)) => format!("kernel ({})", taker.pid),
+            (true, None) => "kernel".to_owned(),
+        }
+    }
+
+    /// For machines: one document, or a line for each lease.
+    pub fn json(&self, out: &mut impl Write, whole: bool) -> io::Result<()> {
+        let objects = self.entries.iter().map(|entry| self.object(entry)).collect::<Result<Vec<_>, _>>()?;
+        if whole {
+            let complete = self.table.complete();
+            return writeln!(
+                out,
+                "{{\"version\":{},\"complete\":{complete},\"leases\":[{}]}}",
+                json::VERSION,
+                objects.join(",")
+            );
+        }
+        objects.iter().try_for_each(|object| writeln!(out, "{object}"))
+    }
+
+    fn object(&self, entry: &Entry) -> serde_json::Result<String> {
+        let Entry { lease, holding, taker, pins } = entry;
+        let file = self.table.file(lease.file).map(|file| serde_json::to_string(&json::File::new(file)));
+        let file = file.transpose()?.unwrap_or_else(|| "null".to_owned());
+        let seconds = match lease.state {
+            LeaseState::Breaking { seconds_left } => seconds_left,
+            _ => None,
+        };
+        let taker = taker.map(|taker| json!({"pid": taker.pid, "comm": taker.comm.text()}));
+        let ids: Vec<String> = pins.iter().map(|pin| pin.id.to_string()).collect();
+        let nobody = Holding::nobody();
+        let holders = json::fields(self.table, holding.unwrap_or(&nobody))?;
+        Ok(format!(
+            "{{\"kind\":\"{}\",\"mode\":\"{}\",\"break\":\"{}\",\"seconds_left\":{},\"file\":{file},\"taker\":{}{holders},\"pins\":{},\"pinned_bytes\":{}}}",
+            lease.kind.word(),
+            lease.mode.word(),
+            lease.state.word(),
+            json!(seconds),
+            json!(taker),
+            json!(ids),
+            pinned(lease, pins),
+        ))
+    }
+}
+
+/// Bytes that the pins have of the lease's file.
+fn pinned(lease: &Lease, pins: &[&Pin]) -> u64 {
+    let of_file = pins.iter().flat_map(|pin| &pin.parts).filter(|part| part.file == Some(lease.file));
+    of_file.fold(0, |sum, part| sum.saturating_add(part.bytes))
+}
+
+/// The lease of a pin in a sentence for `--explain`.
+pub fn explain(table: &Table, pin: &Pin) -> Vec<String> {
+    let coverage = &pin.coverage;
+    let on_pin = |lease: &&Lease| pin.parts.iter().any(|part| part.file == Some(lease.file));
+    let leases: Vec<&Lease> = table.leases.iter().flatten().filter(on_pin).collect();
+    let mut lines = vec![match coverage.state.word() {
+        "unknown" => "not known".to_owned(),
+        "n/a" => "nothing to lease".to_owned(),
+        "none" => "none: nobody is asked before the file is taken away under the pin".to_owned(),
+        "partial" => format!("partial: {} of {} holders are covered", coverage.covered, coverage.holders),
+        "other" => "held only by who does not hold the pin: who is asked cannot release it".to_owned(),
+        "breaking" => "being broken: soon none is left".to_owned(),
+        word => format!("{word}: every holder is asked before the file is taken away"),
+    }];
+    for lease in leases.iter().take(8) {
+        let holding = table.holdings.get(lease.holding.0 as usize);
+        let taker = lease.taker.and_then(|at| table.process(at));
+        let entry = Entry { lease, holding, taker, pins: Vec::new() };
+        let held = Leases { table, entries: Vec::new() }.held_by(&entry);
+        let state = match lease.state {
+            LeaseState::Active => String::new(),
+            LeaseState::Breaking { seconds_left: Some(left) } => format!(", being broken, {left} s are left"),
+            LeaseState::Breaking { seconds_left: None } => ", being broken".to_owned(),
+            LeaseState::Expired => ", its time is up".to_owned(),
+        };
+        let signal = taker.filter(|taker| taker.pid != 0).map(|taker| {
+            let holds = table
+                .holders(pin)
+                .iter()
+                .any(|h| table.process(h.process).is_some_and(|p| p.pid == taker.pid));
+            let can = if holds { "which holds the pin" } else { "which does not hold the pin" };
+            let who = match taker.comm.as_bytes() {
+                [] => format!("process {}", taker.pid),
+                comm => format!("{}[{}]", escape::name(comm), taker.pid),
+            };
+            format!("; the signal goes to {who}, {can}")
+        });
+        let (kind, mode) = (lease.kind.word(), lease.mode.word());
+        lines.push(format!("{mode} {kind} of {held}{state}{}", signal.unwrap_or_default()));
+    }
+    lines
+}

@@ -1,0 +1,88 @@
+//! Leases on files: whom the kernel asks before a file is opened for something else, cut or removed.
+
+use serde::{Deserialize, Serialize};
+
+use super::{FileIndex, HoldingIndex, ProcessIndex};
+
+/// Which kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LeaseKind {
+    /// `F_SETLEASE`.
+    Lease,
+    /// A delegation: `F_SETDELEG`, or that of the NFS server.
+    Delegation,
+    /// A layout lease of the NFS server (pNFS).
+    Layout,
+}
+
+impl LeaseKind {
+    /// The word used in columns and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Lease => "lease",
+            Self::Delegation => "deleg",
+            Self::Layout => "layout",
+        }
+    }
+}
+
+/// What it keeps others from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LeaseMode {
+    /// From opening for writing.
+    Read,
+    /// From opening at all.
+    Write,
+}
+
+impl LeaseMode {
+    /// The word used in columns and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// Whether it still counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseState {
+    /// Nobody wants it gone.
+    Active,
+    /// Somebody waits for it to go, or to become a read lease.
+    Breaking {
+        /// Until the kernel takes it; `None` if it never does (`fs.lease-break-time` 0).
+        seconds_left: Option<u64>,
+    },
+    /// Its time is up; the kernel takes it when somebody looks at it next.
+    Expired,
+}
+
+impl LeaseState {
+    /// The word used in columns and JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Breaking { .. } => "breaking",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// A lease. It belongs to an open file description, not to a process: it dies with the last descriptor and mapping of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The file.
+    pub file: FileIndex,
+    /// Which kind.
+    pub kind: LeaseKind,
+    /// What it keeps others from.
+    pub mode: LeaseMode,
+    /// Whether it still counts.
+    pub state: LeaseState,
+    /// Who took it, and gets the signal when it is broken; `None` if that is not known.
+    pub taker: Option<ProcessIndex>,
+    /// Who has the open file.
+    pub holding: HoldingIndex,
+}
