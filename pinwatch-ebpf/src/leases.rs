@@ -6,10 +6,10 @@ use aya_ebpf::{
     bindings::seq_file,
     helpers::generated::{bpf_jiffies64, bpf_loop},
     macros::map,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, PerCpuArray},
 };
 use core::ffi::c_void;
-use pinwatch_common::{FileKey, LeaseRecord, counter};
+use pinwatch_common::{LeaseRecord, counter};
 
 use crate::{
     holders::{Found, tell},
@@ -23,6 +23,10 @@ static LEASES: HashMap<u64, LeaseRecord> = HashMap::with_max_entries(1 << 12, 1)
 /// The number of the round: user space counts it up before it looks.
 #[map]
 static LEASE_ROUND: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The record that is put together: a stack has 512 bytes, callbacks included. The daemon makes one pass at a time.
+#[map]
+static LEASE: PerCpuArray<LeaseRecord> = PerCpuArray::with_max_entries(1, 0);
 
 /// Leases of one inode that are looked at. There is one for each open file at most.
 const MAX_LEASES: u32 = 4096;
@@ -86,26 +90,25 @@ extern "C" fn next_lease(_step: u32, context: *mut c_void) -> i64 {
 #[inline(never)]
 fn record(lease: u64, file: u64, inode: u64) {
     let round = LEASE_ROUND.get(0).copied().unwrap_or(0);
-    let key = FileKey {
-        ino: read(inode + offset!(inode_ino)),
-        dev: read32(read(inode + offset!(inode_sb)) + offset!(sb_dev)),
-        generation: read32(inode + offset!(inode_generation)),
+    let Some(record) = LEASE.get_ptr_mut(0) else { return };
+    // SAFETY: this pass's own record; every field is written.
+    let record = unsafe {
+        (*record).file = file;
+        (*record).inode = inode;
+        (*record).key.ino = read(inode + offset!(inode_ino));
+        (*record).key.dev = read32(read(inode + offset!(inode_sb)) + offset!(sb_dev));
+        (*record).key.generation = read32(inode + offset!(inode_generation));
+        (*record).break_time = read(lease + offset!(lease_break_time));
+        (*record).downgrade_time = read(lease + offset!(lease_downgrade_time));
+        (*record).jiffies = bpf_jiffies64();
+        (*record).round = round;
+        (*record).flags = read32(lease + offset!(lease_flags));
+        (*record).kind = u32::from(try_read::<u8>(lease + offset!(lease_type)).unwrap_or(u8::MAX));
+        (*record).pid = read32(lease + offset!(lease_pid));
+        (*record).reserved = 0;
+        &*record
     };
-    let record = LeaseRecord {
-        file,
-        inode,
-        key,
-        break_time: read(lease + offset!(lease_break_time)),
-        downgrade_time: read(lease + offset!(lease_downgrade_time)),
-        // SAFETY: no arguments.
-        jiffies: unsafe { bpf_jiffies64() },
-        round,
-        flags: read32(lease + offset!(lease_flags)),
-        kind: u32::from(try_read::<u8>(lease + offset!(lease_type)).unwrap_or(u8::MAX)),
-        pid: read32(lease + offset!(lease_pid)),
-        reserved: 0,
-    };
-    if LEASES.insert(&lease, &record, 0).is_err() {
+    if LEASES.insert(&lease, record, 0).is_err() {
         count(counter::LEASES_FULL);
     }
 }

@@ -75,12 +75,14 @@ pub fn probe(depth: Depth) -> Facts {
     facts
 }
 
-/// Tries it: kernels from 7.0 on refuse leases on hugetlbfs with EINVAL. Without huge pages at all it does not matter.
+/// Tries it: kernels from 7.0 on refuse leases on hugetlbfs with EINVAL. Others may refuse this one all the same, for how the
+/// file came to be (EAGAIN). Without huge pages at all it does not matter.
 fn hugetlb_leases() -> bool {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB;
     let Ok(file) = rustix::fs::memfd_create("pinwatch", flags) else { return false };
     // SAFETY: takes numbers only; the lease goes with the file.
-    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) == 0 }
+    let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+    answer == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL)
 }
 
 impl Watch {

@@ -149,8 +149,13 @@ impl Shared {
     }
 }
 
-/// A holding as four fields with commas in front.
-pub(super) fn fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String> {
+/// How a pin is kept, as four fields with commas in front.
+fn fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String> {
+    Ok(format!(r#","state":"{}"{}"#, holding.state().word(), holding_fields(table, holding)?))
+}
+
+/// A holding as three fields with commas in front.
+pub(super) fn holding_fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String> {
     let list = |holders: &[model::Holder]| {
         let known = holders.iter().filter_map(|holder| Some((table.process(holder.process)?, holder)));
         let list: Vec<Holder<'_>> = known.map(|(process, holder)| Holder::new(process, holder)).collect();
@@ -158,8 +163,7 @@ pub(super) fn fields(table: &Table, holding: &model::Holding) -> serde_json::Res
     };
     let in_flight = serde_json::to_string(&holding.in_flight)?;
     let (holders, receivers) = (list(&holding.holders)?, list(&holding.receivers)?);
-    let state = holding.state().word();
-    Ok(format!(r#","state":"{state}","holders":{holders},"in_flight":{in_flight},"receivers":{receivers}"#))
+    Ok(format!(r#","holders":{holders},"in_flight":{in_flight},"receivers":{receivers}"#))
 }
 
 #[derive(Serialize)]

@@ -127,9 +127,9 @@ impl<'a> Leases<'a> {
         let taker = taker.map(|taker| json!({"pid": taker.pid, "comm": taker.comm.text()}));
         let ids: Vec<String> = pins.iter().map(|pin| pin.id.to_string()).collect();
         let nobody = Holding::nobody();
-        let holders = json::fields(self.table, holding.unwrap_or(&nobody))?;
+        let holders = json::holding_fields(self.table, holding.unwrap_or(&nobody))?;
         Ok(format!(
-            "{{\"kind\":\"{}\",\"mode\":\"{}\",\"break\":\"{}\",\"seconds_left\":{},\"file\":{file},\"taker\":{}{holders},\"pins\":{},\"pinned_bytes\":{}}}",
+            "{{\"kind\":\"{}\",\"mode\":\"{}\",\"state\":\"{}\",\"seconds_left\":{},\"file\":{file},\"taker\":{}{holders},\"pins\":{},\"pinned_bytes\":{}}}",
             lease.kind.word(),
             lease.mode.word(),
             lease.state.word(),

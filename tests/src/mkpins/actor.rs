@@ -4,8 +4,10 @@
 
 mod uverbs;
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -27,6 +29,10 @@ ORDERS, one a line, each answered by one JSON line; KIND is rdma-mr, io_uring or
   open KIND KEEP                        {fd, pd}
   register FD KIND PAGE PAGES WITH      pin pages of the memory; WITH is a pd, a slot, or 0: {address, length, object}
   release FD KIND WITH                  undo a pin: an MR's object, a slot
+  open-file PATH rw|ro KEEP             {fd}
+  pin FD KIND WITH FILE PAGES rw|ro     map the beginning of an open file, pin it, unmap it
+  lease | deleg FD read|write|none      take or drop a lease, a delegation
+  break PATH                            open it for writing without waiting for leases: {waits}
   dup FD KEEP | close FD                {fd}
   map FD KIND | unmap ADDRESS LENGTH    map what the anchor shares with its user: {address, length}
   enroll FD | discharge INDEX           register a ring with this thread: {index}
@@ -100,7 +106,32 @@ fn act(line: &str, options: &ActorOptions, state: &mut State) -> Result<Next> {
             let (first, count) = (number(page)?, number(pages)?);
             ensure!(first + count <= PAGES && count > 0, "the memory has {PAGES} pages");
             let buffer = Buffer { address: state.memory.address + first * PAGE, length: count * PAGE };
-            register(descriptor(fd)?, self::kind(kind)?, buffer, number(with)?)?
+            register(descriptor(fd)?, self::kind(kind)?, buffer, number(with)?, true)?
+        }
+        ["pin", fd, kind, with, file, pages, mode] => {
+            let (writable, length) = (*mode == "rw", number(pages)? * PAGE);
+            let access = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+            let address = mmap(descriptor(file)?, length, 0, access)?;
+            let buffer = Buffer { address, length };
+            let made = register(descriptor(fd)?, self::kind(kind)?, buffer, number(with)?, writable);
+            unmap(address, length)?;
+            made?
+        }
+        ["open-file", path, mode, keep] => {
+            let file = OpenOptions::new().read(true).write(*mode == "rw").open(path)?;
+            let fd = file.into_raw_fd();
+            keep_or_not(fd, keep)?;
+            json!({"fd": fd})
+        }
+        [what @ ("lease" | "deleg"), fd, kind] => {
+            let kind = crate::commands::lease_kind(kind).map_err(anyhow::Error::msg)?;
+            crate::session::set_lease(descriptor(fd)?, kind, *what == "deleg")?;
+            json!({})
+        }
+        ["break", path] => {
+            let opened = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
+            let waits = opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EWOULDBLOCK));
+            json!({"waits": waits})
         }
         ["release", fd, "rdma-mr", object] => {
             uverbs::deregister(descriptor(fd)?, number(object)? as u32)?;
@@ -198,7 +229,7 @@ impl Memory {
         let mut known: Vec<Backing> = Vec::new();
         let at = backing::open(&mut known, &segment, false)?.context("a memfd is a file")?;
         let file = known[at].file.as_ref().context("a memfd just made is open")?;
-        let address = mmap(file.as_raw_fd(), PAGES * PAGE, 0)?;
+        let address = mmap(file.as_raw_fd(), PAGES * PAGE, 0, libc::PROT_READ | libc::PROT_WRITE)?;
         Ok(Self { address, ino: known[at].identity.ino })
     }
 }
@@ -236,9 +267,9 @@ fn open(kind: Kind, keep: &str) -> Result<Value> {
     Ok(json!({"fd": fd, "pd": pd}))
 }
 
-fn register(fd: RawFd, kind: Kind, buffer: Buffer, with: u64) -> Result<Value> {
+fn register(fd: RawFd, kind: Kind, buffer: Buffer, with: u64, writable: bool) -> Result<Value> {
     let object = match kind {
-        Kind::RdmaMr => Some(uverbs::register(fd, with as u32, buffer)?),
+        Kind::RdmaMr => Some(uverbs::register(fd, with as u32, buffer, writable)?),
         Kind::IoUring => {
             uring::update(fd, with as u32, Some(buffer))?;
             None
@@ -257,11 +288,11 @@ fn map(fd: RawFd, kind: Kind) -> Result<Value> {
         Kind::IoUring => (PAGE, 0),
         Kind::Xdp => (PAGE, xdp::FILL_RING_OFFSET),
     };
-    Ok(json!({"address": mmap(fd, length, offset)?, "length": length}))
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    Ok(json!({"address": mmap(fd, length, offset, access)?, "length": length}))
 }
 
-fn mmap(fd: RawFd, length: u64, offset: u64) -> Result<u64, Refused> {
-    let access = libc::PROT_READ | libc::PROT_WRITE;
+fn mmap(fd: RawFd, length: u64, offset: u64, access: i32) -> Result<u64, Refused> {
     let offset = offset as libc::off_t;
     // SAFETY: the kernel chooses a free range; nothing here reads or writes it.
     let at =

@@ -60,6 +60,16 @@ pub enum Command {
     Exit(i32),
 }
 
+/// The kind of a lease by its word.
+pub fn lease_kind(word: &str) -> Result<i32, String> {
+    match word {
+        "read" => Ok(libc::F_RDLCK),
+        "write" => Ok(libc::F_WRLCK),
+        "none" => Ok(libc::F_UNLCK),
+        other => Err(format!("`{other}` is none of read, write, none")),
+    }
+}
+
 impl Command {
     /// Reads a line.
     pub fn parse(line: &str) -> Result<Self, String> {
@@ -83,13 +93,7 @@ impl Command {
                 Self::Punch { offset: size(offset)?, length: size(length)?, file: number(file)? as usize }
             }
             [what @ ("lease" | "deleg"), kind] => {
-                let kind = match *kind {
-                    "read" => libc::F_RDLCK,
-                    "write" => libc::F_WRLCK,
-                    "none" => libc::F_UNLCK,
-                    other => return Err(format!("`{other}` is none of read, write, none")),
-                };
-                Self::Lease { kind, delegation: *what == "deleg" }
+                Self::Lease { kind: lease_kind(kind)?, delegation: *what == "deleg" }
             }
             ["fork"] => Self::Fork { all: false },
             ["fork", "all"] => Self::Fork { all: true },

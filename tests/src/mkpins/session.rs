@@ -197,7 +197,8 @@ impl Session {
     }
 }
 
-fn set_lease(fd: RawFd, kind: i32, delegation: bool) -> Result<(), Refused> {
+/// Takes or drops a lease or a delegation.
+pub fn set_lease(fd: RawFd, kind: i32, delegation: bool) -> Result<(), Refused> {
     // A broken lease signals SIGIO, which would end the process. It is the tool that is to notice.
     // SAFETY: ignoring a signal installs no handler.
     unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };

@@ -47,8 +47,10 @@ fn parse(line: &[u8]) -> Option<Lock> {
         _ => return None,
     };
     let mode = match mode {
-        b"READ" => LeaseMode::Read,
+        // Of one that is being broken it is what is to become of it: only a write lease can become a read lease.
+        b"READ" if !breaking => LeaseMode::Read,
         b"WRITE" => LeaseMode::Write,
+        b"READ" | b"UNLCK" if breaking => LeaseMode::Write,
         _ => return None,
     };
     let pid = u32::try_from(bounded::decimal(words.next()?)?.0).ok()?;
@@ -71,7 +73,7 @@ mod tests {
         assert_eq!((lock.kind, lock.mode, lock.breaking), (LeaseKind::Lease, LeaseMode::Write, false));
         assert_eq!((lock.pid, lock.dev, lock.ino), (812, 253 << 20 | 1, 131));
         let deleg = parse(b"1: DELEG  BREAKING  READ 77 00:1b:9 0 EOF").unwrap();
-        assert_eq!((deleg.kind, deleg.mode, deleg.breaking), (LeaseKind::Delegation, LeaseMode::Read, true));
+        assert_eq!((deleg.kind, deleg.mode, deleg.breaking), (LeaseKind::Delegation, LeaseMode::Write, true));
         for other in [
             &b"2: POSIX  ADVISORY  WRITE 812 fd:01:131 0 EOF"[..],
             b"1: -> LEASE  BREAKER   WRITE 812 fd:01:131 0 EOF",

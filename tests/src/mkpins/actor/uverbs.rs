@@ -123,10 +123,11 @@ struct RegMr {
     access: u32,
 }
 
-/// Makes an MR; gives its handle.
-pub fn register(fd: RawFd, pd: u32, buffer: Buffer) -> Result<u32, Refused> {
+/// Makes an MR, for the device to write or only to read; gives its handle.
+pub fn register(fd: RawFd, pd: u32, buffer: Buffer, writable: bool) -> Result<u32, Refused> {
     let Buffer { address, length } = buffer;
-    let request = RegMr { response: 0, start: address, length, hca_va: address, pd, access: LOCAL_WRITE };
+    let access = if writable { LOCAL_WRITE } else { 0 };
+    let request = RegMr { response: 0, start: address, length, hca_va: address, pd, access };
     let mut answer = [0_u32; 3];
     let attributes = [input(CORE_IN, &request), output(CORE_OUT, &mut answer), input(WRITE_CMD, &REG_MR)];
     call(fd, "IB_USER_VERBS_CMD_REG_MR", INVOKE_WRITE, &attributes)?;

@@ -4,6 +4,7 @@ mod churn;
 mod files;
 mod holders;
 mod identity;
+mod leases;
 mod objects;
 mod procfs;
 mod programs;
@@ -50,6 +51,11 @@ all! {
     "holders-dup" => threads::dup,
     "holders-threads" => threads::threads,
     "holders-walk" => walk::holders_walk,
+    "lease-violation" => leases::violation,
+    "lease-passed-on" => leases::passed_on,
+    "lease-copies" => leases::copies,
+    "lease-breaks" => leases::breaks,
+    "lease-nothing" => leases::nothing_to_lease,
     "explain" => identity::explain,
     "container" => identity::container,
     "killed" => identity::killed,
