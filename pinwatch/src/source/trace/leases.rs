@@ -143,24 +143,25 @@ fn verdict(
         Backing::Hugetlb => hugetlb,
         _ => false,
     };
-    let files: Vec<FileIndex> =
-        pin.parts.iter().filter(|part| leasable(part.backing)).filter_map(|part| part.file).collect();
-    if files.is_empty() && pin.parts.iter().any(|part| part.backing == Backing::Unknown) {
-        return Coverage::default();
+    let files = || pin.parts.iter().filter(|part| leasable(part.backing)).filter_map(|part| part.file);
+    if files().next().is_none() {
+        let unknown = pin.parts.iter().any(|part| part.backing == Backing::Unknown);
+        let state = if unknown { CoverageState::Unknown } else { CoverageState::NotApplicable };
+        return Coverage { state, ..Coverage::default() };
     }
     let holding = table.holding(pin);
-    let holders = || holding.into_iter().flat_map(|holding| &holding.holders).map(|holder| holder.process);
-    let on = |file: &FileIndex| match on_files.get(file) {
-        // Most files have no lease: nothing to look up.
-        None => Coverage {
-            state: CoverageState::None,
-            holders: u32::try_from(holders().count()).unwrap_or(u32::MAX),
-            ..Coverage::default()
-        },
-        Some(_) if holding.is_none() => Coverage::default(),
-        Some(leases) => on_file(&holders().collect(), leases),
+    let none = || Coverage {
+        state: CoverageState::None,
+        holders: u32::try_from(holding.map_or(0, |holding| holding.holders.len())).unwrap_or(u32::MAX),
+        ..Coverage::default()
     };
-    worst(files.iter().map(on))
+    // Most files have no lease: nothing to weigh up.
+    if on_files.is_empty() || files().all(|file| !on_files.contains_key(&file)) {
+        return none();
+    }
+    let Some(holding) = holding else { return Coverage::default() };
+    let holders: BTreeSet<ProcessIndex> = holding.holders.iter().map(|holder| holder.process).collect();
+    worst(files().map(|file| on_files.get(&file).map_or_else(none, |leases| on_file(&holders, leases))))
 }
 
 /// A leased file that is not pinned has no name yet: its holder's descriptor has one.
