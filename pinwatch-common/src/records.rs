@@ -336,8 +336,8 @@ pub struct LeaseRecord {
     pub kind: u32,
     /// Process id of who took it, in the initial pid namespace.
     pub pid: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// `s_magic` of the file system, its lower half.
+    pub magic: u32,
 }
 
 /// Bits of [`LeaseRecord::flags`] (`FL_*` of include/linux/filelock.h, before 6.3 fs.h; the same in all versions).

@@ -96,7 +96,8 @@ fn record(lease: u64, file: u64, inode: u64) {
         (*record).file = file;
         (*record).inode = inode;
         (*record).key.ino = read(inode + offset!(inode_ino));
-        (*record).key.dev = read32(read(inode + offset!(inode_sb)) + offset!(sb_dev));
+        let sb = read(inode + offset!(inode_sb));
+        (*record).key.dev = read32(sb + offset!(sb_dev));
         (*record).key.generation = read32(inode + offset!(inode_generation));
         (*record).break_time = read(lease + offset!(lease_break_time));
         (*record).downgrade_time = read(lease + offset!(lease_downgrade_time));
@@ -105,7 +106,7 @@ fn record(lease: u64, file: u64, inode: u64) {
         (*record).flags = read32(lease + offset!(lease_flags));
         (*record).kind = u32::from(try_read::<u8>(lease + offset!(lease_type)).unwrap_or(u8::MAX));
         (*record).pid = read32(lease + offset!(lease_pid));
-        (*record).reserved = 0;
+        (*record).magic = if offset!(sb_magic) == 0 { 0 } else { read32(sb + offset!(sb_magic)) };
         &*record
     };
     if LEASES.insert(&lease, record, 0).is_err() {

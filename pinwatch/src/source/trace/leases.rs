@@ -22,7 +22,12 @@ pub struct Found {
     mode: LeaseMode,
     state: LeaseState,
     pid: u32,
+    /// Whether the file is one of overlayfs: pins are on the files below, and nothing here tells which that is.
+    overlay: bool,
 }
+
+/// `OVERLAYFS_SUPER_MAGIC` (include/uapi/linux/magic.h)
+const OVERLAYFS: u32 = 0x794c_7630;
 
 /// The leases of the pass, and those that only `/proc/locks` has: no process has their file open, the kernel itself does
 /// (nfsd). `ticks` is the rate of `jiffies`, asked for only if a lease is being broken.
@@ -37,7 +42,16 @@ pub fn find(
         .filter_map(|(object, record)| {
             let (mode, state) = (mode(record)?, state(record, &mut ticks));
             let (_, file) = files.of(&record.key);
-            Some(Found { object: *object, file, kind: kind(record.flags), mode, state, pid: record.pid })
+            let overlay = record.magic == OVERLAYFS;
+            Some(Found {
+                object: *object,
+                file,
+                kind: kind(record.flags),
+                mode,
+                state,
+                pid: record.pid,
+                overlay,
+            })
         })
         .collect();
     for lock in locks {
@@ -51,7 +65,15 @@ pub fn find(
         let state =
             if lock.breaking { LeaseState::Breaking { seconds_left: None } } else { LeaseState::Active };
         let (_, file) = files.of(&key);
-        found.push(Found { object: 0, file, kind: lock.kind, mode: lock.mode, state, pid: lock.pid });
+        found.push(Found {
+            object: 0,
+            file,
+            kind: lock.kind,
+            mode: lock.mode,
+            state,
+            pid: lock.pid,
+            overlay: false,
+        });
     }
     found
 }
@@ -101,9 +123,14 @@ pub fn judge(
     mut taker: impl FnMut(&mut Table, u32, &Holding) -> Option<ProcessIndex>,
 ) {
     let mut leases = Vec::with_capacity(found.len());
+    // Who has a lease on an overlay's file: it may be on the file of any pin of theirs.
+    let mut overlaid: BTreeSet<ProcessIndex> = BTreeSet::new();
     for lease in found {
         let holding = by_object.get(&lease.object).cloned().unwrap_or_else(Holding::nobody);
         name(table, lease.file, &holding);
+        if lease.overlay {
+            overlaid.extend(holding.holders.iter().map(|holder| holder.process));
+        }
         let Found { file, kind, mode, state, pid, .. } = lease;
         let taker = taker(table, pid, &holding);
         let holding = table.add_holding(holding);
@@ -117,6 +144,10 @@ pub fn judge(
     let mut pins = std::mem::take(&mut table.pins);
     for pin in &mut pins {
         pin.coverage = verdict(table, pin, &on_files, hugetlb);
+        let may_be = || table.holders(pin).iter().any(|holder| overlaid.contains(&holder.process));
+        if pin.coverage.state == CoverageState::None && !overlaid.is_empty() && may_be() {
+            pin.coverage = Coverage::default();
+        }
     }
     table.pins = pins;
     table.leases = Some(leases);

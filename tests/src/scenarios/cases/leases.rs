@@ -255,6 +255,30 @@ pub fn breaks(guest: &mut Guest) -> Result<Outcome> {
     Ok(Outcome::Passed(None))
 }
 
+/// A lease on an overlay's file, and a pin on the one below: they cannot be compared, which is said rather than `none`.
+pub fn overlay(guest: &mut Guest) -> Result<Outcome> {
+    if shell("modprobe overlay").is_err() {
+        return Ok(Outcome::Skipped("this kernel has no overlayfs".to_owned()));
+    }
+    shell(
+        "cd /mnt/tmpfs && mkdir -p lower upper work merged && \
+         mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged",
+    )?;
+    let mut actors = Actors::new()?;
+    let Pinned { pid, file, .. } = pinned(&mut actors, "io_uring", "/mnt/tmpfs/merged/file", "rw")?;
+    covered(guest, "none", 0, &[], "pinned")?;
+    actors.tell(pid, &format!("lease {file} write"))?;
+    covered(guest, "unknown", 0, &[], "leased through the overlay")?;
+    let leases = output("lspins", &["--leases"])?.1;
+    ensure!(leases.contains("/mnt/tmpfs/merged/file"), "--leases says {leases}");
+    actors.tell(pid, &format!("lease {file} none"))?;
+    covered(guest, "none", 0, &[], "dropped")?;
+    actors.end(pid, false)?;
+    guest.wait_until_empty()?;
+    shell("umount /mnt/tmpfs/merged")?;
+    Ok(Outcome::Passed(None))
+}
+
 /// What cannot be leased is no violation: anonymous memory, a device, and huge pages where the kernel refuses.
 pub fn nothing_to_lease(guest: &mut Guest) -> Result<Outcome> {
     let huge = if guest.at_least(7, 0) { "n/a" } else { "none" };

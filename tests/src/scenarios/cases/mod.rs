@@ -55,6 +55,7 @@ all! {
     "lease-passed-on" => leases::passed_on,
     "lease-copies" => leases::copies,
     "lease-breaks" => leases::breaks,
+    "lease-overlay" => leases::overlay,
     "lease-nothing" => leases::nothing_to_lease,
     "explain" => identity::explain,
     "container" => identity::container,
