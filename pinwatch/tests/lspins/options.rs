@@ -5,13 +5,17 @@ use crate::support::*;
 
 #[test]
 fn errors_are_one_sentence_that_says_what_to_do() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["-o", "PID,SZIE"], "no column \"SZIE\"; did you mean SIZE? `lspins -H` lists them"),
         (&["-o", "nothing_like_it"], "no column \"nothing_like_it\"; `lspins -H` lists them"),
         (&["-u", "xyz-nobody"], "no user \"xyz-nobody\""),
         (&["-p", "12,abc"], "\"abc\" is no process id; write numbers, as in -p 812,990"),
         (&["--type", "rmda"], "no type \"rmda\"; did you mean rdma?"),
         (&["--no-daemon", "/nonexistent/x"], "/nonexistent/x: there is no such file"),
+        (&["--coverage", "nnoe"], "no coverage \"nnoe\"; there are n/a, write, read,"),
+        (&["--require-lease", "often"], "invalid value 'often'"),
+        (&["--leases", "--by", "file"], "the argument '--leases' cannot be used with"),
+        (&["--no-daemon", "--leases"], "leases are not known here: `pinwatch run` as root looks for them"),
         (&["--min-size", "1Q"], "invalid value '1Q'"),
         (&["--nonsense"], "unexpected argument '--nonsense'"),
         (&["-j", "-J"], "the argument '--json-lines' cannot be used with"),

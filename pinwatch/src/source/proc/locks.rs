@@ -1,5 +1,6 @@
 //! `/proc/locks`: the leases among all file locks. It names the file by device and inode number, and who took the lease.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::bounded;
@@ -26,10 +27,21 @@ pub struct Lock {
 pub fn leases(is_nfsd: impl Fn(u32) -> bool) -> Vec<Lock> {
     let text = bounded::read(Path::new("/proc/locks")).unwrap_or_default();
     let mut locks: Vec<Lock> = text.split(|&b| b == b'\n').filter_map(parse).collect();
-    for lock in locks.iter_mut().filter(|lock| lock.kind == LeaseKind::Lease && is_nfsd(lock.pid)) {
-        lock.kind = LeaseKind::Layout;
+    let mut known: HashMap<u32, bool> = HashMap::new();
+    for lock in locks.iter_mut().filter(|lock| lock.kind == LeaseKind::Lease) {
+        if *known.entry(lock.pid).or_insert_with(|| is_nfsd(lock.pid)) {
+            lock.kind = LeaseKind::Layout;
+        }
     }
     locks
+}
+
+/// The leases that were there both times. What was taken or dropped in between cannot have been seen by a look at all
+/// processes in between, and has not to be missed there.
+pub fn both(before: Vec<Lock>, after: Vec<Lock>) -> Vec<Lock> {
+    let identity = |lock: &Lock| (lock.kind, lock.pid, lock.dev, lock.ino);
+    let before: HashSet<_> = before.iter().map(identity).collect();
+    after.into_iter().filter(|lock| before.contains(&identity(lock))).collect()
 }
 
 /// A line such as `5: LEASE  ACTIVE    WRITE 812 fd:01:131 0 EOF`; `None` for other locks and for those that wait (`->`).
@@ -82,6 +94,16 @@ mod tests {
         ] {
             assert_eq!(parse(other), None);
         }
+    }
+
+    #[test]
+    fn what_comes_or_goes_meanwhile_is_left_out() {
+        let lock = parse(LINE).unwrap();
+        let breaking = Lock { breaking: true, ..lock.clone() };
+        let other = Lock { ino: 9, ..lock.clone() };
+        let left = both(vec![lock.clone(), other.clone()], vec![breaking.clone(), Lock { pid: 1, ..other }]);
+        assert_eq!(left, [breaking]);
+        assert!(both(vec![], vec![lock]).is_empty());
     }
 
     #[test]

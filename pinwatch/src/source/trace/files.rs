@@ -49,10 +49,9 @@ impl<'a> Files<'a> {
         })
     }
 
-    /// What a file is called by that has this device and inode number: as those that are pinned are, or by no generation.
-    pub fn key_of(&self, dev: u32, ino: u64) -> FileKey {
-        let known = self.keys.iter().find(|key| (key.dev, key.ino) == (dev, ino));
-        known.copied().unwrap_or(FileKey { ino, dev, generation: 0 })
+    /// The keys of the files so far, by device and inode number.
+    pub fn by_number(&self) -> HashMap<(u32, u64), FileKey> {
+        self.keys.iter().map(|key| ((key.dev, key.ino), *key)).collect()
     }
 
     /// All files, in the order of their places.

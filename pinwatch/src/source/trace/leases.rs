@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use pinwatch_common::{LeaseRecord, lease_flag};
-use rustc_hash::FxHashMap as HashMap;
+use pinwatch_common::{FileKey, LeaseRecord, lease_flag};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::files::Files;
 use crate::model::coverage::{on_file, worst};
@@ -54,14 +54,13 @@ pub fn find(
             })
         })
         .collect();
-    for lock in locks {
-        let known =
-            |(_, record): &&(u64, LeaseRecord)| (record.key.dev, record.key.ino) == (lock.dev, lock.ino);
-        let seen = records.iter().filter(known).filter(|(_, record)| record.pid == lock.pid).count();
-        if seen > 0 {
-            continue;
-        }
-        let key = files.key_of(lock.dev, lock.ino);
+    let seen: HashSet<(u32, u64, u32)> =
+        records.iter().map(|(_, record)| (record.key.dev, record.key.ino, record.pid)).collect();
+    let keys = if locks.is_empty() { HashMap::default() } else { files.by_number() };
+    for lock in locks.iter().filter(|lock| !seen.contains(&(lock.dev, lock.ino, lock.pid))) {
+        // What is pinned has a generation, which is not told here.
+        let unknown = FileKey { ino: lock.ino, dev: lock.dev, generation: 0 };
+        let key = keys.get(&(lock.dev, lock.ino)).copied().unwrap_or(unknown);
         let state =
             if lock.breaking { LeaseState::Breaking { seconds_left: None } } else { LeaseState::Active };
         let (_, file) = files.of(&key);
@@ -221,8 +220,6 @@ fn name(table: &mut Table, at: FileIndex, holding: &Holding) {
 
 #[cfg(test)]
 mod tests {
-    use pinwatch_common::FileKey;
-
     use super::*;
 
     fn record(flags: u32, deadline: u64) -> LeaseRecord {

@@ -188,9 +188,11 @@ impl Snapshot {
                 add(&mut table.processes, process)
             })
         };
+        let before = if rules.watched { locks::leases(is_nfsd) } else { Vec::new() };
         let (holdings, found) = match self.holdings(programs, &mut add_process) {
             Ok((holdings, records)) => {
-                let locks = locks::leases(is_nfsd);
+                let locks =
+                    if before.is_empty() { before } else { locks::both(before, locks::leases(is_nfsd)) };
                 // Asked for only where a lease is being broken.
                 let ticks = || programs.ticks_per_second().unwrap_or(USUAL_TICKS);
                 let found = rules.watched.then(|| leases::find(&records, &locks, &mut files, ticks));
