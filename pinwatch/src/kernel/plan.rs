@@ -211,4 +211,6 @@ fn blocked(facts: &Facts) -> Option<String> {
 }
 
 #[cfg(test)]
+mod offset_tests;
+#[cfg(test)]
 mod tests;

@@ -95,7 +95,7 @@ impl Ring {
     }
 
     fn register_sparse(&mut self, buffers: &[Buffer]) -> Result<(), Refused> {
-        make_table(self.ring()?, self.slots.max(self.first_slot + buffers.len() as u32))?;
+        make_buffer_table(self.ring()?, self.slots.max(self.first_slot + buffers.len() as u32))?;
         for (buffer, slot) in buffers.iter().zip(self.first_slot..) {
             if let Err(refused) = self.update(slot, Some(*buffer)) {
                 let _ = self.release();
@@ -191,22 +191,22 @@ pub fn update_file(ring: RawFd, slot: u32, fd: RawFd) -> Result<(), Refused> {
     Ok(())
 }
 
-fn make_table(ring: RawFd, slots: u32) -> Result<(), Refused> {
+/// Registers an empty table.
+fn make_table(ring: RawFd, call: &'static str, operation: u32, slots: u32) -> Result<(), Refused> {
     let table = RsrcRegister { nr: slots, flags: RSRC_REGISTER_SPARSE, resv2: 0, data: 0, tags: 0 };
-    let call = "io_uring_register(IORING_REGISTER_BUFFERS2)";
-    let size = size_of::<RsrcRegister>() as u32;
-    control(call, ring, REGISTER_BUFFERS2, (&raw const table).cast(), size)?;
+    control(call, ring, operation, (&raw const table).cast(), size_of::<RsrcRegister>() as u32)?;
     Ok(())
+}
+
+fn make_buffer_table(ring: RawFd, slots: u32) -> Result<(), Refused> {
+    make_table(ring, "io_uring_register(IORING_REGISTER_BUFFERS2)", REGISTER_BUFFERS2, slots)
 }
 
 /// A ring with empty tables of eight buffers and eight files.
 pub fn open_sparse() -> Result<OwnedFd, Refused> {
     let ring = setup()?;
-    make_table(ring.as_raw_fd(), 8)?;
-    let files = RsrcRegister { nr: 8, flags: RSRC_REGISTER_SPARSE, resv2: 0, data: 0, tags: 0 };
-    let call = "io_uring_register(IORING_REGISTER_FILES2)";
-    let size = size_of::<RsrcRegister>() as u32;
-    control(call, ring.as_raw_fd(), REGISTER_FILES2, (&raw const files).cast(), size)?;
+    make_buffer_table(ring.as_raw_fd(), 8)?;
+    make_table(ring.as_raw_fd(), "io_uring_register(IORING_REGISTER_FILES2)", REGISTER_FILES2, 8)?;
     Ok(ring)
 }
 

@@ -1,0 +1,210 @@
+//! The offsets that follow from the BTF of `tests/fixtures/btf`.
+
+use pinwatch_common::{ModuleOffsets, Offsets};
+
+use super::tests::facts;
+use super::{AttachMode, Plan};
+
+/// Numbers that pahole shows for Debian's amd64 kernels.
+#[test]
+fn offsets_are_those_of_the_kernel() {
+    let offsets = |kernel| Plan::decide(&facts(kernel), AttachMode::Auto).offsets;
+    let first = Offsets {
+        vma_start: 0,
+        vma_end: 8,
+        vma_flags: 32,
+        vma_pgoff: 104,
+        vma_file: 112,
+        file_inode: 32,
+        file_mapping: 216,
+        file_path: 16,
+        inode_mode: 0,
+        inode_flags: 12,
+        inode_leases: 368,
+        context_leases: 40,
+        lease_list: 8,
+        lease_file: 120,
+        lease_flags: 80,
+        lease_type: 84,
+        lease_pid: 88,
+        lease_break_time: 152,
+        lease_downgrade_time: 160,
+        inode_ino: 64,
+        inode_generation: 592,
+        inode_sb: 40,
+        sb_dev: 16,
+        sb_magic: 96,
+        sb_type: 40,
+        fstype_name: 0,
+        dentry_parent: 24,
+        dentry_hash_len: 32,
+        dentry_name: 40,
+        mount_mnt: 32,
+        mount_parent: 16,
+        mount_mountpoint: 24,
+        vfsmount_root: 0,
+        page_mapping: 24,
+        page_head: 8,
+        page_size: 64,
+        task_leader: 2480,
+        task_comm: 2976,
+        task_start: 2784,
+        regs_arg0: 112,
+        regs_arg1: 104,
+        regs_arg2: 96,
+        regs_arg3: 56,
+        io_uring_returns_node: 0,
+        io_register_args: 4,
+        io_node_buf: 0,
+        io_ctx_user_bufs: 168,
+        io_buf_refs: 0,
+        io_buf_folio_shift: 0,
+        io_buf_bvec: 32,
+        xdp_pages: 48,
+        xdp_users: 40,
+        xdp_id: 56,
+        file_private: 200,
+        task_tgid: 2420,
+        task_cred: 2960,
+        cred_uid: 8,
+        cred_euid: 24,
+        io_ctx_files: 136,
+        io_ctx_file_count: 160,
+        io_node_file: 0,
+        task_files: 3048,
+        files_table: 32,
+        table_size: 0,
+        table_files: 8,
+        file_operations: 40,
+        task_io_uring: 3056,
+        io_task_rings: 24,
+        socket_sk: 24,
+        sock_family: 16,
+        sock_receive_queue: 216,
+        skb_cb: 40,
+        unix_parms_fp: 16,
+        fp_list_count: 0,
+        fp_list_files: 40,
+        xdp_sock_umem: 848,
+        xdp_sock_pool: 872,
+        xdp_pool_umem: 40,
+        io_ctx_buffers: 168,
+        io_ctx_buffer_count: 164,
+        twins: 1,
+        history: 0,
+        page_shift: 12,
+    };
+    assert_eq!(offsets("6.1"), first);
+    let second = Offsets {
+        vma_pgoff: 120,
+        vma_file: 128,
+        file_inode: 40,
+        file_mapping: 24,
+        file_path: 64,
+        inode_generation: 124,
+        inode_leases: 360,
+        lease_break_time: 136,
+        lease_downgrade_time: 144,
+        task_leader: 2496,
+        io_ctx_files: 152,
+        io_ctx_file_count: 184,
+        file_operations: 16,
+        io_ctx_user_bufs: 176,
+        io_buf_refs: 20,
+        io_buf_folio_shift: 16,
+        file_private: 32,
+        task_tgid: 2436,
+        sock_receive_queue: 168,
+        io_ctx_buffers: 176,
+        io_ctx_buffer_count: 188,
+        ..first
+    };
+    assert_eq!(offsets("6.12"), second);
+    let third = Offsets {
+        vma_pgoff: 80,
+        vma_file: 88,
+        file_inode: 32,
+        file_mapping: 16,
+        task_leader: 2768,
+        task_comm: 3248,
+        task_start: 3056,
+        io_uring_returns_node: 1,
+        io_register_args: 3,
+        io_node_buf: 16,
+        io_ctx_file_count: 144,
+        io_node_file: 16,
+        task_files: 3320,
+        file_operations: 8,
+        io_ctx_user_bufs: 0,
+        io_buf_bvec: 56,
+        file_private: 24,
+        task_tgid: 2708,
+        task_cred: 3232,
+        task_io_uring: 3328,
+        io_task_rings: 32,
+        io_ctx_buffers: 184,
+        io_ctx_buffer_count: 176,
+        ..second
+    };
+    assert_eq!(offsets("6.18"), third);
+    let fourth = Offsets {
+        inode_flags: 4,
+        inode_leases: 352,
+        task_leader: 2872,
+        task_files: 3416,
+        task_comm: 3344,
+        task_start: 3160,
+        io_buf_refs: 24,
+        io_buf_folio_shift: 20,
+        io_buf_bvec: 48,
+        io_register_args: 2,
+        task_tgid: 2812,
+        task_cred: 3328,
+        task_io_uring: 3424,
+        io_task_rings: 40,
+        ..third
+    };
+    assert_eq!(offsets("7.2"), fourth);
+    let fifth = Offsets {
+        sb_magic: 112,
+        sb_type: 56,
+        task_leader: 2936,
+        task_files: 3488,
+        task_comm: 3408,
+        task_start: 3224,
+        task_tgid: 2876,
+        task_cred: 3392,
+        task_io_uring: 3496,
+        ..fourth
+    };
+    assert_eq!(offsets("7.3"), fifth);
+}
+
+#[test]
+fn module_offsets_are_those_of_the_modules() {
+    for (kernel, name, index, sgl, res) in [
+        ("6.1", 1048, 2584, 80, 88),
+        ("6.12", 1064, 2616, 48, 88),
+        ("6.18", 1144, 2680, 48, 96),
+        ("7.2", 1160, 2712, 56, 144),
+        ("7.3", 1216, 2776, 56, 144),
+    ] {
+        let expected = ModuleOffsets {
+            ib_device_name: name,
+            ib_device_index: index,
+            ib_umem_sgl: sgl,
+            restrack_type: 56,
+            restrack_id: 64,
+            ib_mr_res: res,
+            ib_mr_lkey: 16,
+            ib_mr_rkey: 20,
+            ib_mr_uobject: 56,
+            ib_uobject_ufile: 8,
+            restrack_cq: 1,
+            restrack_qp: 2,
+            restrack_mr: 4,
+            restrack_srq: 7,
+        };
+        assert_eq!(Plan::decide(&facts(kernel), AttachMode::Auto).module_offsets, Some(expected), "{kernel}");
+    }
+}
