@@ -96,8 +96,9 @@ impl<'a> Leases<'a> {
         match (names.is_empty(), entry.taker) {
             (false, _) => names.join(","),
             (true, Some(taker)) if !taker.comm.as_bytes().is_empty() => format!("kernel ({})", label(taker)),
-            (true, Some(taker)) => format!("kernel ({})", taker.pid),
-            (true, None) => "kernel".to_owned(),
+            // Nobody was found who has it; only who took it is known.
+            (true, Some(taker)) => format!("? (taken by {})", taker.pid),
+            (true, None) => "?".to_owned(),
         }
     }
 
@@ -188,4 +189,85 @@ pub fn explain(table: &Table, pin: &Pin) -> Vec<String> {
         lines.push(format!("{mode} {kind} of {held}{state}{}", signal.unwrap_or_default()));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listing::sample;
+    use crate::model::{
+        Coverage, CoverageState, FileIndex, HoldingIndex, LeaseKind, LeaseMode, Policy, ProcessIndex,
+    };
+
+    /// The sample with a lease of ib_server on the first file, one of the kernel and one of nobody known on the second.
+    fn table() -> Table {
+        let mut table = sample::table();
+        table.processes.push(Process { pid: 77, comm: "nfsd".into(), alive: true, ..Process::default() });
+        table.processes.push(Process { pid: 9, ..Process::default() });
+        let lease = |file, kind, state, taker, holding| Lease {
+            file: FileIndex(file),
+            kind,
+            mode: LeaseMode::Write,
+            state,
+            taker: Some(ProcessIndex(taker)),
+            holding: HoldingIndex(holding),
+        };
+        let breaking = LeaseState::Breaking { seconds_left: Some(38) };
+        table.leases = Some(vec![
+            lease(0, LeaseKind::Lease, LeaseState::Active, 0, 0),
+            lease(1, LeaseKind::Layout, breaking, 4, 2),
+            lease(1, LeaseKind::Lease, LeaseState::Expired, 5, 2),
+        ]);
+        table
+    }
+
+    #[test]
+    fn text_for_people() {
+        let table = table();
+        let look = crate::listing::render::Look { width: None, may_drop: false, colour: false, header: true };
+        let context = Context { now: 0, bytes: false, policy: Policy::Persistent };
+        let text = Leases::of(&table, &Selection::default()).unwrap().text(look, &context);
+        let lines: Vec<String> =
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(
+            lines,
+            [
+                "KIND MODE STATE HELDBY PINS PINNED NAME",
+                "lease write active ib_server[812] 1 64.0M /srv/pool.dat",
+                "layout write breaking 38s kernel (nfsd[77]) 1 16.0M /srv/q\\n\\x1b[31m\\xff",
+                "lease write expired ? (taken by 9) 1 16.0M /srv/q\\n\\x1b[31m\\xff",
+            ]
+        );
+        assert!(Leases::of(&sample::table(), &Selection::default()).is_none());
+    }
+
+    #[test]
+    fn json_for_machines() {
+        let table = table();
+        let leases = Leases::of(&table, &Selection::default()).unwrap();
+        let mut out = Vec::new();
+        leases.json(&mut out, true).unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let first = &document["leases"][0];
+        assert_eq!(
+            (first["state"].as_str(), first["pinned_bytes"].as_u64()),
+            (Some("active"), Some(64 << 20))
+        );
+        assert_eq!((&first["pins"][0], &first["holders"][0]["pid"]), (&json!("r1"), &json!(812)));
+        assert_eq!(document["leases"][1]["seconds_left"], 38);
+        let mut out = Vec::new();
+        leases.json(&mut out, false).unwrap();
+        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 3);
+    }
+
+    #[test]
+    fn the_signal_goes_to_who_took_it() {
+        let mut table = table();
+        table.pins[1].coverage = Coverage { state: CoverageState::Write, ..Coverage::default() };
+        let lines = explain(&table, &table.pins[1]);
+        assert!(lines[1].ends_with("the signal goes to ib_server[812], which holds the pin"), "{lines:?}");
+        let lines = explain(&table, &table.pins[2]);
+        assert!(lines[1].contains("being broken, 38 s are left"), "{lines:?}");
+        assert!(lines[2].ends_with("the signal goes to process 9, which does not hold the pin"), "{lines:?}");
+    }
 }

@@ -12,7 +12,7 @@ mod maps;
 pub mod mounts;
 mod netlink;
 pub mod process;
-mod rdma;
+pub mod rdma;
 mod same_file;
 mod scan;
 mod uring;

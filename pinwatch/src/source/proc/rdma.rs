@@ -1,7 +1,7 @@
 //! RDMA memory regions, from the RDMA netlink (include/uapi/rdma/rdma_netlink.h), which any user may ask.
 //! It names the object, never the memory: a row from here has a size and no file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use rustix::net::netlink;
@@ -115,6 +115,37 @@ pub fn collect(scan: &Scan, cx: &mut Collector) {
         cx.doubts.push(format!(
             "who holds {unheld} RDMA memory regions is not known: nothing tells which open device file is which context"
         ));
+    }
+}
+
+/// The memory regions that there are, for who wants to know whether one still is.
+#[derive(Debug, Default)]
+pub struct Regions {
+    /// Devices, by index, whose regions are all here.
+    devices: HashSet<u32>,
+    /// Device and mrn.
+    regions: HashSet<(u32, u32)>,
+}
+
+impl Regions {
+    /// Asks the kernel. A device whose list changed while it was told, or that is in another network namespace, is not among
+    /// them.
+    pub fn read() -> Self {
+        let mut all = Self::default();
+        let devices = dump(netlink::RDMA, DEVICES, &[]).unwrap_or_default();
+        let index = |message: &Vec<u8>| number(message, DEV_INDEX);
+        for device in devices.messages.iter().filter_map(index) {
+            let found = dump(netlink::RDMA, REGIONS, &make_attribute(DEV_INDEX, device.to_ne_bytes()));
+            let Some(found) = found.ok().filter(|found| !found.interrupted) else { continue };
+            all.devices.insert(device);
+            all.regions.extend(self::all(&found, regions_in).iter().map(|region| (device, region.mrn)));
+        }
+        all
+    }
+
+    /// Whether a region is certainly gone.
+    pub fn lack(&self, device: u32, mrn: u32) -> bool {
+        self.devices.contains(&device) && !self.regions.contains(&(device, mrn))
     }
 }
 
@@ -265,6 +296,12 @@ mod tests {
         };
         assert_eq!(regions[0], first);
         assert_eq!((regions[1].mrn, regions[1].tid), (9, None));
+    }
+
+    #[test]
+    fn a_region_is_gone_only_if_all_of_its_device_are_known() {
+        let known = Regions { devices: HashSet::from([0]), regions: HashSet::from([(0, 7), (1, 8)]) };
+        assert_eq!((known.lack(0, 7), known.lack(0, 8), known.lack(1, 9)), (false, true, false));
     }
 
     #[test]

@@ -13,13 +13,13 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use pinwatch_common::{
     DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, HolderRecord, LeaseRecord, LongPath,
-    MAX_EXTENTS, PinRecord, SHORT_PATH, ShareKey,
+    MAX_EXTENTS, PinRecord, SHORT_PATH, ShareKey, kind,
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
 use crate::model::{Holding, Name, Namespaces, Pin, Process, ProcessIndex, Table, parts_of};
-use crate::source::proc::locks;
 use crate::source::proc::process::{self, Users};
+use crate::source::proc::{locks, rdma};
 
 pub use files::FileStates;
 use holders::{Holdings, Places};
@@ -220,7 +220,8 @@ impl Snapshot {
     }
 
     /// Takes out of the table, and out of the kernel's map, the pins that are released though nobody saw it; how many they
-    /// were. Only those that nobody holds can be: few are asked about.
+    /// were. Memory regions are asked of the RDMA netlink, all at once; of the others only those that nobody holds are asked
+    /// about, which are few.
     ///
     /// # Errors
     /// [`BpfError`]
@@ -228,9 +229,17 @@ impl Snapshot {
         let nobody = Holding::nobody();
         let unheld = |pin: &&Pin| table.holding(pin) == Some(&nobody);
         let sequences: HashSet<u64> = table.pins.iter().filter(unheld).map(|pin| pin.id.sequence).collect();
+        let is_region = |record: &PinRecord| record.kind == kind::RDMA_MR;
+        let any_region = self.pins.iter().any(|(_, record)| is_region(record));
+        let regions = if any_region { rdma::Regions::read() } else { rdma::Regions::default() };
         let (mut objects, mut gone) = (Vec::new(), HashSet::default());
-        for (object, record) in self.pins.iter().filter(|(_, record)| sequences.contains(&record.sequence)) {
-            if programs.is_gone(*object, record)? {
+        for (object, record) in &self.pins {
+            let is_gone = if is_region(record) {
+                regions.lack(record.device, record.mrn)
+            } else {
+                sequences.contains(&record.sequence) && programs.is_gone(*object, record)?
+            };
+            if is_gone {
                 objects.push(*object);
                 gone.insert(record.sequence);
             }
