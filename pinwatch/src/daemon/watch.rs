@@ -385,6 +385,7 @@ impl Watch {
         count(losses.full[0], "pins found no room and are missing: start pinwatch with a larger --max-pins");
         count(losses.full[1], "extents found no room: their pins are marked as not exact");
         count(losses.full[2], "file names found no room: their pins are marked as not exact");
+        count(losses.full[5], "times a lease found no room: pins that it covers may be shown without it");
         count(
             losses.full[4],
             "clones of io_uring buffers found no room: rings that keep them may be missing",

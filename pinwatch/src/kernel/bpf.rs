@@ -92,8 +92,8 @@ pub struct Losses {
     pub calls: u64,
     /// Returns without a kretprobe instance.
     pub returns: u64,
-    /// Pins, extents, files, calls and clones that found no room.
-    pub full: [u64; 5],
+    /// Pins, extents, files, calls, clones and leases that found no room.
+    pub full: [u64; 6],
     /// Records whose object's address was used again.
     pub replaced: u64,
     /// Events; no pin is lost by these.

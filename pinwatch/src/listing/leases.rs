@@ -7,7 +7,7 @@ use serde_json::json;
 use super::columns::Context;
 use super::render::Look;
 use super::select::Selection;
-use super::{escape, json, label, path, size};
+use super::{json, label, path, size};
 use crate::model::{Holding, Lease, LeaseState, Pin, Process, Table};
 
 /// A lease of a table, and the pins on its file.
@@ -181,7 +181,7 @@ pub fn explain(table: &Table, pin: &Pin) -> Vec<String> {
             let can = if holds { "which holds the pin" } else { "which does not hold the pin" };
             let who = match taker.comm.as_bytes() {
                 [] => format!("process {}", taker.pid),
-                comm => format!("{}[{}]", escape::name(comm), taker.pid),
+                _ => label(taker),
             };
             format!("; the signal goes to {who}, {can}")
         });

@@ -51,7 +51,8 @@ impl Programs {
     pub fn pass(&mut self, anchors: &HashSet<u64>) -> Result<Pass, BpfError> {
         self.ask_for(anchors)?;
         self.lease_round += 1;
-        self.set_word("LEASE_ROUND", self.lease_round)?;
+        let round = self.lease_round;
+        self.set_only("LEASE_ROUND", &round)?;
         let mut found = Vec::new();
         if self.btf.is_none() {
             let btf = Btf::from_sys_fs();
@@ -79,7 +80,7 @@ impl Programs {
         Ok(leases)
     }
 
-    /// How many ticks of `jiffies` there are in a second: by the time that has passed since the programs were loaded.
+    /// How many ticks of `jiffies` there are in a second: counted once, which takes a tenth of one.
     ///
     /// # Errors
     /// [`BpfError::Iterate`]

@@ -23,22 +23,17 @@ impl Programs {
     /// # Errors
     /// [`BpfError::Map`]
     pub fn set_module_offsets(&mut self, offsets: &ModuleOffsets) -> Result<(), BpfError> {
-        let _undisturbed = Undisturbed::begin();
-        let failed = |error: String| BpfError::Map { map: "MODULE_OFFSETS", error: io::Error::other(error) };
-        let map = self.ebpf.map_mut("MODULE_OFFSETS").ok_or_else(|| failed("not there".to_owned()))?;
-        let mut array: Array<&mut MapData, ModuleOffsets> =
-            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
-        array.set(0, offsets, 0).map_err(|error| failed(error.to_string()))
+        self.set_only("MODULE_OFFSETS", offsets)
     }
 
-    /// Sets the only word of an array.
-    pub(super) fn set_word(&mut self, map: &'static str, word: u64) -> Result<(), BpfError> {
+    /// Sets the only value of an array.
+    pub(super) fn set_only<V: Pod>(&mut self, map: &'static str, value: &V) -> Result<(), BpfError> {
         let _undisturbed = Undisturbed::begin();
         let failed = |error: String| BpfError::Map { map, error: io::Error::other(error) };
         let found = self.ebpf.map_mut(map).ok_or_else(|| failed("not there".to_owned()))?;
-        let mut array: Array<&mut MapData, u64> =
+        let mut array: Array<&mut MapData, V> =
             Array::try_from(found).map_err(|error| failed(error.to_string()))?;
-        array.set(0, word, 0).map_err(|error| failed(error.to_string()))
+        array.set(0, value, 0).map_err(|error| failed(error.to_string()))
     }
 
     /// All entries of a hash map.
@@ -150,6 +145,7 @@ impl Programs {
                 self.counter(counter::FILES_FULL)?,
                 self.counter(counter::CALLS_FULL)?,
                 self.counter(counter::SHARES_FULL)?,
+                self.counter(counter::LEASES_FULL)?,
             ],
             replaced: self.counter(counter::REPLACED)?,
             events: self.counter(counter::EVENTS_LOST)?,
