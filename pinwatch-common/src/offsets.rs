@@ -147,6 +147,12 @@ offsets! {
         lease_break_time,
         /// `file_lease.fl_downgrade_time`, before 6.9 `file_lock.fl_downgrade_time`
         lease_downgrade_time,
+        /// `pt_regs.orig_ax`: the number of the system call
+        regs_call,
+        /// `pt_regs.cs`: tells a 32-bit system call
+        regs_cs,
+        /// `task_struct.flags`
+        task_flags,
         /// `task_struct.files`
         task_files,
         /// `files_struct.fdt`

@@ -84,10 +84,12 @@ pub mod counter {
     pub const UNMARKED: u32 = 10;
     /// Rings that a buffer was cloned into and that found no room.
     pub const SHARES_FULL: u32 = 11;
-    /// Leases that found no room.
-    pub const LEASES_FULL: u32 = 13;
     /// Times that buffers were cloned.
     pub const CLONES: u32 = 12;
+    /// Leases that found no room.
+    pub const LEASES_FULL: u32 = 13;
+    /// Threads that wait for a lease and that found no room.
+    pub const WAITERS_FULL: u32 = 14;
     /// Plus a hook's number: calls that the first instance of its program missed, and the second one saw and had work with.
     pub const RECOVERED: u32 = 16;
     /// How many counters there are.
@@ -95,7 +97,7 @@ pub mod counter {
 }
 
 /// The hooks' numbers: those of their scratch slots, and of their `counter::RECOVERED`.
-pub const HOOKS: [(&str, u32); 10] = [
+pub const HOOKS: [(&str, u32); 12] = [
     ("rdma_get", 1),
     ("rdma_release", 2),
     ("rdma_track", 3),
@@ -106,6 +108,8 @@ pub const HOOKS: [(&str, u32); 10] = [
     ("io_unmap", 8),
     ("io_unmap_done", 9),
     ("io_clone", 10),
+    ("lease_set", 11),
+    ("lease_change", 12),
 ];
 
 /// At most so many VMAs of one pin are looked at.
@@ -362,6 +366,26 @@ pub mod event {
     pub const RELEASED: u32 = 2;
     /// A kernel module was loaded or is being removed.
     pub const MODULES: u32 = 3;
+    /// A lease was taken: a [`super::LeaseEvent`], as are those that follow.
+    pub const LEASE_TAKEN: u32 = 4;
+    /// A lease is being changed, or taken away if `wanted` is `F_UNLCK`.
+    pub const LEASE_CHANGED: u32 = 5;
+    /// A thread begins to wait for a lease to go.
+    pub const BREAK_WAITS: u32 = 6;
+    /// A thread is turned away because of a lease: it does not want to wait.
+    pub const BREAK_REFUSED: u32 = 7;
+    /// A thread no longer waits, or is about to wait for another lease on the same file.
+    pub const BREAK_DONE: u32 = 8;
+}
+
+/// What stands in a breaker's way: values of [`LeaseEvent::left`].
+pub mod left {
+    /// Nothing any more.
+    pub const NOTHING: u32 = 0;
+    /// A lease whose time is not up.
+    pub const LEASE: u32 = 1;
+    /// Only leases whose time is up.
+    pub const OVERDUE: u32 = 2;
 }
 
 /// History, and a reason to wake up. Losing one never loses a pin.
@@ -382,6 +406,86 @@ pub struct Event {
     pub reserved: u32,
 }
 
+/// A pin that was made or released, told while somebody listens.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PinEvent {
+    /// What happened to which pin.
+    pub event: Event,
+    /// The file of its first extent.
+    pub file: FileKey,
+    /// [`PinRecord::length`].
+    pub length: u64,
+    /// [`PinRecord::start`].
+    pub start: u64,
+    /// [`PinRecord::comm`]: of its creator.
+    pub comm: [u8; 16],
+    /// Process id of its creator.
+    pub creator: u32,
+    /// [`PinRecord::uid`].
+    pub uid: u32,
+}
+
+/// A thread of a process that does something to a lease.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Actor {
+    /// `start_boottime` of the thread group's leader, nanoseconds.
+    pub start: u64,
+    /// Command name of the thread group's leader.
+    pub comm: [u8; 16],
+    /// Thread group id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// User id in the initial user namespace.
+    pub uid: u32,
+    /// Number of the system call that it is in; -1 if not known, or if it is a thread of the kernel.
+    pub call: i32,
+}
+
+/// Something that happened to a lease.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseEvent {
+    /// What. Its sequence is the lease's address; 0 where a breaker is meant, who may break several.
+    pub event: Event,
+    /// On which file.
+    pub file: FileKey,
+    /// Who did it.
+    pub actor: Actor,
+    /// `lease_flag` bits of the lease, or of what the breaker wants.
+    pub flags: u32,
+    /// `F_RDLCK`, `F_WRLCK`: what the lease is (before the change).
+    pub kind: u32,
+    /// What it is to become; what a breaker wants to do: read (`F_RDLCK`) or write.
+    pub wanted: u32,
+    /// Process id of who took the lease.
+    pub pid: u32,
+    /// 1: the lease's time was up.
+    pub overdue: u32,
+    /// `left`.
+    pub left: u32,
+}
+
+/// A thread that waits for leases on a file to go. Its key is the thread's id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaiterRecord {
+    /// The file.
+    pub file: FileKey,
+    /// Since when, CLOCK_BOOTTIME in nanoseconds.
+    pub since: u64,
+    /// When it last stopped waiting; 0 while it waits.
+    pub ended: u64,
+    /// Who.
+    pub actor: Actor,
+    /// As [`LeaseEvent::flags`] of a breaker.
+    pub flags: u32,
+    /// As [`LeaseEvent::wanted`].
+    pub wanted: u32,
+}
+
 const fn no_padding<T>(sum_of_fields: usize) {
     assert!(size_of::<T>() == sum_of_fields && size_of::<T>().is_multiple_of(8));
 }
@@ -398,4 +502,8 @@ const _: () = {
     no_padding::<LongPath>(LONG_PATH);
     no_padding::<DeviceName>(64);
     no_padding::<Event>(32);
+    no_padding::<PinEvent>(32 + 16 + 2 * 8 + 16 + 2 * 4);
+    no_padding::<Actor>(8 + 16 + 4 * 4);
+    no_padding::<LeaseEvent>(32 + 16 + 40 + 6 * 4);
+    no_padding::<WaiterRecord>(16 + 2 * 8 + 40 + 2 * 4);
 };

@@ -16,6 +16,7 @@ mod call;
 mod holders;
 mod io_uring;
 mod kernel;
+mod lease_events;
 mod leases;
 mod modules;
 mod path;

@@ -6,14 +6,14 @@ use aya_ebpf::{
         generated::{bpf_ktime_get_boot_ns, bpf_loop},
     },
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf, ring_buf::RingBufEntry},
     programs::ProbeContext,
 };
 use aya_log_ebpf::debug;
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{
     DeviceName, Event, ExtentKey, ExtentRecord, FileKey, FileRecord, LONG_PATH, LongPath, ModuleOffsets,
-    PinRecord, SHORT_PATH, counter, doubt, event,
+    PinEvent, PinRecord, SHORT_PATH, counter, doubt, event,
 };
 
 use crate::{
@@ -47,6 +47,9 @@ pub static MODULE_OFFSETS: Array<ModuleOffsets> = Array::with_max_entries(1, 0);
 /// `counter`s.
 #[map]
 static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, 0);
+/// 1: somebody follows pins that are made and released.
+#[map]
+static FOLLOWED: Array<u64> = Array::with_max_entries(1, 0);
 /// History, and the daemon's wake-up.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
@@ -175,7 +178,7 @@ fn insert(call: &Call, new: &Made, pin: &PinRecord) -> Inserted {
 
 /// The real user id of a task, in the initial user namespace.
 #[inline(always)]
-fn uid_of(task: u64) -> u32 {
+pub fn uid_of(task: u64) -> u32 {
     if offset!(cred_uid) == 0 {
         return bpf_get_current_uid_gid() as u32;
     }
@@ -225,31 +228,68 @@ pub fn store_extent(sequence: u64, index: u64, extent: &ExtentRecord) -> bool {
     stored
 }
 
-/// Tells the daemon's log of a pin, if it listens.
+/// Tells of a pin, if somebody listens: the daemon's log, or a user who follows what happens.
 #[inline(always)]
 fn tell(call: &Call, what: u32, object: u64, pin: &PinRecord) {
-    if offset!(history) == 0 {
+    // SAFETY: a live map value.
+    let followed = FOLLOWED.get_ptr(0).is_some_and(|followed| unsafe { *followed } != 0);
+    if offset!(history) == 0 && !followed {
         return;
     }
-    let Some(mut room) = EVENTS.reserve::<Event>(0) else {
+    tell_pin(what, pin);
+    if offset!(history) != 0 {
+        log(call.ctx, what, object, pin.address, pin.length);
+    }
+}
+
+#[inline(never)]
+fn tell_pin(what: u32, pin: &PinRecord) {
+    let mut told = MaybeUninit::<PinEvent>::uninit();
+    let at = told.as_mut_ptr();
+    // SAFETY: all of the event is written; `comm` is two words.
+    unsafe {
+        (*at).event = Event {
+            time: bpf_ktime_get_boot_ns(),
+            sequence: pin.sequence,
+            what,
+            kind: pin.kind,
+            pid: (bpf_get_current_pid_tgid() >> 32) as u32,
+            reserved: 0,
+        };
+        copy(&raw mut (*at).file, &raw const pin.first.file);
+        (*at).length = pin.length;
+        (*at).start = pin.start;
+        copy(&raw mut (*at).comm, &raw const pin.comm);
+        (*at).creator = (pin.pid_tgid >> 32) as u32;
+        (*at).uid = pin.uid;
+        if let Some(mut room) = room::<PinEvent>() {
+            copy(room.as_mut_ptr(), at);
+            const NO_WAKEUP: u64 = 1;
+            const FORCE_WAKEUP: u64 = 2;
+            room.submit(if pin.sequence.is_multiple_of(WAKE_EVERY) { FORCE_WAKEUP } else { NO_WAKEUP });
+        }
+    }
+}
+
+/// Room for an event; a lost one is counted.
+#[inline(always)]
+fn room<T: 'static>() -> Option<RingBufEntry<T>> {
+    let room = EVENTS.reserve::<T>(0);
+    if room.is_none() {
         count(counter::EVENTS_LOST);
-        return;
-    };
-    let event = Event {
-        // SAFETY: no arguments.
-        time: unsafe { bpf_ktime_get_boot_ns() },
-        sequence: pin.sequence,
-        what,
-        kind: pin.kind,
-        pid: (bpf_get_current_pid_tgid() >> 32) as u32,
-        reserved: 0,
-    };
-    // SAFETY: room for one event; word-wise, see `kernel::copy`.
-    unsafe { copy(room.as_mut_ptr(), &raw const event) };
-    const NO_WAKEUP: u64 = 1;
-    const FORCE_WAKEUP: u64 = 2;
-    room.submit(if pin.sequence.is_multiple_of(WAKE_EVERY) { FORCE_WAKEUP } else { NO_WAKEUP });
-    log(call.ctx, what, object, pin.address, pin.length);
+    }
+    room
+}
+
+/// Puts an event into the ring. The daemon takes it out at its next tick.
+#[inline(always)]
+pub fn send<T: 'static>(event: &T) {
+    if let Some(mut room) = room::<T>() {
+        const NO_WAKEUP: u64 = 1;
+        // SAFETY: room for one event; word-wise, see `kernel::copy`.
+        unsafe { copy(room.as_mut_ptr(), event) };
+        room.submit(NO_WAKEUP);
+    }
 }
 
 // The log has a function of its own because of the stack: 6.1 adds up all frames of a chain of calls.
@@ -265,12 +305,9 @@ fn log(ctx: *mut c_void, what: u32, object: u64, address: u64, length: u64) {
 /// Wakes the daemon: modules came or go.
 #[inline(always)]
 pub fn tell_modules() {
-    let Some(mut room) = EVENTS.reserve::<Event>(0) else {
-        count(counter::EVENTS_LOST);
-        return;
-    };
+    let Some(mut room) = room::<Event>() else { return };
     let event = Event { what: event::MODULES, ..Event::default() };
-    // SAFETY: as in `tell`.
+    // SAFETY: as in `send`.
     unsafe { copy(room.as_mut_ptr(), &raw const event) };
     room.submit(2);
 }

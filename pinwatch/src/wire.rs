@@ -1,6 +1,6 @@
 //! What daemon and `lspins` say to each other over a Unix stream socket.
 //!
-//! One request, one reply, then the connection ends. Each message is a header of ten bytes (magic, version,
+//! One request, one reply, then the connection ends; who follows events gets replies until one side leaves. Each message is a header of ten bytes (magic, version,
 //! length of the body; little endian) and a postcard body. Both sides treat the other as hostile: lengths are
 //! bounded before anything is read, and a table is only handed on once all its references are in range.
 //! No policy lives here: who may ask for what is the daemon's business, what to do without a daemon the caller's.
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
-use crate::model::Table;
+use crate::model::{Event, Table};
 
 /// The first bytes of every message.
 pub const MAGIC: [u8; 4] = *b"PINW";
 /// The version of the messages; it changes with every change of [`Request`], [`Reply`] or the model's types.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// Bytes of a header.
 pub const HEADER: usize = 10;
 /// The longest request body, in bytes.
@@ -35,6 +35,11 @@ pub const SOCKET_VARIABLE: &str = "PINWATCH_SOCKET";
 pub enum Request {
     /// The pins that the asking user may see.
     List {},
+    /// What happened.
+    Events {
+        /// Whether to go on telling what happens.
+        follow: bool,
+    },
 }
 
 /// What the daemon answers.
@@ -42,8 +47,10 @@ pub enum Request {
 pub enum Reply {
     /// The pins.
     Table(Table),
-    /// Why there is no table: one sentence for the user.
+    /// Why there is no answer: one sentence for the user.
     Error(String),
+    /// What happened.
+    Events(Vec<Event>),
 }
 
 /// A reply that borrows; its variants are those of [`Reply`], in the same order, so that a table need not be cloned.
@@ -51,6 +58,7 @@ pub enum Reply {
 enum ReplyRef<'a> {
     Table(&'a Table),
     Error(&'a str),
+    Events(&'a [Event]),
 }
 
 /// Why a message could not be had from the other side.
@@ -134,6 +142,11 @@ pub fn encode_table(table: &Table) -> Result<Vec<u8>, WireError> {
     /// Bytes of a pin, about.
     const PIN: usize = 64;
     encode(&ReplyRef::Table(table), REPLY_LIMIT, table.pins.len() * PIN)
+}
+
+/// Events as a reply, ready to be sent.
+pub fn encode_events(events: &[Event]) -> Result<Vec<u8>, WireError> {
+    encode(&ReplyRef::Events(events), REPLY_LIMIT, 0)
 }
 
 /// An error as a reply, ready to be sent. The sentence is cut to what a reader wants to see.
@@ -262,6 +275,37 @@ pub fn ask(path: &Path, request: &Request, timeout: Duration) -> Result<Reply, W
         e => e,
     })?;
     decode_reply(&body)
+}
+
+/// A daemon that goes on answering.
+pub struct Following {
+    stream: UnixStream,
+}
+
+impl Following {
+    /// The next reply, however long it takes; `None` if the daemon has ended.
+    pub fn next(&mut self) -> Result<Option<Reply>, WireError> {
+        match read_message(&mut self.stream, REPLY_LIMIT) {
+            Ok(body) => decode_reply(&body).map(Some),
+            Err(WireError::NotPinwatch(_)) => Ok(None),
+            Err(WireError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Asks the daemon at `path` for what happens; the first answer may take `timeout`.
+pub fn follow(path: &Path, request: &Request, timeout: Duration) -> Result<(Reply, Following), WireError> {
+    let message = encode_request(request)?;
+    let mut stream = connect(path, timeout)?;
+    stream.write_all(&message)?;
+    stream.set_read_timeout(Some(timeout))?;
+    let body = read_message(&mut stream, REPLY_LIMIT).map_err(|error| match error {
+        WireError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => WireError::TimedOut(timeout),
+        error => error,
+    })?;
+    stream.set_read_timeout(None)?;
+    Ok((decode_reply(&body)?, Following { stream }))
 }
 
 fn connect(path: &Path, timeout: Duration) -> Result<UnixStream, WireError> {

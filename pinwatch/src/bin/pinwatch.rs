@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use pinwatch::daemon::{self, Settings};
 use pinwatch::kernel::plan::AttachMode;
+use pinwatch::model::Policy;
 use pinwatch::wire;
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +50,9 @@ struct Options {
     /// Room for so many pins; the kernel uses memory only for those there are
     #[arg(long, value_name = "N", default_value_t = 1 << 18, value_parser = clap::value_parser!(u32).range(1..=1 << 22))]
     max_pins: u32,
+    /// Which pins are to have a lease: a warning is logged when one loses it, and lspins goes by it
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Policy::Persistent)]
+    require_lease: Policy,
     /// What to log: error, warn, info, debug (which has every pin, and the BPF programs' own log)
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: tracing::Level,
@@ -86,6 +90,7 @@ fn run(options: &Options) -> ExitCode {
         attach: options.attach.into(),
         max_pins: options.max_pins,
         bpf_log: options.log >= tracing::Level::DEBUG,
+        policy: options.require_lease,
     };
     match daemon::run(&settings) {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@ use super::{Settings, Watch, probe};
 use crate::kernel::check::Check;
 use crate::kernel::facts::Depth;
 use crate::kernel::plan::{AttachMode, Method, Plan, Verdict};
+use crate::model::Policy;
 use crate::wire;
 
 /// Looks at this kernel, and attaches what the plan has for it, unless nothing can be.
@@ -15,7 +16,8 @@ pub fn check(attach: AttachMode) -> Check {
     if plan.verdict() == Verdict::Unusable {
         return Check::new(&facts, &plan, &[]);
     }
-    let settings = Settings { socket: wire::SOCKET.into(), attach, max_pins: 64, bpf_log: false };
+    let policy = Policy::default();
+    let settings = Settings { socket: wire::SOCKET.into(), attach, max_pins: 64, bpf_log: false, policy };
     let results: Vec<(&str, Result<Method, String>)> = match Watch::start(&settings) {
         Ok(watch) => {
             let attached: BTreeMap<_, _> =

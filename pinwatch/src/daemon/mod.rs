@@ -3,10 +3,13 @@
 //! It keeps no copy of the pins: what the kernel's maps hold is the truth, and is read when somebody asks.
 
 mod check;
+mod follow;
+mod history;
 mod instance;
 mod socket;
 mod watch;
 
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +20,7 @@ use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
 
 use crate::kernel::plan::AttachMode;
+use crate::model::Policy;
 pub use check::check;
 pub use instance::InstanceError;
 pub use watch::{StartError, Watch, probe};
@@ -35,6 +39,8 @@ pub struct Settings {
     pub max_pins: u32,
     /// Whether the BPF programs log.
     pub bpf_log: bool,
+    /// Which pins are to have a lease.
+    pub policy: Policy,
 }
 
 /// Why the daemon cannot run.
@@ -84,10 +90,7 @@ async fn serve(settings: &Settings, mut watch: Watch) -> Result<(), DaemonError>
     if settings.bpf_log {
         start_bpf_log(&mut watch);
     }
-    let events = watch.take_events().map(wait_on).transpose().map_err(system("cannot watch the events"))?;
-    let Some(mut events) = events else {
-        return Err(system("cannot watch the events")(std::io::ErrorKind::NotFound.into()));
-    };
+    let mut events = watch.events_fd().and_then(wait_on).map_err(system("cannot watch the events"))?;
     let listener = socket::bind(&settings.socket)?;
     info!(socket = %settings.socket.display(), "watching");
     let mut tick = tokio::time::interval(TICK);
@@ -100,16 +103,12 @@ async fn serve(settings: &Settings, mut watch: Watch) -> Result<(), DaemonError>
             _ = interrupt.recv() => break,
             ready = events.readable_mut() => match ready {
                 Ok(mut guard) => {
-                    watch.borrow_mut().drain(guard.get_inner_mut());
+                    watch.borrow_mut().hurry();
                     guard.clear_ready();
                 }
                 Err(error) => warn!(%error, "the events cannot be read"),
             },
-            _ = tick.tick() => {
-                let mut watch = watch.borrow_mut();
-                watch.drain(events.get_mut());
-                watch.tidy();
-            }
+            _ = tick.tick() => watch.borrow_mut().tick(),
             client = listener.accept() => match client {
                 Ok((stream, _)) => {
                     let Ok(place) = places.clone().try_acquire_owned() else {
@@ -137,12 +136,12 @@ async fn serve(settings: &Settings, mut watch: Watch) -> Result<(), DaemonError>
     Ok(())
 }
 
-/// Lets the event loop wait for a ring buffer.
+/// Lets the event loop wait for a descriptor.
 #[expect(
     deprecated,
     reason = "aya's ring buffers give their descriptor by AsRawFd only; they own it, and are owned here"
 )]
-fn wait_on<T: std::os::fd::AsRawFd>(ring: T) -> std::io::Result<AsyncFd<T>> {
+fn wait_on<T: AsRawFd>(ring: T) -> std::io::Result<AsyncFd<T>> {
     AsyncFd::new(ring)
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +19,9 @@ use crate::wire::{self, Request, WireError};
 pub const MAX_CLIENTS: usize = 64;
 /// A client that does not say what it wants, or does not take its answer, for so long, is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// So often a follower is told what is new.
+const NEWS: Duration = Duration::from_millis(200);
 
 /// Listens at a path. What a daemon left behind there is removed: the instance lock says that none runs.
 pub fn bind(path: &Path) -> Result<UnixListener, DaemonError> {
@@ -47,6 +51,10 @@ pub async fn answer(mut stream: UnixStream, watch: &RefCell<Watch>) {
         let uid = stream.peer_cred()?.uid();
         let reply = match read_request(&mut stream).await {
             Ok(Request::List {}) => list(watch, uid),
+            Ok(Request::Events { follow: false }) => {
+                wire::encode_events(&watch.borrow().events_after(0, uid))
+            }
+            Ok(Request::Events { follow: true }) => return Ok(Some(uid)),
             Err(WireError::Io(error)) => return Err(error),
             Err(error) => wire::encode_error(&format!("the daemon did not understand: {error}")),
         };
@@ -54,12 +62,72 @@ pub async fn answer(mut stream: UnixStream, watch: &RefCell<Watch>) {
             Ok(bytes) => stream.write_all(&bytes).await?,
             Err(error) => warn!(%error, "an answer cannot be sent"),
         }
-        stream.shutdown().await
+        stream.shutdown().await.map(|()| None)
     };
     match tokio::time::timeout(PATIENCE, exchange).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(uid))) => {
+            if let Err(error) = follow(stream, watch, uid).await {
+                debug!(%error, "a follower went away");
+            }
+        }
         Ok(Err(error)) => debug!(%error, "a client went away"),
         Err(_) => debug!("a client was too slow"),
+    }
+}
+
+/// Tells of events until the client goes away, or does not take them.
+async fn follow(mut stream: UnixStream, watch: &RefCell<Watch>, uid: u32) -> io::Result<()> {
+    let _follower = match Follower::enter(watch) {
+        Ok(follower) => follower,
+        Err(sentence) => {
+            let refusal = wire::encode_error(&sentence).unwrap_or_default();
+            return send(&mut stream, &refusal).await;
+        }
+    };
+    let mut told = 0;
+    let mut first = true;
+    loop {
+        let (latest, events) = {
+            let watch = watch.borrow();
+            (watch.latest_event(), watch.events_after(told, uid))
+        };
+        if first || !events.is_empty() {
+            let reply = wire::encode_events(&events).map_err(io::Error::other)?;
+            send(&mut stream, &reply).await?;
+        }
+        (told, first) = (latest, false);
+        // A client has nothing more to say: what can be read is its end.
+        let mut byte = [0u8];
+        match tokio::time::timeout(NEWS, stream.read(&mut byte)).await {
+            Ok(Ok(0) | Err(_)) => return Ok(()),
+            Ok(Ok(_)) | Err(_) => {}
+        }
+    }
+}
+
+async fn send(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
+    match tokio::time::timeout(PATIENCE, stream.write_all(bytes)).await {
+        Ok(result) => result,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Somebody who follows, for as long as this lives.
+struct Follower<'a>(&'a RefCell<Watch>);
+
+impl<'a> Follower<'a> {
+    fn enter(watch: &'a RefCell<Watch>) -> Result<Self, String> {
+        watch.borrow_mut().follower(true)?;
+        Ok(Self(watch))
+    }
+}
+
+impl Drop for Follower<'_> {
+    fn drop(&mut self) {
+        if let Err(sentence) = self.0.borrow_mut().follower(false) {
+            warn!(sentence, "pins are told of though nobody follows");
+        }
     }
 }
 

@@ -2,16 +2,17 @@
 //! with all that is to be said about its completeness.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Instant;
 
 use aya::Ebpf;
-use aya::maps::{MapData, RingBuf};
-use pinwatch_common::{Event, event};
 use rustix::fs::MemfdFlags;
 use tracing::{debug, info, warn};
 
 use super::Settings;
+use super::follow::Follow;
 use crate::kernel::bpf::{BpfError, LoadOptions, Losses, Programs};
 use crate::kernel::facts::{Depth, Facts};
 use crate::kernel::feature::{FeatureName, State};
@@ -44,7 +45,7 @@ const FILE_AGE: u64 = 60_000_000_000;
 
 /// Programs in the kernel, and what is known of their completeness.
 pub struct Watch {
-    programs: Programs,
+    pub(super) programs: Programs,
     plan: Plan,
     attach: AttachMode,
     states: FileStates,
@@ -56,13 +57,15 @@ pub struct Watch {
     modules: Vec<(String, String)>,
     /// Whether there are RDMA devices.
     devices: bool,
-    ticks: u32,
+    pub(super) ticks: u32,
     /// Pins whose release nobody saw, and that were found released.
     healed: u64,
     /// Whether this kernel grants leases on hugetlbfs.
     hugetlb_leases: bool,
     /// Pins that no process held when that was last looked at without being asked.
     unheld: u64,
+    /// What happens.
+    pub(super) follow: Follow,
 }
 
 /// The facts, with the one that only trying tells.
@@ -115,7 +118,10 @@ impl Watch {
             healed: 0,
             hugetlb_leases: hugetlb_leases(),
             unheld: 0,
+            follow: Follow::default(),
         };
+        watch.follow = Follow::new(watch.programs.take_events(), settings.policy);
+        watch.attach_breaks();
         watch.programs.prepare_probes(&RDMA_HOOKS);
         watch.attach_hooks(|hook| hook.module.is_none(), Programs::attach);
         watch.attach_to_modules(&[]);
@@ -140,9 +146,25 @@ impl Watch {
         self.failed.iter().map(|(name, (_, reason))| (*name, reason.clone())).collect()
     }
 
-    /// The ring buffer.
-    pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
-        self.programs.take_events()
+    /// Becomes ready to read when the ring buffer has something to tell at once.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn events_fd(&self) -> io::Result<OwnedFd> {
+        let ring = self.follow.ring.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        // SAFETY: the ring owns the descriptor and lives as long as `self`.
+        unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }.try_clone_to_owned()
+    }
+
+    /// Has breaks of leases seen, if the plan has it.
+    fn attach_breaks(&mut self) {
+        let planned = self.plan.feature(FeatureName::LeaseEvents);
+        if planned.is_some_and(|feature| matches!(feature.state, State::On | State::Degraded))
+            && let Err(error) = self.programs.watch_breaks()
+        {
+            warn!(%error, "who breaks a lease is not seen");
+            self.failed.insert("break_lease", (FeatureName::LeaseEvents, error.to_string()));
+        }
     }
 
     /// Attaches those hooks of the plan that are asked for. Ends before beginnings: no pin is recorded whose end could be
@@ -186,28 +208,9 @@ impl Watch {
         }
     }
 
-    /// Looks at what has happened since the last time.
-    pub fn drain(&mut self, ring: &mut RingBuf<MapData>) {
-        let mut modules_changed = false;
-        while let Some(item) = ring.next() {
-            if item.len() < size_of::<Event>() {
-                continue;
-            }
-            // SAFETY: long enough, and any bytes are a valid event.
-            let event: Event = unsafe { item.as_ptr().cast::<Event>().read_unaligned() };
-            match event.what {
-                event::MODULES => modules_changed = true,
-                what => debug!(sequence = event.sequence, pid = event.pid, made = what == event::MADE, "pin"),
-            }
-        }
-        if modules_changed {
-            self.follow_modules();
-        }
-    }
-
     /// Follows RDMA modules that were loaded, removed, or loaded anew (probes on a module that went are dead without an
     /// error), and RDMA devices that came or went.
-    fn follow_modules(&mut self) {
+    pub(super) fn follow_modules(&mut self) {
         let (modules, devices) = (rdma_modules(), rdma_devices());
         if modules == self.modules && devices == self.devices {
             return;
@@ -287,7 +290,7 @@ impl Watch {
 
     /// What is done now and then: devices may come without a module; holders are looked for and creators remembered though
     /// nobody asks; names of files without pins are forgotten.
-    pub fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         self.follow_modules();
         self.ticks += 1;
         if !self.ticks.is_multiple_of(TIDY_TICKS) {
@@ -322,15 +325,19 @@ impl Watch {
         self.look().map(|(_, table)| table)
     }
 
-    fn look(&mut self) -> Result<(Snapshot, Table), BpfError> {
+    pub(super) fn look(&mut self) -> Result<(Snapshot, Table), BpfError> {
+        let began = Instant::now();
         // A module that was loaded a moment ago may not have been seen yet.
+        self.drain();
         self.follow_modules();
         let snapshot = Snapshot::read(&self.programs)?;
         let watched =
             self.plan.feature(FeatureName::Leases).is_some_and(|feature| feature.state == State::On);
-        let rules = LeaseRules { watched, hugetlb: self.hugetlb_leases };
-        let mut table =
-            snapshot.table(Clocks::now(), &mut self.states, &mut self.whereabouts, &mut self.programs, rules);
+        let times = |lease| self.follow.history.times(lease);
+        let rules = LeaseRules { watched, hugetlb: self.hugetlb_leases, times: &times };
+        let (states, whereabouts) = (&mut self.states, &mut self.whereabouts);
+        let mut table = snapshot.table(Clocks::now(), states, whereabouts, &mut self.programs, &rules);
+        table.policy = Some(self.follow.policy());
         table.watching_since = self.since.values().min().copied();
         let losses = self.programs.losses()?;
         if losses.calls > 0 {
@@ -339,6 +346,7 @@ impl Watch {
         let mut incomplete = self.incomplete(&losses);
         incomplete.append(&mut table.incomplete);
         table.incomplete = incomplete;
+        self.follow.looked(began, &table, Clocks::now().realtime);
         Ok((snapshot, table))
     }
 
@@ -365,7 +373,7 @@ impl Watch {
                 said.push(format!("{}: {}", feature.name, feature.text));
             }
         }
-        for (feature, reason) in self.failed.values() {
+        for (feature, reason) in self.failed.values().filter(|(feature, _)| !feature.is_history()) {
             said.push(format!("{feature}: {reason}"));
         }
         let mut count = |n: u64, what: &str| {
@@ -386,6 +394,7 @@ impl Watch {
         count(losses.full[1], "extents found no room: their pins are marked as not exact");
         count(losses.full[2], "file names found no room: their pins are marked as not exact");
         count(losses.full[5], "times a lease found no room: pins that it covers may be shown without it");
+        count(losses.full[6], "times a thread that waits for a lease found no room: it is not shown");
         count(
             losses.full[4],
             "clones of io_uring buffers found no room: rings that keep them may be missing",

@@ -56,6 +56,14 @@ pub enum BpfError {
     },
 }
 
+/// The programs that see breaks, and the tracepoints that they are on. The last of them comes first: no wait is recorded
+/// whose end could be missed.
+const BREAKS: [(&str, &str); 3] = [
+    ("break_done", "break_lease_unblock"),
+    ("break_refused", "break_lease_noblock"),
+    ("break_waits", "break_lease_block"),
+];
+
 /// How the programs are to be loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
@@ -92,8 +100,8 @@ pub struct Losses {
     pub calls: u64,
     /// Returns without a kretprobe instance.
     pub returns: u64,
-    /// Pins, extents, files, calls, clones and leases that found no room.
-    pub full: [u64; 6],
+    /// Pins, extents, files, calls, clones, leases and threads that wait for a lease, that found no room.
+    pub full: [u64; 7],
     /// Records whose object's address was used again.
     pub replaced: u64,
     /// Events; no pin is lost by these.
@@ -111,7 +119,7 @@ pub struct Programs {
     module_programs: Option<ModulePrograms>,
     links: BTreeMap<&'static str, Vec<Link>>,
     attached: BTreeMap<&'static str, Attached>,
-    _module_watch: Vec<RawTracePointLink>,
+    tracepoints: Vec<RawTracePointLink>,
     /// Misses of programs that were loaded for a module and are gone with it.
     past_misses: BTreeMap<String, (u64, u64)>,
     /// What is in the map ANCHORS.
@@ -139,7 +147,7 @@ impl Programs {
         let failed = |error: &dyn std::error::Error| BpfError::Load(whole(error));
         let log_level = Level(if options.log { 4 } else { 0 });
         let offsets = Offsets { history: u64::from(options.log), ..*offsets };
-        let mut ebpf = EbpfLoader::new()
+        let ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("PINS", options.max_pins)
@@ -148,17 +156,7 @@ impl Programs {
         let duplicate =
             |(name, map): (&str, &Map)| Some((name.to_owned(), fd_of(map)?.try_clone_to_owned().ok()?));
         let maps = ebpf.maps().filter_map(duplicate).collect();
-        let mut module_watch = Vec::new();
-        for name in ["module_load", "module_free"] {
-            let program: &mut RawTracePoint = match ebpf.program_mut(name) {
-                Some(program) => program.try_into().map_err(|error| failed(&error))?,
-                None => return Err(BpfError::Load(format!("the BPF object has no program {name}"))),
-            };
-            program.load().map_err(|error| failed(&error))?;
-            let link = program.attach(name).map_err(|error| failed(&error))?;
-            module_watch.push(program.take_link(link).map_err(|error| failed(&error))?);
-        }
-        Ok(Self {
+        let mut programs = Self {
             ebpf,
             maps,
             offsets,
@@ -167,13 +165,37 @@ impl Programs {
             module_programs: None,
             links: BTreeMap::new(),
             attached: BTreeMap::new(),
-            _module_watch: module_watch,
+            tracepoints: Vec::new(),
             past_misses: BTreeMap::new(),
             anchors: HashSet::default(),
             knows_rings: false,
             lease_round: 0,
             ticks_per_second: None,
-        })
+        };
+        for name in ["module_load", "module_free"] {
+            programs.attach_tracepoint(name, name).map_err(BpfError::Load)?;
+        }
+        Ok(programs)
+    }
+
+    /// Has the programs see who breaks leases.
+    ///
+    /// # Errors
+    /// [`BpfError::Attach`]
+    pub fn watch_breaks(&mut self) -> Result<(), BpfError> {
+        for (name, symbol) in BREAKS {
+            self.attach_tracepoint(name, symbol).map_err(|reason| BpfError::Attach { symbol, reason })?;
+        }
+        Ok(())
+    }
+
+    fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<(), String> {
+        let program = self.ebpf.program_mut(name).ok_or_else(|| format!("no program {name}"))?;
+        let program: &mut RawTracePoint = program.try_into().map_err(|error| whole(&error))?;
+        program.load().map_err(|error| whole(&error))?;
+        let link = program.attach(tracepoint).map_err(|error| whole(&error))?;
+        self.tracepoints.push(program.take_link(link).map_err(|error| whole(&error))?);
+        Ok(())
     }
 
     /// The loaded object, for the log's reader.

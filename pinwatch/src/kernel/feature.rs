@@ -29,11 +29,13 @@ pub enum FeatureName {
     Anchors,
     /// Which leases are on the files, and who has them.
     Leases,
+    /// When leases are taken, broken and dropped, and by whom.
+    LeaseEvents,
 }
 
 impl FeatureName {
     /// All, in the order in which they are shown.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Rdma,
         Self::RdmaNames,
         Self::IoUring,
@@ -45,6 +47,7 @@ impl FeatureName {
         Self::Holders,
         Self::Anchors,
         Self::Leases,
+        Self::LeaseEvents,
     ];
 
     /// As people and scripts see it.
@@ -61,6 +64,7 @@ impl FeatureName {
             Self::Holders => "holders",
             Self::Anchors => "anchors",
             Self::Leases => "leases",
+            Self::LeaseEvents => "events",
         }
     }
 
@@ -77,8 +81,16 @@ impl FeatureName {
             Self::Owners => "creators are shown by process id only",
             Self::Holders => "nobody knows who keeps a pin",
             Self::Leases => "whether a lease covers a pin is not known",
+            Self::LeaseEvents => {
+                "leases are looked at only when somebody asks, and who breaks one is not known"
+            }
             Self::Anchors => "the file descriptor that a pin was made through is not shown",
         }
+    }
+
+    /// It tells what happens; what there is at a moment is known without it.
+    pub fn is_history(self) -> bool {
+        matches!(self, Self::LeaseEvents)
     }
 
     /// It sees pins of its own, rather than telling more of them: without any of these there is nothing to show.

@@ -1,6 +1,6 @@
 //! What is hooked, how, and with which offsets. Rules only: everything follows from [`Facts`], nothing is looked at here.
 //!
-//! What is not known is left out, with a reason, and never guessed. Offsets are filled in by [`Part`]s; the offsets of a
+//! What is not known is left out, with a reason, and never guessed. Offsets are filled in by [`super::table::Part`]s; the offsets of a
 //! part that is off are all 0, and one of them never is 0 otherwise, so that a BPF program can ask for it:
 //! `vma_end` (extents), `dentry_name` (paths), `page_size` (page check), `task_comm` (owners), `regs_arg0` (anchors),
 //! `ib_device_name` (the RDMA device), `ib_umem_sgl` (an RDMA buffer's pages), `restrack_id` (RDMA names).
@@ -16,7 +16,6 @@ use serde::Serialize;
 use super::{
     facts::{BtfState, Facts},
     feature::{Feature, FeatureName, State},
-    table::Part,
 };
 
 /// `--attach`.
@@ -94,7 +93,8 @@ impl Plan {
         planner.rdma();
         planner.io_uring();
         planner.xdp();
-        plan.details(&parts);
+        planner.details();
+        planner.lease_events();
         offsets.page_shift = u64::from(facts.page_shift);
         // A kernel that does not preempt itself runs each program to its end. Frozen before modules come: so it does not
         // depend on which hooks there are yet.
@@ -123,37 +123,7 @@ impl Plan {
             features: FeatureName::ALL.into_iter().map(off).collect(),
         }
     }
-
-    /// The features that tell more of a pin than that it is there.
-    fn details(&mut self, parts: &offsets::Parts) {
-        let mut extents_known = true;
-        for (name, part, how) in DETAILS {
-            let needs_extents = matches!(part, Part::Paths | Part::PageCheck);
-            let feature = match parts.missing(*part) {
-                _ if needs_extents && !extents_known => {
-                    Feature::off(*name, "without extents no file is known")
-                }
-                Some(missing) => Feature::off(*name, missing),
-                None => Feature { name: *name, state: State::On, text: (*how).to_owned() },
-            };
-            if *part == Part::Extents {
-                extents_known = feature.state == State::On;
-            }
-            self.features.push(feature);
-        }
-    }
 }
-
-/// Feature, part, and how it is done.
-const DETAILS: &[(FeatureName, Part, &str)] = &[
-    (FeatureName::Extents, Part::Extents, "which ranges of which files, from the VMAs when the pin is made"),
-    (FeatureName::Paths, Part::Paths, "names as of the time when the pin is made"),
-    (FeatureName::PageCheck, Part::PageCheck, "the first page of each extent is looked at"),
-    (FeatureName::Owners, Part::Owners, "command name and start time of the creator"),
-    (FeatureName::Holders, Part::Holders, "descriptors, mappings and messages of all processes, when asked"),
-    (FeatureName::Anchors, Part::Anchors, "file descriptor from the system call's registers"),
-    (FeatureName::Leases, Part::Leases, "those on files that processes have open or mapped, when asked"),
-];
 
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;

@@ -59,6 +59,14 @@ pub const UNPIN_PAGES: FunctionRule = FunctionRule {
     params: &["page **", "int", "int"],
     returns: &["void"],
 };
+/// Takes a lease, or changes or drops one: all file systems come by here, with a plain lease, a delegation or a layout.
+pub const GENERIC_SETLEASE: FunctionRule =
+    FunctionRule { symbol: "generic_setlease", params: &["file *", "int"], returns: &["int"] };
+/// Changes a lease, or takes it away, whoever does it.
+pub const LEASE_MODIFY: FunctionRule =
+    FunctionRule { symbol: "lease_modify", params: &["file_lease *", "int"], returns: &["int"] };
+/// The same before 6.9.
+pub const LEASE_MODIFY_LOCK: FunctionRule = FunctionRule { params: &["file_lock *", "int"], ..LEASE_MODIFY };
 /// Never hooked: it tells a kernel without AF_XDP.
 pub const XSK_BIND: FunctionRule = FunctionRule { symbol: "xsk_bind", params: &[], returns: &["int"] };
 
@@ -75,6 +83,8 @@ pub const FUNCTIONS: &[FunctionRule] = &[
     XDP_UMEM_CREATE,
     UNPIN_PAGES,
     XSK_BIND,
+    GENERIC_SETLEASE,
+    LEASE_MODIFY,
 ];
 
 /// What a set of offsets is good for. They are filled in together or not at all.
@@ -94,6 +104,8 @@ pub enum Part {
     Holders,
     /// Leases on files.
     Leases,
+    /// By which system call a lease is broken.
+    Breakers,
     /// io_uring's structs.
     IoUring,
     /// AF_XDP's structs.
@@ -199,6 +211,9 @@ pub const OFFSETS: &[OffsetRule<Offsets>] = &[
     rule(Part::Leases, &["file_lease.c.flc_pid", "file_lock.fl_pid"], 4, |o| &mut o.lease_pid),
     rule(Part::Leases, &["file_lease.fl_break_time", "file_lock.fl_break_time"], 8, |o| &mut o.lease_break_time),
     rule(Part::Leases, &["file_lease.fl_downgrade_time", "file_lock.fl_downgrade_time"], 8, |o| &mut o.lease_downgrade_time),
+    rule(Part::Breakers, &["pt_regs.orig_ax"], 8, |o| &mut o.regs_call),
+    rule(Part::Breakers, &["pt_regs.cs"], 0, |o| &mut o.regs_cs),
+    rule(Part::Breakers, &["task_struct.flags"], 4, |o| &mut o.task_flags),
     // A kernel may lack io_uring or AF_XDP.
     rule(Part::Optional, &["io_ring_ctx.file_table.data.nodes", "io_ring_ctx.file_table.files"], 8, |o| &mut o.io_ctx_files),
     rule(Part::Optional, &["io_ring_ctx.file_table.data.nr", "io_ring_ctx.nr_user_files"], 4, |o| &mut o.io_ctx_file_count),

@@ -55,7 +55,7 @@ pub fn screen(table: &Table, pin: &Pin, now: i64) -> String {
         None => line("kept by", "not known: nobody has looked"),
         Some(holding) => kept(table, holding).iter().for_each(|text| line("kept by", text)),
     }
-    leases::explain(table, pin).iter().for_each(|text| line("lease", text));
+    leases::explain(table, pin, now).iter().for_each(|text| line("lease", text));
     line("other tools", other_tools(table, pin));
     out.push('\n');
     out.push_str(&way_out(table, pin, holding));

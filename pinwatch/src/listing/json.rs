@@ -326,7 +326,7 @@ fn text_of<T: std::fmt::Display, S: Serializer>(value: &T, serializer: S) -> Res
 }
 
 /// A moment, written as RFC 3339.
-struct Time(jiff::Timestamp);
+pub(super) struct Time(jiff::Timestamp);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -335,7 +335,7 @@ impl Serialize for Time {
 }
 
 /// A time of the model; `None` if it is beyond what the calendar has.
-fn time(nanoseconds: i64) -> Option<Time> {
+pub(super) fn time(nanoseconds: i64) -> Option<Time> {
     jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).ok().map(Time)
 }
 

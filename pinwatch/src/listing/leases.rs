@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::columns::Context;
 use super::render::Look;
 use super::select::Selection;
-use super::{json, label, path, size};
-use crate::model::{Holding, Lease, LeaseState, Pin, Process, Table};
+use super::{escape, json, label, path, size};
+use crate::model::{Breaker, Holding, Lease, LeaseState, Pin, Process, Table, Waiter};
 
 /// A lease of a table, and the pins on its file.
 struct Entry<'a> {
@@ -48,18 +48,19 @@ impl<'a> Leases<'a> {
 
     /// For people.
     pub fn text(&self, look: Look, context: &Context) -> String {
-        let header = ["KIND", "MODE", "STATE", "HELDBY", "PINS", "PINNED", "NAME"].map(str::to_owned);
-        let mut lines: Vec<[String; 7]> = look.header.then_some(header).into_iter().collect();
+        let header = ["KIND", "MODE", "STATE", "AGE", "HELDBY", "WAITING", "PINS", "PINNED", "NAME"]
+            .map(str::to_owned);
+        let mut lines: Vec<[String; 9]> = look.header.then_some(header).into_iter().collect();
         lines.extend(self.entries.iter().map(|entry| self.line(entry, context)));
         let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..7).map(width).collect();
+        let widths: Vec<usize> = (0..9).map(width).collect();
         let mut out = String::new();
         for line in &lines {
             let cell = |(at, text): (usize, &String)| {
                 let pad = " ".repeat(widths[at] - text.chars().count());
                 match at {
-                    4 | 5 => format!("{pad}{text}"),
-                    6 => text.clone(),
+                    3 | 6 | 7 => format!("{pad}{text}"),
+                    8 => text.clone(),
                     _ => format!("{text}{pad}"),
                 }
             };
@@ -69,7 +70,7 @@ impl<'a> Leases<'a> {
         out
     }
 
-    fn line(&self, entry: &Entry, context: &Context) -> [String; 7] {
+    fn line(&self, entry: &Entry, context: &Context) -> [String; 9] {
         let Entry { lease, pins, .. } = entry;
         let state = match lease.state {
             LeaseState::Breaking { seconds_left: Some(left) } => format!("breaking {left}s"),
@@ -83,7 +84,10 @@ impl<'a> Leases<'a> {
             None => "?".to_owned(),
         };
         let (kind, mode) = (lease.kind.word().to_owned(), lease.mode.word().to_owned());
-        [kind, mode, state, self.held_by(entry), pins.len().to_string(), bytes, name]
+        let age = lease.taken.map_or_else(|| "?".to_owned(), |taken| age(taken, context.now));
+        let waiting: Vec<String> = lease.waiters.iter().map(|waiter| waits(waiter, context.now)).collect();
+        let waiting = if waiting.is_empty() { "-".to_owned() } else { waiting.join(",") };
+        [kind, mode, state, age, self.held_by(entry), waiting, pins.len().to_string(), bytes, name]
     }
 
     fn held_by(&self, entry: &Entry) -> String {
@@ -128,13 +132,30 @@ impl<'a> Leases<'a> {
         let taker = taker.map(|taker| json!({"pid": taker.pid, "comm": taker.comm.text()}));
         let ids: Vec<String> = pins.iter().map(|pin| pin.id.to_string()).collect();
         let nobody = Holding::nobody();
+        let waiters: Vec<Value> = (lease.waiters.iter())
+            .map(|waiter| {
+                let Breaker { who, call, wants } = &waiter.breaker;
+                json!({
+                    "pid": who.pid,
+                    "comm": who.comm.text(),
+                    "uid": who.uid,
+                    "call": call.as_ref().map(|call| call.text()),
+                    "wants": wants.word(),
+                    "since": json::time(waiter.since),
+                })
+            })
+            .collect();
+        let (taken, broken) = (lease.taken.and_then(json::time), lease.broken.and_then(json::time));
         let holders = json::holding_fields(self.table, holding.unwrap_or(&nobody))?;
         Ok(format!(
-            "{{\"kind\":\"{}\",\"mode\":\"{}\",\"state\":\"{}\",\"seconds_left\":{},\"file\":{file},\"taker\":{}{holders},\"pins\":{},\"pinned_bytes\":{}}}",
+            "{{\"kind\":\"{}\",\"mode\":\"{}\",\"state\":\"{}\",\"seconds_left\":{},\"taken\":{},\"broken\":{},\"waiters\":{},\"file\":{file},\"taker\":{}{holders},\"pins\":{},\"pinned_bytes\":{}}}",
             lease.kind.word(),
             lease.mode.word(),
             lease.state.word(),
             json!(seconds),
+            json!(taken),
+            json!(broken),
+            json!(waiters),
             json!(taker),
             json!(ids),
             pinned(lease, pins),
@@ -148,8 +169,20 @@ fn pinned(lease: &Lease, pins: &[&Pin]) -> u64 {
     of_file.fold(0, |sum, part| sum.saturating_add(part.bytes))
 }
 
+/// Whole seconds, minutes, hours or days since a moment.
+fn age(since: i64, now: i64) -> String {
+    size::age(u64::try_from((now - since) / 1_000_000_000).unwrap_or(0))
+}
+
+/// Who waits, what they do, and for how long.
+fn waits(waiter: &Waiter, now: i64) -> String {
+    let Breaker { who, .. } = &waiter.breaker;
+    let doing = escape::sentence(&waiter.breaker.doing());
+    format!("{}[{}] {doing} {}", escape::name(who.comm.as_bytes()), who.pid, age(waiter.since, now))
+}
+
 /// The lease of a pin in a sentence for `--explain`.
-pub fn explain(table: &Table, pin: &Pin) -> Vec<String> {
+pub fn explain(table: &Table, pin: &Pin, now: i64) -> Vec<String> {
     let coverage = &pin.coverage;
     let on_pin = |lease: &&Lease| pin.parts.iter().any(|part| part.file == Some(lease.file));
     let leases: Vec<&Lease> = table.leases.iter().flatten().filter(on_pin).collect();
@@ -187,6 +220,7 @@ pub fn explain(table: &Table, pin: &Pin) -> Vec<String> {
         });
         let (kind, mode) = (lease.kind.word(), lease.mode.word());
         lines.push(format!("{mode} {kind} of {held}{state}{}", signal.unwrap_or_default()));
+        lines.extend(lease.waiters.iter().map(|waiter| format!("{} waits for it to go", waits(waiter, now))));
     }
     lines
 }
@@ -196,7 +230,7 @@ mod tests {
     use super::*;
     use crate::listing::sample;
     use crate::model::{
-        Coverage, CoverageState, FileIndex, HoldingIndex, LeaseKind, LeaseMode, Policy, ProcessIndex,
+        Coverage, CoverageState, FileIndex, HoldingIndex, LeaseKind, LeaseMode, Policy, ProcessIndex, Who,
     };
 
     /// The sample with a lease of ib_server on the first file, one of the kernel and one of nobody known on the second.
@@ -211,11 +245,20 @@ mod tests {
             state,
             taker: Some(ProcessIndex(taker)),
             holding: HoldingIndex(holding),
+            taken: Some(0),
+            broken: None,
+            waiters: Vec::new(),
         };
         let breaking = LeaseState::Breaking { seconds_left: Some(38) };
+        let breaker = Breaker {
+            who: Who { pid: 990, comm: "cp".into(), uid: Some(0) },
+            call: Some("truncate".into()),
+            wants: LeaseMode::Write,
+        };
+        let waiters = vec![Waiter { breaker, since: 2_000_000_000 }];
         table.leases = Some(vec![
             lease(0, LeaseKind::Lease, LeaseState::Active, 0, 0),
-            lease(1, LeaseKind::Layout, breaking, 4, 2),
+            Lease { waiters, ..lease(1, LeaseKind::Layout, breaking, 4, 2) },
             lease(1, LeaseKind::Lease, LeaseState::Expired, 5, 2),
         ]);
         table
@@ -225,17 +268,17 @@ mod tests {
     fn text_for_people() {
         let table = table();
         let look = crate::listing::render::Look { width: None, may_drop: false, colour: false, header: true };
-        let context = Context { now: 0, bytes: false, policy: Policy::Persistent };
+        let context = Context { now: 5_900_000_000, bytes: false, policy: Policy::Persistent };
         let text = Leases::of(&table, &Selection::default()).unwrap().text(look, &context);
         let lines: Vec<String> =
             text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(
             lines,
             [
-                "KIND MODE STATE HELDBY PINS PINNED NAME",
-                "lease write active ib_server[812] 1 64.0M /srv/pool.dat",
-                "layout write breaking 38s kernel (nfsd[77]) 1 16.0M /srv/q\\n\\x1b[31m\\xff",
-                "lease write expired ? (taken by 9) 1 16.0M /srv/q\\n\\x1b[31m\\xff",
+                "KIND MODE STATE AGE HELDBY WAITING PINS PINNED NAME",
+                "lease write active 5s ib_server[812] - 1 64.0M /srv/pool.dat",
+                "layout write breaking 38s 5s kernel (nfsd[77]) cp[990] truncate 3s 1 16.0M /srv/q\\n\\x1b[31m\\xff",
+                "lease write expired 5s ? (taken by 9) - 1 16.0M /srv/q\\n\\x1b[31m\\xff",
             ]
         );
         assert!(Leases::of(&sample::table(), &Selection::default()).is_none());
@@ -264,10 +307,11 @@ mod tests {
     fn the_signal_goes_to_who_took_it() {
         let mut table = table();
         table.pins[1].coverage = Coverage { state: CoverageState::Write, ..Coverage::default() };
-        let lines = explain(&table, &table.pins[1]);
+        let lines = explain(&table, &table.pins[1], 0);
         assert!(lines[1].ends_with("the signal goes to ib_server[812], which holds the pin"), "{lines:?}");
-        let lines = explain(&table, &table.pins[2]);
+        let lines = explain(&table, &table.pins[2], 9_000_000_000);
         assert!(lines[1].contains("being broken, 38 s are left"), "{lines:?}");
-        assert!(lines[2].ends_with("the signal goes to process 9, which does not hold the pin"), "{lines:?}");
+        assert_eq!(lines[2], "cp[990] truncate 7s waits for it to go");
+        assert!(lines[3].ends_with("the signal goes to process 9, which does not hold the pin"), "{lines:?}");
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod columns;
 pub mod escape;
+pub mod events;
 pub mod explain;
 pub mod json;
 pub mod leases;
@@ -74,4 +75,4 @@ pub fn pids<'a>(table: &'a Table, pins: &[&'a Pin]) -> Vec<u32> {
 }
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;

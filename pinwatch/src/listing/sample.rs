@@ -93,6 +93,7 @@ pub fn table() -> Table {
         ],
         pins: vec![gone, pin(1, mr, &[part(Backing::File, Some(0), 64 << 20)]), passed],
         leases: None,
+        policy: None,
         incomplete: vec![],
         watching_since: Some(CREATED),
         unattributed_pages: Some(0),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{Backing, File, Lease, LeaseKind, LeaseMode, LeaseState, ProcessIndex};
@@ -137,16 +138,16 @@ pub fn worst(verdicts: impl IntoIterator<Item = Coverage>) -> Coverage {
 }
 
 /// Which pins are to have a lease (`--require-lease`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 pub enum Policy {
-    /// Those on files that survive a reboot.
+    /// Those on files that survive a reboot
     #[default]
     Persistent,
-    /// Those on any file that can have one.
+    /// Those on any file that can have one
     All,
-    /// Those on files that are mapped without page cache.
+    /// Those on files that are mapped without page cache
     Dax,
-    /// None.
+    /// None
     Never,
 }
 

@@ -4,7 +4,17 @@ use super::*;
 use crate::model::{Device, FileId, FileIndex, HoldingIndex, Name};
 
 fn lease(kind: LeaseKind, mode: LeaseMode, state: LeaseState) -> Lease {
-    Lease { file: FileIndex(0), kind, mode, state, taker: None, holding: HoldingIndex(0) }
+    Lease {
+        file: FileIndex(0),
+        kind,
+        mode,
+        state,
+        taker: None,
+        holding: HoldingIndex(0),
+        taken: None,
+        broken: None,
+        waiters: Vec::new(),
+    }
 }
 
 fn processes(all: &[u32]) -> BTreeSet<ProcessIndex> {

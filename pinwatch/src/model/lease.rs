@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FileIndex, HoldingIndex, ProcessIndex};
+use super::{Breaker, FileIndex, HoldingIndex, ProcessIndex};
 
 /// Which kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -70,6 +70,15 @@ impl LeaseState {
     }
 }
 
+/// Somebody who waits for leases to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiter {
+    /// Who, and what they do.
+    pub breaker: Breaker,
+    /// Since when, nanoseconds since the Unix epoch.
+    pub since: i64,
+}
+
 /// A lease. It belongs to an open file description, not to a process: it dies with the last descriptor and mapping of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
@@ -85,4 +94,10 @@ pub struct Lease {
     pub taker: Option<ProcessIndex>,
     /// Who has the open file.
     pub holding: HoldingIndex,
+    /// When it was taken, nanoseconds since the Unix epoch; `None` if that was not seen.
+    pub taken: Option<i64>,
+    /// Since when it is being broken; `None` if it is not, or that was not seen.
+    pub broken: Option<i64>,
+    /// Who waits for it to go.
+    pub waiters: Vec<Waiter>,
 }

@@ -5,6 +5,7 @@
 
 mod cgroup;
 pub mod coverage;
+mod event;
 mod extent;
 mod file;
 mod lease;
@@ -15,9 +16,10 @@ mod table;
 
 pub use cgroup::Workload;
 pub use coverage::{Coverage, CoverageState, OnFile, Policy};
+pub use event::{Breaker, Event, Happened, LeaseTag, Outcome, Who};
 pub use extent::{Extent, Extents, Part, Parts, Segment, parts_of};
 pub use file::{Backing, Device, File, FileId};
-pub use lease::{Lease, LeaseKind, LeaseMode, LeaseState};
+pub use lease::{Lease, LeaseKind, LeaseMode, LeaseState, Waiter};
 pub use name::Name;
 pub use pin::{HeldState, Holder, Holding, Mode, Object, Origin, Pin, PinId, RdmaBufferKind, Subsystem, Via};
 pub use process::{Namespaces, Process};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{File, HeldState, Holder, Holding, Lease, Pin, Process};
+use super::{File, HeldState, Holder, Holding, Lease, Pin, Policy, Process};
 
 /// Place of a file in [`Table::files`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub struct Table {
     pub watching_since: Option<i64>,
     /// Pages that the kernel counts as pinned and that no pin explains; `None` if nobody has compared.
     pub unattributed_pages: Option<u64>,
+    /// Which pins are to have a lease, as the daemon was told; `None` without one.
+    pub policy: Option<Policy>,
     /// Pins of other users, which the asking user may not see: how many, and their bytes.
     pub hidden: (u64, u64),
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
-use pinwatch_common::{AGAIN, FileKey, FileRecord, LongPath, ModuleOffsets, counter};
+use pinwatch_common::{AGAIN, FileKey, FileRecord, LongPath, ModuleOffsets, WaiterRecord, counter};
 
 use super::{BpfError, Losses, Programs};
 use crate::kernel::raw;
@@ -126,6 +126,31 @@ impl Programs {
         Some((record, long))
     }
 
+    /// Whether pins that are made and released are told of.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn follow_pins(&mut self, followed: bool) -> Result<(), BpfError> {
+        self.set_only("FOLLOWED", &u64::from(followed))
+    }
+
+    /// The threads that wait for leases to go.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn waiters(&mut self) -> Result<Vec<WaiterRecord>, BpfError> {
+        /// A thread that waits for one lease after the other is between two of them for microseconds.
+        const LONG_AGO: u64 = 10_000_000_000;
+        let mut all: Vec<(u64, WaiterRecord)> = self.entries("WAITERS")?;
+        let latest = all.iter().map(|(_, waiter)| waiter.ended).max().unwrap_or(0);
+        let is_old = |waiter: &WaiterRecord| waiter.ended != 0 && latest - waiter.ended > LONG_AGO;
+        let old: Vec<u64> =
+            all.iter().filter(|(_, waiter)| is_old(waiter)).map(|(thread, _)| *thread).collect();
+        self.remove::<u64, WaiterRecord>("WAITERS", &old)?;
+        all.retain(|(_, waiter)| waiter.ended == 0);
+        Ok(all.into_iter().map(|(_, waiter)| waiter).collect())
+    }
+
     /// The ring buffer of events.
     pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
         RingBuf::try_from(self.ebpf.take_map("EVENTS")?).ok()
@@ -146,6 +171,7 @@ impl Programs {
                 self.counter(counter::CALLS_FULL)?,
                 self.counter(counter::SHARES_FULL)?,
                 self.counter(counter::LEASES_FULL)?,
+                self.counter(counter::WAITERS_FULL)?,
             ],
             replaced: self.counter(counter::REPLACED)?,
             events: self.counter(counter::EVENTS_LOST)?,

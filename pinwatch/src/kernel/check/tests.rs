@@ -36,6 +36,8 @@ owners     ok    command name and start time of the creator
 holders    ok    descriptors, mappings and messages of all processes, when asked
 anchors    ok    file descriptor from the system call's registers
 leases     ok    those on files that processes have open or mapped, when asked
+events     ok    generic_setlease (fexit), lease_modify (fentry), tracepoints
+                 break_lease_*
 "
     );
 }
@@ -104,7 +106,7 @@ fn json_for_scripts() {
     let json: serde_json::Value = serde_json::from_str(&check.json().unwrap()).unwrap();
     assert_eq!(json["verdict"], "degraded");
     assert_eq!(json["kernel"]["modules"][1]["name"], "ib_uverbs");
-    assert_eq!(json["features"].as_array().unwrap().len(), 11);
+    assert_eq!(json["features"].as_array().unwrap().len(), FeatureName::ALL.len());
     assert_eq!(json["features"][2]["name"], "io_uring");
     assert_eq!(json["features"][2]["state"], "off");
     let hook = |name: &str| {

@@ -15,6 +15,17 @@ use crate::kernel::{
 /// Why there are no RDMA names without RDMA.
 pub const NOTHING_TO_NAME: &str = "without rdma there is nothing to name";
 
+/// Feature, part, and how it is done.
+const DETAILS: &[(FeatureName, Part, &str)] = &[
+    (FeatureName::Extents, Part::Extents, "which ranges of which files, from the VMAs when the pin is made"),
+    (FeatureName::Paths, Part::Paths, "names as of the time when the pin is made"),
+    (FeatureName::PageCheck, Part::PageCheck, "the first page of each extent is looked at"),
+    (FeatureName::Owners, Part::Owners, "command name and start time of the creator"),
+    (FeatureName::Holders, Part::Holders, "descriptors, mappings and messages of all processes, when asked"),
+    (FeatureName::Anchors, Part::Anchors, "file descriptor from the system call's registers"),
+    (FeatureName::Leases, Part::Leases, "those on files that processes have open or mapped, when asked"),
+];
+
 /// Adds hooks and features to a plan, one subsystem at a time.
 pub struct Planner<'a> {
     pub facts: &'a Facts,
@@ -149,6 +160,58 @@ impl Planner<'_> {
                 (&table::XDP_UMEM_CREATE, "xdp_create", When::Exit),
                 (&table::UNPIN_PAGES, "xdp_release", When::Entry),
             ],
+        )?;
+        Ok(self.add(hooks))
+    }
+
+    /// The features that tell more of a pin than that it is there.
+    pub fn details(&mut self) {
+        let mut extents_known = true;
+        for (name, part, how) in DETAILS {
+            let needs_extents = matches!(part, Part::Paths | Part::PageCheck);
+            let feature = match self.parts.missing(*part) {
+                _ if needs_extents && !extents_known => {
+                    Feature::off(*name, "without extents no file is known")
+                }
+                Some(missing) => Feature::off(*name, missing),
+                None => Feature { name: *name, state: State::On, text: (*how).to_owned() },
+            };
+            if *part == Part::Extents {
+                extents_known = feature.state == State::On;
+            }
+            self.plan.features.push(feature);
+        }
+    }
+
+    /// What happens to leases: two hooks, and the kernel's tracepoints where a lease is in somebody's way.
+    pub fn lease_events(&mut self) {
+        let name = FeatureName::LeaseEvents;
+        let outcome = match self.parts.missing(Part::Leases) {
+            Some(_) => Err("without leases there is nothing to tell".to_owned()),
+            None => self.lease_hooks(),
+        };
+        self.plan.features.push(match outcome {
+            Ok(text) => {
+                let lacking = self.parts.missing(Part::Breakers);
+                let (state, more) = match lacking {
+                    Some(why) => (State::Degraded, format!("; {why}, so what a breaker does is not known")),
+                    None => (State::On, String::new()),
+                };
+                Feature { name, state, text: format!("{text}, tracepoints break_lease_*{more}") }
+            }
+            Err(why) => Feature::off(name, &why),
+        });
+    }
+
+    fn lease_hooks(&mut self) -> Result<String, String> {
+        // Leases had no struct of their own before 6.9.
+        let function = self.facts.functions.get(table::LEASE_MODIFY.symbol);
+        let takes = function.and_then(|fact| Some(fact.btf.as_ref()?.params.first()?.shape.as_str()));
+        let of_lock = takes == table::LEASE_MODIFY_LOCK.params.first().copied();
+        let modify = if of_lock { &table::LEASE_MODIFY_LOCK } else { &table::LEASE_MODIFY };
+        let hooks = self.targets(
+            FeatureName::LeaseEvents,
+            [(&table::GENERIC_SETLEASE, "lease_set", When::Exit), (modify, "lease_change", When::Entry)],
         )?;
         Ok(self.add(hooks))
     }

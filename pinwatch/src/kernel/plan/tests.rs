@@ -60,6 +60,7 @@ fn hooks_follow_the_kernel() {
         ("xdp_create", "xdp_umem_create", "", Exit),
         ("xdp_release", "unpin_user_pages_dirty_lock", "", Entry),
     ];
+    let leases = [("lease_set", "generic_setlease", "", Exit), ("lease_change", "lease_modify", "", Entry)];
     let track = ("rdma_track", "rdma_restrack_add", "ib_core", Exit);
     let register = ("io_register", "io_sqe_buffer_register", "", Exit);
     for kernel in KERNELS {
@@ -88,6 +89,7 @@ fn hooks_follow_the_kernel() {
             expected.push(("io_clone", "io_register_clone_buffers", "", Exit));
         }
         expected.extend(xdp);
+        expected.extend(leases);
         assert_eq!(hooks(&Plan::decide(&facts(kernel), AttachMode::Auto)), expected, "{kernel}");
     }
 }

@@ -70,30 +70,38 @@ impl<'a> Files<'a> {
         self.keys
             .iter()
             .map(|key| {
-                let id = FileId {
-                    dev: Device::from_kernel(key.dev),
-                    ino: key.ino,
-                    generation: Some(key.generation),
-                };
-                let Some(record) = self.records.get(key) else {
-                    let path = Name::default();
-                    let fstype = String::new();
-                    return File { id, path, path_complete: false, fstype, deleted: None, dax: false };
-                };
-                let (path, path_complete) = names::path(record, self.long_paths.get(key));
-                let fstype = String::from_utf8_lossy(names::until_nul(&record.fstype)).into_owned();
+                let Some(record) = self.records.get(key) else { return nameless(key) };
+                let file = named(key, record, self.long_paths.get(key));
                 let deleted = if record.flags & path_flag::DETACHED != 0 {
                     // It never had a name that could go: a memfd, shared anonymous memory.
                     Some(false)
-                } else if path_complete {
-                    states.deleted(&path, (key, record), &fstype, creators.get(key).copied(), programs)
+                } else if file.path_complete {
+                    let creator = creators.get(key).copied();
+                    states.deleted(file.path.as_bytes(), (key, record), &file.fstype, creator, programs)
                 } else {
                     None
                 };
-                let dax = record.mode >> 16 & S_DAX != 0;
-                File { id, path: Name::from(path), path_complete, fstype, deleted, dax }
+                File { deleted, ..file }
             })
             .collect()
+    }
+}
+
+/// A file of which nothing but its identity is known.
+pub fn nameless(key: &FileKey) -> File {
+    let id = FileId { dev: Device::from_kernel(key.dev), ino: key.ino, generation: Some(key.generation) };
+    File { id, path: Name::default(), path_complete: false, fstype: String::new(), deleted: None, dax: false }
+}
+
+/// A file as its record has it; whether it still has its name is not looked at.
+pub fn named(key: &FileKey, record: &FileRecord, long: Option<&LongPath>) -> File {
+    let (path, path_complete) = names::path(record, long);
+    File {
+        path: Name::from(path),
+        path_complete,
+        fstype: String::from_utf8_lossy(names::until_nul(&record.fstype)).into_owned(),
+        dax: record.mode >> 16 & S_DAX != 0,
+        ..nameless(key)
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use pinwatch_common::{FileKey, LeaseRecord, lease_flag};
+use pinwatch_common::{FileKey, LeaseRecord, WaiterRecord, lease_flag};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::files::Files;
+use super::{Clocks, LeaseRules, calls, names};
 use crate::model::coverage::{on_file, worst};
 use crate::model::{
-    Backing, Coverage, CoverageState, FileIndex, Holding, Lease, LeaseKind, LeaseMode, LeaseState, Name,
-    OnFile, Pin, ProcessIndex, Table, Via,
+    Backing, Breaker, Coverage, CoverageState, FileIndex, Holding, Lease, LeaseKind, LeaseMode, LeaseState,
+    Name, OnFile, Pin, ProcessIndex, Table, Via, Waiter, Who,
 };
 use crate::source::proc::locks::Lock;
 
@@ -40,7 +41,7 @@ pub fn find(
     let mut found: Vec<Found> = records
         .iter()
         .filter_map(|(object, record)| {
-            let (mode, state) = (mode(record)?, state(record, &mut ticks));
+            let (mode, state) = (mode(record.kind)?, state(record, &mut ticks));
             let (_, file) = files.of(&record.key);
             let overlay = record.magic == OVERLAYFS;
             Some(Found {
@@ -77,7 +78,8 @@ pub fn find(
     found
 }
 
-fn kind(flags: u32) -> LeaseKind {
+/// Which kind, by the kernel's flags.
+pub fn kind(flags: u32) -> LeaseKind {
     match flags {
         flags if flags & lease_flag::LAYOUT != 0 => LeaseKind::Layout,
         flags if flags & lease_flag::DELEG != 0 => LeaseKind::Delegation,
@@ -85,8 +87,9 @@ fn kind(flags: u32) -> LeaseKind {
     }
 }
 
-fn mode(record: &LeaseRecord) -> Option<LeaseMode> {
-    match record.kind {
+/// What it keeps others from, by the kernel's number; `None` for one that is dropped.
+pub fn mode(number: u32) -> Option<LeaseMode> {
+    match number {
         0 => Some(LeaseMode::Read),
         1 => Some(LeaseMode::Write),
         _ => None,
@@ -112,13 +115,38 @@ fn state(record: &LeaseRecord, ticks: &mut impl FnMut() -> u64) -> LeaseState {
     }
 }
 
+/// Who wants what of a leased file. `call` and `wanted` are as the kernel's programs have them.
+pub fn breaker(who: Who, call: i32, wanted: u32) -> Breaker {
+    let call = calls::name(call).map(Name::from);
+    Breaker { who, call, wants: mode(wanted).unwrap_or(LeaseMode::Write) }
+}
+
+/// The threads that wait, by file.
+pub fn waiters(
+    records: &[WaiterRecord],
+    clocks: Clocks,
+    files: &mut Files<'_>,
+) -> HashMap<FileIndex, Vec<Waiter>> {
+    let mut by_file: HashMap<FileIndex, Vec<Waiter>> = HashMap::default();
+    for record in records {
+        let actor = &record.actor;
+        let comm = Name::from(names::until_nul(&actor.comm));
+        let who = Who { pid: actor.pid, comm, uid: Some(actor.uid) };
+        let waiter =
+            Waiter { breaker: breaker(who, actor.call, record.wanted), since: clocks.of(record.since) };
+        by_file.entry(files.of(&record.file).1).or_default().push(waiter);
+    }
+    by_file
+}
+
 /// Puts the leases into the table, and their verdicts into its pins. `by_object`: who holds what, by the kernel's object.
 /// `taker`: the place in the table of the process that took a lease, by its number and by who has the leased file.
 pub fn judge(
     found: Vec<Found>,
     by_object: &HashMap<u64, Holding>,
+    waiters: HashMap<FileIndex, Vec<Waiter>>,
     table: &mut Table,
-    hugetlb: bool,
+    rules: &LeaseRules<'_>,
     mut taker: impl FnMut(&mut Table, u32, &Holding) -> Option<ProcessIndex>,
 ) {
     let mut leases = Vec::with_capacity(found.len());
@@ -130,10 +158,17 @@ pub fn judge(
         if lease.overlay {
             overlaid.extend(holding.holders.iter().map(|holder| holder.process));
         }
-        let Found { file, kind, mode, state, pid, .. } = lease;
+        let Found { object, file, kind, mode, state, pid, .. } = lease;
         let taker = taker(table, pid, &holding);
         let holding = table.add_holding(holding);
-        leases.push(Lease { file, kind, mode, state, taker, holding });
+        let (taken, broken) = (rules.times)(object);
+        let broken = broken.filter(|_| state != LeaseState::Active);
+        let waiters = Vec::new();
+        leases.push(Lease { file, kind, mode, state, taker, holding, taken, broken, waiters });
+    }
+    // Who waits does so for the leases that are being broken, all of them.
+    for lease in leases.iter_mut().filter(|lease| lease.state != LeaseState::Active) {
+        lease.waiters = waiters.get(&lease.file).cloned().unwrap_or_default();
     }
     leases.sort_by_key(|lease| (lease.file, lease.kind, lease.taker));
     let mut on_files: HashMap<FileIndex, Vec<OnFile<'_>>> = HashMap::default();
@@ -142,7 +177,7 @@ pub fn judge(
     }
     let mut pins = std::mem::take(&mut table.pins);
     for pin in &mut pins {
-        pin.coverage = verdict(table, pin, &on_files, hugetlb);
+        pin.coverage = verdict(table, pin, &on_files, rules.hugetlb);
         let may_be = || table.holders(pin).iter().any(|holder| overlaid.contains(&holder.process));
         if pin.coverage.state == CoverageState::None && !overlaid.is_empty() && may_be() {
             pin.coverage = Coverage::default();
@@ -252,7 +287,7 @@ mod tests {
         assert_eq!(kind(lease_flag::LEASE), LeaseKind::Lease);
         assert_eq!(kind(lease_flag::DELEG), LeaseKind::Delegation);
         assert_eq!(kind(lease_flag::LAYOUT), LeaseKind::Layout);
-        assert_eq!(mode(&LeaseRecord { kind: 2, ..LeaseRecord::default() }), None);
+        assert_eq!((mode(0), mode(1), mode(2)), (Some(LeaseMode::Read), Some(LeaseMode::Write), None));
     }
 
     #[test]

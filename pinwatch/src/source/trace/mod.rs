@@ -3,6 +3,8 @@
 //! What is in the maps is exact for pins made since the programs were attached. What is older, and what the kernel says it
 //! lost, is put into words in `Table::incomplete`.
 
+mod calls;
+mod events;
 mod files;
 mod holders;
 mod leases;
@@ -17,12 +19,14 @@ use pinwatch_common::{
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
-use crate::model::{Holding, Name, Namespaces, Pin, Process, ProcessIndex, Table, parts_of};
+use crate::model::{File, Holding, Name, Namespaces, Pin, Process, ProcessIndex, Table, parts_of};
 use crate::source::proc::process::{self, Users};
 use crate::source::proc::{locks, rdma};
 
-pub use files::FileStates;
+pub use events::Told;
+pub use files::{FileStates, nameless};
 use holders::{Holdings, Places};
+pub use leases::{breaker, kind as lease_kind, mode as lease_mode};
 
 /// The clocks at one moment, to turn the kernel's time since boot into time of day.
 #[derive(Clone, Copy, Debug)]
@@ -56,12 +60,13 @@ impl Clocks {
 const USUAL_TICKS: u64 = 250;
 
 /// What there is to know of leases beforehand.
-#[derive(Clone, Copy, Debug)]
-pub struct LeaseRules {
+pub struct LeaseRules<'a> {
     /// Whether they are looked at.
     pub watched: bool,
     /// Whether this kernel grants them on hugetlbfs.
     pub hugetlb: bool,
+    /// When one was taken, and since when it is being broken, by the kernel's object.
+    pub times: &'a dyn Fn(u64) -> (Option<i64>, Option<i64>),
 }
 
 /// Where a process runs.
@@ -158,7 +163,7 @@ impl Snapshot {
         states: &mut FileStates,
         whereabouts: &mut Whereabouts,
         programs: &mut Programs,
-        rules: LeaseRules,
+        rules: &LeaseRules<'_>,
     ) -> Table {
         let makers: HashSet<(u32, u64)> = self.pins.iter().map(|(_, pin)| maker(pin)).collect();
         whereabouts.0.retain(|process, _| makers.contains(process));
@@ -188,6 +193,7 @@ impl Snapshot {
                 add(&mut table.processes, process)
             })
         };
+        let mut waiters = HashMap::default();
         let before = if rules.watched { locks::leases(is_nfsd) } else { Vec::new() };
         let (holdings, found) = match self.holdings(programs, &mut add_process) {
             Ok((holdings, records)) => {
@@ -196,6 +202,11 @@ impl Snapshot {
                 // Asked for only where a lease is being broken.
                 let ticks = || programs.ticks_per_second().unwrap_or(USUAL_TICKS);
                 let found = rules.watched.then(|| leases::find(&records, &locks, &mut files, ticks));
+                if !records.is_empty() {
+                    // After the leases: of who begins to wait only now, the lease is not seen to be broken.
+                    let waiting = programs.waiters().unwrap_or_default();
+                    waiters = leases::waiters(&waiting, clocks, &mut files);
+                }
                 (Some(holdings), found)
             }
             Err(error) => {
@@ -213,10 +224,20 @@ impl Snapshot {
             table.pins = pins;
             if let Some(found) = found {
                 let taker = |table: &mut Table, pid, kept: &Holding| taker(table, pid, kept, &mut users);
-                leases::judge(found, &holdings.by_anchor, &mut table, rules.hugetlb, taker);
+                leases::judge(found, &holdings.by_anchor, waiters, &mut table, rules, taker);
             }
         }
         table
+    }
+
+    /// A file that was pinned at some time in the last minute, by its identity.
+    pub fn file(programs: &Programs, key: &FileKey) -> Option<File> {
+        let record: FileRecord = programs.some("FILES", &[*key]).ok()?.into_iter().next()?.1;
+        let long: Option<LongPath> = match record.length as usize > SHORT_PATH {
+            true => programs.some("LONG_PATHS", &[*key]).ok()?.into_iter().next().map(|(_, path)| path),
+            false => None,
+        };
+        Some(files::named(key, &record, long.as_ref()))
     }
 
     /// Takes out of the table, and out of the kernel's map, the pins that are released though nobody saw it; how many they

@@ -1,8 +1,10 @@
 //! `lspins`: arguments, where the table comes from, what is printed where, and the exit status.
 
-use std::ffi::OsString;
+mod args;
+mod events;
+
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +12,6 @@ use clap::Parser;
 use pinwatch::listing::columns::{self, COLUMNS, Column, Context};
 use pinwatch::listing::render::{self, Look};
 use pinwatch::listing::select::{self, Selection};
-use pinwatch::listing::size::Size;
 use pinwatch::listing::sort::Sort;
 use pinwatch::listing::summary::{self, By};
 use pinwatch::listing::{self, escape, explain, json, leases, operand};
@@ -18,130 +19,10 @@ use pinwatch::model::{PinId, Policy, Table};
 use pinwatch::source;
 use pinwatch::wire::{self, Reply, Request, WireError};
 
+use args::Args;
+
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Lists long-term page pins: which memory, on which file, and who keeps it.
-///
-/// One row for each pin and file, largest first. Asks the daemon pinwatch; without it, shows what procfs and netlink
-/// know. Several values of one option are alternatives; all options together must fit.
-///
-/// Exit status: 0 something was listed, 1 nothing, 2 an error, 3 with --strict if the answer is not complete.
-#[derive(Parser)]
-#[command(name = "lspins", version, max_term_width = 110)]
-struct Args {
-    /// Files whose pins to list, deleted ones by the name they had.
-    files: Vec<OsString>,
-    /// Pins of files under a directory.
-    #[arg(long, value_name = "DIR")]
-    dir: Vec<OsString>,
-    /// Pins of files on a mount, also after it was unmounted.
-    #[arg(long, value_name = "MNT")]
-    mount: Vec<OsString>,
-    /// Pins that these processes made or hold.
-    #[arg(short = 'p', long = "pid", value_name = "PID,...", value_delimiter = ',')]
-    pids: Vec<String>,
-    /// Pins that processes of these users made or hold; names or numbers.
-    #[arg(short = 'u', long = "user", value_name = "USER,...", value_delimiter = ',')]
-    users: Vec<String>,
-    /// Pins of processes whose command name begins so.
-    #[arg(short = 'c', long = "command", value_name = "NAME")]
-    commands: Vec<OsString>,
-    /// Types (rdma-mr, ...) or subsystems (rdma, io_uring, xdp, ...).
-    #[arg(long = "type", value_name = "T,...", value_delimiter = ',')]
-    types: Vec<String>,
-    /// Only files whose name is gone.
-    #[arg(long)]
-    deleted: bool,
-    /// Only pins of at least this size, as in 64K, 1.5G.
-    #[arg(long, value_name = "SIZE")]
-    min_size: Option<Size>,
-    /// Only pins that no process holds any more.
-    #[arg(long)]
-    unheld: bool,
-    /// Only pins that --require-lease wants a lease for, and whose file has none.
-    #[arg(long)]
-    unleased: bool,
-    /// Verdicts on leases: write, read, deleg, layout, partial, other, breaking, none, n/a, unknown.
-    #[arg(long, value_name = "STATE,...", value_delimiter = ',')]
-    coverage: Vec<String>,
-    /// Which pins are to have a lease: those on files that survive a reboot, on all that can have one, on DAX files, none.
-    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Require::Persistent)]
-    require_lease: Require,
-
-    /// Columns, as in PID,NAME, or those to add, as in +ID,BACKING.
-    #[arg(short = 'o', long = "output", value_name = "COL,...")]
-    columns: Option<String>,
-    /// List all columns.
-    #[arg(short = 'H', long = "list-columns")]
-    list_columns: bool,
-    /// Sizes in bytes.
-    #[arg(short, long)]
-    bytes: bool,
-    /// No header.
-    #[arg(short, long)]
-    no_header: bool,
-    /// One JSON document.
-    #[arg(short = 'J', long, group = "form")]
-    json: bool,
-    /// A line of JSON for each pin.
-    #[arg(short = 'j', long, group = "form")]
-    json_lines: bool,
-    /// Process ids only: holders, and creators that are alive.
-    #[arg(short = 't', long = "terse", group = "form")]
-    terse: bool,
-    /// One pin on one screen: who keeps it, and what must be closed or killed to release it.
-    #[arg(long, value_name = "ID", group = "form")]
-    explain: Option<String>,
-    /// The leases themselves, also those without a pin: kind, state, who holds them, pins behind them.
-    #[arg(long, conflicts_with_all = ["terse", "explain", "summary", "by"])]
-    leases: bool,
-    /// Totals by subsystem, or by what --by says.
-    #[arg(long, conflicts_with = "terse")]
-    summary: bool,
-    /// Totals by subsystem, file or process.
-    #[arg(long, value_enum, value_name = "WHAT", conflicts_with = "terse")]
-    by: Option<By>,
-    /// The column to sort by, with - in front the other way round [default: the size, largest first].
-    #[arg(long, value_name = "COL", allow_hyphen_values = true)]
-    sort: Option<String>,
-    /// List again every so many seconds until interrupted.
-    #[arg(short, long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
-    repeat: Option<u64>,
-    /// Say on stderr what was searched if nothing was found.
-    #[arg(short, long)]
-    verbose: bool,
-    /// Exit with 3 if pins may be missing.
-    #[arg(long)]
-    strict: bool,
-
-    /// Where pinwatch listens [default: $PINWATCH_SOCKET or /run/pinwatch/pinwatch.sock].
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-    /// Do not ask pinwatch.
-    #[arg(long, conflicts_with = "socket")]
-    no_daemon: bool,
-}
-
-/// `--require-lease`.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Require {
-    Persistent,
-    All,
-    Dax,
-    Never,
-}
-
-impl From<Require> for Policy {
-    fn from(require: Require) -> Self {
-        match require {
-            Require::Persistent => Self::Persistent,
-            Require::All => Self::All,
-            Require::Dax => Self::Dax,
-            Require::Never => Self::Never,
-        }
-    }
-}
 
 /// What the exit status says.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -197,14 +78,18 @@ fn run(args: &Args) -> Result<Outcome, String> {
     let columns = columns::choose(args.columns.as_deref())?;
     let sort = args.sort.as_deref().map(Sort::parse).transpose()?;
     let explain = args.explain.as_deref().map(explain::id).transpose()?;
-    let selection = selection(args)?;
+    let mut selection = selection(args)?;
     for path in args.files.iter().filter(|p| operand::is_directory(p)) {
         let path = operand::shown(path);
         complain(&format!("{path} is a directory, and pins are on files: --dir {path} lists those under it"));
     }
+    if args.events {
+        return events::run(args, &selection);
+    }
     let mut warned = false;
     loop {
         let table = table(args, &mut warned)?;
+        selection.unleased = args.unleased.then(|| policy(args, &table));
         let (outcome, reader_left) = match explain {
             Some(id) => explained(id, &table)?,
             None if args.leases => leased(args, &selection, &table, warned)?,
@@ -238,8 +123,13 @@ fn selection(args: &Args) -> Result<Selection, String> {
         min_size: args.min_size.map_or(0, |s| s.0),
         unheld: args.unheld,
         coverage: args.coverage.iter().map(|c| select::coverage_word(c)).collect::<Result<_, _>>()?,
-        unleased: args.unleased.then_some(args.require_lease.into()),
+        unleased: None,
     })
+}
+
+/// Which pins are to have a lease: as the user says, or as the daemon was told.
+fn policy(args: &Args, table: &Table) -> Policy {
+    args.require_lease.or(table.policy).unwrap_or_default()
 }
 
 /// The table, from the daemon or without it. `warned` keeps `--repeat` from saying the same again and again.
@@ -248,9 +138,7 @@ fn table(args: &Args, warned: &mut bool) -> Result<Table, String> {
     if !args.no_daemon {
         match wire::ask(&path, &Request::List {}, PATIENCE) {
             Ok(Reply::Table(table)) => return Ok(table),
-            Ok(Reply::Error(sentence)) => {
-                return Err(format!("pinwatch says: {}", escape::sentence(&sentence)));
-            }
+            Ok(reply) => return Err(unexpected(&reply)),
             Err(e) => {
                 let warning = without(&e, &path, chosen)?;
                 if !std::mem::replace(warned, true) {
@@ -261,6 +149,14 @@ fn table(args: &Args, warned: &mut bool) -> Result<Table, String> {
     }
     source::proc::table()
         .map_err(|e| format!("cannot read /proc: {e}; mount procfs there, or ask a running pinwatch"))
+}
+
+/// What to say of a reply that is not what was asked for.
+fn unexpected(reply: &Reply) -> String {
+    match reply {
+        Reply::Error(sentence) => format!("pinwatch says: {}", escape::sentence(sentence)),
+        _ => "pinwatch answered another question; restart it".to_owned(),
+    }
 }
 
 /// What to say when going on without the daemon; an error if that would hide that something is broken, or that it is
@@ -306,7 +202,7 @@ fn show(
     warned: bool,
 ) -> Result<(Outcome, bool), String> {
     let mut rows = selection.rows(table);
-    let context = Context { now: now(), bytes: args.bytes, policy: args.require_lease.into() };
+    let context = Context { now: now(), bytes: args.bytes, policy: policy(args, table) };
     if let Some(sort) = sort {
         sort.apply(&mut rows, &context);
     }
@@ -383,7 +279,7 @@ fn leased(
             .to_owned());
     };
     let look = Look { width: None, may_drop: false, colour: false, header: !args.no_header };
-    let context = Context { now: now(), bytes: args.bytes, policy: args.require_lease.into() };
+    let context = Context { now: now(), bytes: args.bytes, policy: policy(args, table) };
     let reader_left = print(|out| {
         if args.json || args.json_lines {
             return leases.json(out, args.json);

@@ -1,0 +1,350 @@
+//! What happens to leases: taken, changed, dropped, and who breaks one. Nothing of this runs for a file without a lease:
+//! `generic_setlease` and `lease_modify` are called for leases only, and the kernel's `break_lease_*` tracepoints are where
+//! a lease is in somebody's way.
+
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_loop, bpf_task_pt_regs},
+    },
+    macros::map,
+    maps::HashMap,
+};
+use core::{ffi::c_void, mem::MaybeUninit};
+use pinwatch_common::{Actor, Event, FileKey, LeaseEvent, WaiterRecord, counter, event, lease_flag, left};
+
+use crate::{
+    call::{Call, entry_hook, exit_hook},
+    kernel::{copy, current, load, load32, offset, opaque_zero, read, read32, try_read},
+    registry::{count, send, uid_of},
+};
+
+/// Threads that wait for leases to go.
+#[map]
+static WAITERS: HashMap<u64, WaiterRecord> = HashMap::with_max_entries(4096, 1);
+
+/// include/uapi/asm-generic/fcntl.h
+const F_WRLCK: u32 = 1;
+const F_UNLCK: u32 = 2;
+/// `PF_KTHREAD`, `PF_IO_WORKER` (include/linux/sched.h): threads whose registers hold no system call.
+const PF_KTHREAD: u32 = 0x0020_0000;
+const PF_IO_WORKER: u32 = 0x10;
+/// `__NR_io_uring_enter`: what an io_uring's worker does is done for it.
+const IO_URING_ENTER: i32 = 426;
+/// `__USER32_CS` (arch/x86/include/asm/segment.h): the numbers of 32-bit system calls mean others.
+const USER32_CS: u16 = 0x23;
+/// A thread that waits for a file's leases one after the other does so without a pause.
+const SAME_WAIT: u64 = 1_000_000;
+/// As `leases::MAX_LEASES`.
+const MAX_LEASES: u32 = 4096;
+
+exit_hook!(11, set, lease_set, lease_set_twin, lease_set_kprobe, lease_set_kretprobe);
+entry_hook!(12, change, lease_change, lease_change_twin, lease_change_kprobe);
+
+/// `int generic_setlease(struct file *, int arg, struct file_lease **, void **priv)`. The lease is looked for on the inode:
+/// the third argument no longer leads to it when the kernel has kept it.
+#[inline(always)]
+fn set(call: &Call) {
+    let (file, wanted) = (call.arg(0), call.arg(1) as u32);
+    if call.ret as u32 != 0 || wanted >= F_UNLCK {
+        return;
+    }
+    let mut of = OfFile { walk: Walk::new(read(file + offset!(file_inode))), file, lease: 0 };
+    // SAFETY: the callback gets a pointer that outlives the loop.
+    unsafe { bpf_loop(MAX_LEASES, of_file as *mut c_void, (&raw mut of).cast(), 0) };
+    if of.lease != 0 {
+        tell_lease(event::LEASE_TAKEN, of.lease, file, wanted);
+    }
+}
+
+/// `int lease_modify(struct file_lease *, int arg, struct list_head *dispose)`
+#[inline(always)]
+fn change(call: &Call) {
+    let lease = call.arg(0);
+    tell_lease(event::LEASE_CHANGED, lease, read(lease + offset!(lease_file)), call.arg(1) as u32);
+}
+
+/// `void break_lease_block(struct inode *, struct file_lease *)`
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/break_lease_block")]
+extern "C" fn break_waits(arguments: *const u64) -> i32 {
+    // SAFETY: the context has the tracepoint's arguments.
+    let (inode, wish) = unsafe { (*arguments, *arguments.add(1)) };
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let mut waiter = WaiterRecord { file: key(inode), since: now, ..EMPTY };
+    if let Some(known) = WAITERS.get_ptr(&thread) {
+        // SAFETY: a live map value that only this thread writes.
+        unsafe {
+            if (*known).file == waiter.file && now.wrapping_sub((*known).ended) < SAME_WAIT {
+                waiter.since = (*known).since;
+            }
+        }
+    }
+    actor(&mut waiter.actor);
+    waiter.flags = read32(wish + offset!(lease_flags));
+    waiter.wanted = kind(wish);
+    if WAITERS.insert(&thread, &waiter, 0).is_err() {
+        count(counter::WAITERS_FULL);
+    }
+    tell_breaker(event::BREAK_WAITS, &waiter, left::LEASE);
+    0
+}
+
+/// `void break_lease_noblock(struct inode *, struct file_lease *)`
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/break_lease_noblock")]
+extern "C" fn break_refused(arguments: *const u64) -> i32 {
+    // SAFETY: as above.
+    let (inode, wish) = unsafe { (*arguments, *arguments.add(1)) };
+    let mut waiter = WaiterRecord { file: key(inode), ..EMPTY };
+    actor(&mut waiter.actor);
+    waiter.flags = read32(wish + offset!(lease_flags));
+    waiter.wanted = kind(wish);
+    tell_breaker(event::BREAK_REFUSED, &waiter, left::LEASE);
+    0
+}
+
+/// `void break_lease_unblock(struct inode *, struct file_lease *)`: also between two leases that are waited for.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/break_lease_unblock")]
+extern "C" fn break_done(arguments: *const u64) -> i32 {
+    // SAFETY: as above.
+    let inode = unsafe { *arguments };
+    let thread = bpf_get_current_pid_tgid();
+    let Some(waiter) = WAITERS.get_ptr_mut(&thread) else { return 0 };
+    // SAFETY: a live map value that only this thread writes.
+    let waiter = unsafe {
+        (*waiter).ended = bpf_ktime_get_boot_ns();
+        &*waiter
+    };
+    let mut in_way = InWay {
+        walk: Walk::new(inode),
+        wish: u64::from(waiter.flags) | u64::from(waiter.wanted) << 32,
+        // SAFETY: no arguments.
+        now: unsafe { bpf_jiffies64() },
+        left: opaque_zero(),
+    };
+    // SAFETY: the callback gets a pointer that outlives the loop.
+    unsafe { bpf_loop(MAX_LEASES, in_the_way as *mut c_void, (&raw mut in_way).cast(), 0) };
+    tell_breaker(event::BREAK_DONE, waiter, in_way.left as u32);
+    0
+}
+
+const EMPTY: WaiterRecord = WaiterRecord {
+    file: FileKey { ino: 0, dev: 0, generation: 0 },
+    since: 0,
+    ended: 0,
+    actor: Actor { start: 0, comm: [0; 16], pid: 0, tid: 0, uid: 0, call: -1 },
+    flags: 0,
+    wanted: 0,
+};
+
+/// Where a walk over an inode's leases is.
+#[repr(C)]
+struct Walk {
+    head: u64,
+    node: u64,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn new(inode: u64) -> Self {
+        let context = read(inode + offset!(inode_leases));
+        if context == 0 {
+            return Self { head: 0, node: 0 };
+        }
+        let head = context + offset!(context_leases);
+        Self { head, node: read(head) | opaque_zero() }
+    }
+
+    /// The next lease; 0 at the end.
+    #[inline(always)]
+    fn next(&mut self) -> u64 {
+        if self.node == 0 || self.node == self.head {
+            return 0;
+        }
+        let lease = self.node - offset!(lease_list);
+        self.node = read(self.node);
+        lease
+    }
+}
+
+#[repr(C)]
+struct OfFile {
+    walk: Walk,
+    file: u64,
+    lease: u64,
+}
+
+/// Finds the lease of an open file. One that has several (the NFS server's) has the newest last.
+extern "C" fn of_file(_step: u32, context: *mut c_void) -> i64 {
+    // SAFETY: see `set`.
+    let at = unsafe { &mut *context.cast::<OfFile>() };
+    let lease = at.walk.next();
+    if lease == 0 {
+        return 1;
+    }
+    if read(lease + offset!(lease_file)) == at.file {
+        at.lease = lease;
+    }
+    0
+}
+
+#[repr(C)]
+struct InWay {
+    walk: Walk,
+    /// What the breaker wants: flags, and above them read or write.
+    wish: u64,
+    now: u64,
+    left: u64,
+}
+
+/// Looks whether a lease is (still) in a breaker's way, by the rules of `leases_conflict` (fs/locks.c).
+extern "C" fn in_the_way(_step: u32, context: *mut c_void) -> i64 {
+    // SAFETY: see `break_done`.
+    let at = unsafe { &mut *context.cast::<InWay>() };
+    let lease = at.walk.next();
+    if lease == 0 {
+        return 1;
+    }
+    let (flags, wish) = (read32(lease + offset!(lease_flags)), at.wish as u32);
+    let other_layout = (flags ^ wish) & lease_flag::LAYOUT != 0;
+    let deleg_only = wish & lease_flag::DELEG != 0 && flags & lease_flag::LEASE != 0;
+    if other_layout || deleg_only || (kind(lease) != F_WRLCK && (at.wish >> 32) as u32 != F_WRLCK) {
+        return 0;
+    }
+    if is_overdue(lease, flags, at.now) {
+        at.left |= u64::from(left::OVERDUE);
+        return 0;
+    }
+    at.left = u64::from(left::LEASE);
+    1
+}
+
+/// Whether a lease is being broken and its time is up.
+#[inline(always)]
+fn is_overdue(lease: u64, flags: u32, now: u64) -> bool {
+    let deadline = if flags & lease_flag::UNLOCK_PENDING != 0 {
+        read(lease + offset!(lease_break_time))
+    } else if flags & lease_flag::DOWNGRADE_PENDING != 0 {
+        read(lease + offset!(lease_downgrade_time))
+    } else {
+        0
+    };
+    // As `time_after_eq`: the kernel rounds up where it gives a deadline.
+    deadline != 0 && (now.wrapping_sub(deadline) as i64) >= 0
+}
+
+#[inline(always)]
+fn kind(lease: u64) -> u32 {
+    u32::from(try_read::<u8>(lease + offset!(lease_type)).unwrap_or(u8::MAX))
+}
+
+#[inline(always)]
+fn key(inode: u64) -> FileKey {
+    FileKey {
+        ino: read(inode + offset!(inode_ino)),
+        dev: read32(read(inode + offset!(inode_sb)) + offset!(sb_dev)),
+        generation: read32(inode + offset!(inode_generation)),
+    }
+}
+
+/// The current task.
+#[inline(always)]
+fn actor(into: &mut Actor) {
+    let task: *mut task_struct = current();
+    let thread = bpf_get_current_pid_tgid();
+    into.pid = (thread >> 32) as u32;
+    into.tid = thread as u32;
+    into.uid = uid_of(task as u64);
+    into.call = system_call(task);
+    if offset!(task_comm) != 0 {
+        // SAFETY: `task` and its leader have BTF types; `comm` is 16 bytes at a multiple of 8.
+        unsafe {
+            let leader = load(task as u64, offset!(task_leader));
+            let comm = (&raw mut into.comm).cast::<u64>();
+            into.start = load(leader, offset!(task_start));
+            comm.write(load(leader, offset!(task_comm)));
+            comm.add(1).write(load(leader, offset!(task_comm) + 8));
+        }
+    }
+}
+
+/// The number of the system call that a task is in; -1 if it is in none, or in one of the 32-bit table.
+#[inline(always)]
+fn system_call(task: *mut task_struct) -> i32 {
+    if offset!(regs_call) == 0 {
+        return -1;
+    }
+    // SAFETY: typed loads.
+    unsafe {
+        let flags = load32(task as u64, offset!(task_flags));
+        if flags & PF_IO_WORKER != 0 {
+            return IO_URING_ENTER;
+        }
+        if flags & PF_KTHREAD != 0 {
+            return -1;
+        }
+        let regs = bpf_task_pt_regs(task) as u64;
+        let segment = load(regs, offset!(regs_cs)) as u16;
+        if segment == USER32_CS { -1 } else { load(regs, offset!(regs_call)) as i32 }
+    }
+}
+
+#[inline(never)]
+fn tell_lease(what: u32, lease: u64, file: u64, wanted: u32) {
+    let flags = read32(lease + offset!(lease_flags));
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_jiffies64() };
+    let mut told = MaybeUninit::<LeaseEvent>::uninit();
+    let at = told.as_mut_ptr();
+    // SAFETY: all of the event is written.
+    unsafe {
+        (*at).event = event(what, lease);
+        (*at).file = key(read(file + offset!(file_inode)));
+        (*at).actor = EMPTY.actor;
+        actor(&mut (*at).actor);
+        (*at).flags = flags;
+        (*at).kind = kind(lease);
+        (*at).wanted = wanted;
+        (*at).pid = read32(lease + offset!(lease_pid));
+        (*at).overdue = u32::from(is_overdue(lease, flags, now));
+        (*at).left = left::NOTHING;
+        send(&*at);
+    }
+}
+
+#[inline(never)]
+fn tell_breaker(what: u32, waiter: &WaiterRecord, left: u32) {
+    let mut told = MaybeUninit::<LeaseEvent>::uninit();
+    let at = told.as_mut_ptr();
+    // SAFETY: all of the event is written; both records are made of words.
+    unsafe {
+        (*at).event = event(what, 0);
+        (*at).file = waiter.file;
+        copy(&raw mut (*at).actor, &raw const waiter.actor);
+        (*at).flags = waiter.flags;
+        (*at).kind = 0;
+        (*at).wanted = waiter.wanted;
+        (*at).pid = 0;
+        (*at).overdue = 0;
+        (*at).left = left;
+        send(&*at);
+    }
+}
+
+#[inline(always)]
+fn event(what: u32, lease: u64) -> Event {
+    Event {
+        // SAFETY: no arguments.
+        time: unsafe { bpf_ktime_get_boot_ns() },
+        sequence: lease,
+        what,
+        kind: 0,
+        pid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        reserved: 0,
+    }
+}

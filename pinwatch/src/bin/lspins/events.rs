@@ -1,0 +1,58 @@
+//! `--events`: what happened, and with `--follow` what happens.
+
+use jiff::tz::TimeZone;
+use pinwatch::listing::{events, operand, select::Selection};
+use pinwatch::model::Event;
+use pinwatch::wire::{self, Reply, Request, WireError};
+
+use super::{Args, Outcome, PATIENCE, print, unexpected};
+
+/// Prints the events on the files that are selected.
+pub fn run(args: &Args, selection: &Selection) -> Result<Outcome, String> {
+    let (path, _) = wire::socket_path(args.socket.clone());
+    let failed = |error: WireError| {
+        let shown = operand::shown(path.as_os_str());
+        let hint = if error.no_daemon() {
+            "start it with `pinwatch run` as root: without it nobody sees what happens"
+        } else {
+            "see whether pinwatch is well there"
+        };
+        format!("cannot ask pinwatch at {shown} what happened: {error}; {hint}")
+    };
+    let request = Request::Events { follow: args.follow };
+    let (reply, following) = match args.follow {
+        false => (wire::ask(&path, &request, PATIENCE).map_err(failed)?, None),
+        true => {
+            let (reply, following) = wire::follow(&path, &request, PATIENCE).map_err(failed)?;
+            (reply, Some(following))
+        }
+    };
+    let (mut listed, mut reader_left) = show(args, selection, &reply)?;
+    if let Some(mut following) = following {
+        while !reader_left {
+            let Some(reply) = following.next().map_err(failed)? else {
+                return Err("pinwatch has ended".to_owned());
+            };
+            let more = show(args, selection, &reply)?;
+            (listed, reader_left) = (listed || more.0, more.1);
+        }
+    }
+    Ok(if listed { Outcome::Listed } else { Outcome::Nothing })
+}
+
+/// Whether there was anything to print, and whether the reader went away.
+fn show(args: &Args, selection: &Selection, reply: &Reply) -> Result<(bool, bool), String> {
+    let Reply::Events(all) = reply else { return Err(unexpected(reply)) };
+    let zone = TimeZone::system();
+    let wanted: Vec<&Event> = events::selected(all, selection).collect();
+    let reader_left = print(|out| {
+        wanted.iter().try_for_each(|event| match args.json || args.json_lines {
+            true => events::json(out, event),
+            false => {
+                use std::io::Write;
+                writeln!(out, "{}", events::line(event, &zone))
+            }
+        })
+    })?;
+    Ok((!wanted.is_empty(), reader_left))
+}

@@ -1,0 +1,173 @@
+//! Following what happens: the ring is drained, verdicts are looked at anew where a lease has changed, and all of it is put
+//! into the history.
+
+use std::time::Instant;
+
+use aya::maps::{MapData, RingBuf};
+use pinwatch_common::FileKey;
+use tracing::{debug, warn};
+
+use super::Watch;
+use super::history::History;
+use crate::listing;
+use crate::model::{Event, File, Name, Policy, Table};
+use crate::source::trace::{Clocks, Snapshot, Told, nameless};
+
+/// A look that nobody asked for comes no sooner than so many times as long as the latest one took: it is to cost 5 % of one
+/// CPU at most.
+const REST: u32 = 20;
+/// So many ticks, a second, pass between two looks while a pinned file has a lease.
+const WATCH_TICKS: u32 = 2;
+/// So many files are looked for among a process's descriptors at one time.
+const SEARCHES: u32 = 32;
+/// So many may follow at once: others have to have room to ask.
+const MAX_FOLLOWERS: u32 = 16;
+/// So many descriptors of a process are looked at.
+const DESCRIPTORS: usize = 1024;
+
+/// What it takes to follow.
+#[derive(Default)]
+pub struct Follow {
+    pub(super) ring: Option<RingBuf<MapData>>,
+    pub(super) history: History,
+    /// A lease on a pinned file has changed.
+    due: bool,
+    /// No look before this.
+    rest_until: Option<Instant>,
+    followers: u32,
+    policy: Policy,
+}
+
+impl Follow {
+    /// Nothing has happened yet.
+    pub fn new(ring: Option<RingBuf<MapData>>, policy: Policy) -> Self {
+        Self { ring, policy, ..Self::default() }
+    }
+
+    /// Which pins are to have a lease.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Takes note of a look: what it cost, and what it says.
+    pub fn looked(&mut self, began: Instant, table: &Table, now: i64) {
+        self.due = false;
+        for pin in self.history.observe(table, now) {
+            if listing::is_unleased(table, pin, self.policy) {
+                let file = pin.parts.iter().find_map(|part| table.file(part.file?));
+                let file = file.map(listing::path).unwrap_or_default();
+                warn!(pin = %pin.id, file, "a pin has lost its lease: nobody is asked before its file is taken away");
+            }
+        }
+        self.rest_until = Some(Instant::now() + began.elapsed() * REST);
+    }
+}
+
+impl Watch {
+    /// Looks at what has happened since the last time. Gives whether modules came or went.
+    pub(super) fn drain(&mut self) -> bool {
+        let mut modules_changed = false;
+        let Some(ring) = &mut self.follow.ring else { return false };
+        let (clocks, history) = (Clocks::now(), &mut self.follow.history);
+        while let Some(item) = ring.next() {
+            match Told::read(&item) {
+                Some(Told::Modules) => modules_changed = true,
+                Some(Told::Pin(pin)) => {
+                    let (sequence, what) = (pin.event.sequence, pin.event.what);
+                    debug!(sequence, pid = pin.event.pid, what, "pin");
+                    if self.follow.followers > 0 {
+                        history.pin(&pin, clocks);
+                    }
+                }
+                Some(Told::Lease(lease)) => {
+                    let file = lease.file;
+                    self.follow.due |=
+                        history.is_pinned(&file) || Snapshot::file(&self.programs, &file).is_some();
+                    history.lease(&lease, clocks);
+                }
+                None => {}
+            }
+        }
+        modules_changed
+    }
+
+    /// What is done when the ring has something that cannot wait.
+    pub fn hurry(&mut self) {
+        if self.drain() {
+            self.follow_modules();
+        }
+    }
+
+    /// What is done twice a second: verdicts are looked at anew if they may have changed.
+    pub fn tick(&mut self) {
+        self.hurry();
+        self.tidy();
+        let may_have_changed = self.follow.history.watches() && self.ticks.is_multiple_of(WATCH_TICKS);
+        let rested = self.follow.rest_until.is_none_or(|until| Instant::now() >= until);
+        if rested
+            && (self.follow.due || may_have_changed)
+            && let Err(error) = self.look()
+        {
+            warn!(%error, "leases cannot be looked at");
+        }
+        // What concerns a pinned file is told of when that was looked at.
+        if !self.follow.due {
+            self.tell();
+        }
+    }
+
+    /// Puts what was noted into the history.
+    fn tell(&mut self) {
+        let lost = self.programs.losses().map_or(0, |losses| losses.events);
+        self.follow.history.lost(lost);
+        let (programs, mut searches) = (&self.programs, SEARCHES);
+        let name = |key: &FileKey, pid: u32| {
+            Snapshot::file(programs, key).or_else(|| {
+                searches = searches.checked_sub(1)?;
+                opened(pid, key)
+            })
+        };
+        self.follow.history.tell(Clocks::now().realtime, name);
+    }
+
+    /// Events after this number that a user may see.
+    pub fn events_after(&self, number: u64, uid: u32) -> Vec<Event> {
+        self.follow.history.after(number, uid)
+    }
+
+    /// The number of the latest event.
+    pub fn latest_event(&self) -> u64 {
+        self.follow.history.latest()
+    }
+
+    /// Somebody begins or ends to follow: pins are told of while anybody does.
+    ///
+    /// # Errors
+    /// Why not, as a sentence for them.
+    pub fn follower(&mut self, comes: bool) -> Result<(), String> {
+        let before = self.follow.followers;
+        if comes && before == MAX_FOLLOWERS {
+            return Err(format!("{MAX_FOLLOWERS} others follow already; end one of them"));
+        }
+        self.follow.followers = if comes { before + 1 } else { before.saturating_sub(1) };
+        if (before == 0) != (self.follow.followers == 0) {
+            self.programs.follow_pins(comes).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// A file that a process has open.
+fn opened(pid: u32, key: &FileKey) -> Option<File> {
+    if pid == 0 {
+        return None;
+    }
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().take(DESCRIPTORS);
+    let found = fds.map(|fd| fd.path()).find_map(|link| {
+        let stat = rustix::fs::stat(&link).ok().filter(|stat| stat.st_ino == key.ino)?;
+        Some((rustix::fs::readlink(&link, Vec::new()).ok()?.into_bytes(), stat.st_nlink == 0))
+    });
+    let (target, deleted) = found?;
+    let path = target.strip_suffix(b" (deleted)").unwrap_or(&target);
+    Some(File { path: Name::from(path), path_complete: true, deleted: Some(deleted), ..nameless(key) })
+}

@@ -1,0 +1,260 @@
+//! What happened: from what the kernel's programs tell, and from how one look at the table differs from the one before.
+//! Nothing is looked at here.
+
+mod leases;
+
+use std::collections::{HashMap, VecDeque};
+
+use pinwatch_common::{FileKey, LeaseEvent, PinEvent, event, kind};
+
+use crate::model::{
+    CoverageState, Event, File, FileId, Happened, LeaseTag, Pin, PinId, Subsystem, Table, Who,
+};
+use crate::source::trace::{Clocks, nameless};
+use leases::Leases;
+
+/// So many breaks and verdicts are kept, and as many events of other kinds.
+pub const KEPT: usize = 1000;
+/// So many events may wait to be named; more are counted as lost.
+const PENDING: usize = 10_000;
+
+/// What is known of a file that has pins or leases, as of the latest look.
+#[derive(Default)]
+struct Place {
+    file: Option<File>,
+    pins: Vec<PinId>,
+    uids: Vec<u32>,
+    leases: Vec<LeaseTag>,
+}
+
+/// Something that happened to a file, not yet with all that is known of it.
+pub(super) struct Pending {
+    pub(super) time: i64,
+    pub(super) what: Happened,
+    pub(super) file: Option<FileKey>,
+    pub(super) pin: Option<PinId>,
+    pub(super) uids: Vec<u32>,
+}
+
+/// The events, and what it takes to tell of the next ones.
+#[derive(Default)]
+pub struct History {
+    kept: VecDeque<Event>,
+    others: VecDeque<Event>,
+    number: u64,
+    pending: Vec<Pending>,
+    lost: u64,
+    leases: Leases,
+    coverage: HashMap<PinId, CoverageState>,
+    /// When the latest look was at which there was no lease anywhere: pins that were there then had none.
+    quiet: Option<i64>,
+    places: HashMap<FileId, Place>,
+}
+
+/// A file's identity.
+fn id_of(key: &FileKey) -> FileId {
+    nameless(key).id
+}
+
+impl History {
+    /// Takes note of a pin that was made or released.
+    pub fn pin(&mut self, told: &PinEvent, clocks: Clocks) {
+        let subsystem = match told.event.kind {
+            kind::IO_URING => Subsystem::IoUring,
+            kind::XDP => Subsystem::Xdp,
+            _ => Subsystem::Rdma,
+        };
+        let by = Who { pid: told.creator, comm: leases::comm(&told.comm), uid: Some(told.uid) };
+        let bytes = told.length;
+        let what = match told.event.what {
+            event::MADE => Happened::PinMade { by, bytes },
+            _ => Happened::PinReleased { by, bytes },
+        };
+        self.add(Pending {
+            time: clocks.of(told.event.time),
+            what,
+            file: Some(told.file).filter(|file| *file != FileKey::default()),
+            pin: Some(PinId { subsystem, sequence: told.event.sequence }),
+            uids: vec![told.uid],
+        });
+    }
+
+    /// Takes note of what happened to a lease.
+    pub fn lease(&mut self, told: &LeaseEvent, clocks: Clocks) {
+        let place = self.places.get(&id_of(&told.file));
+        let listed = place.map_or(&[][..], |place| &place.leases);
+        let noted = self.leases.note(told, clocks.of(told.event.time), listed);
+        noted.into_iter().for_each(|pending| self.add(pending));
+    }
+
+    /// Takes note of events that found no room in the kernel's buffer.
+    pub fn lost(&mut self, total: u64) {
+        self.lost = self.lost.max(total);
+    }
+
+    fn add(&mut self, pending: Pending) {
+        if self.pending.len() < PENDING {
+            self.pending.push(pending);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// When a lease was taken, and since when it is being broken, by the kernel's object, in nanoseconds since the epoch.
+    pub fn times(&self, lease: u64) -> (Option<i64>, Option<i64>) {
+        self.leases.times(lease)
+    }
+
+    /// Whether a file had pins at the latest look.
+    pub fn is_pinned(&self, file: &FileKey) -> bool {
+        self.places.get(&id_of(file)).is_some_and(|place| !place.pins.is_empty())
+    }
+
+    /// Whether a file with pins had a lease at the latest look: then verdicts may change without an event, as when a
+    /// descriptor is passed on or closed.
+    pub fn watches(&self) -> bool {
+        self.places.values().any(|place| !place.pins.is_empty() && !place.leases.is_empty())
+    }
+
+    /// Compares the table with the one before. Gives the pins whose verdict has changed.
+    pub fn observe<'t>(&mut self, table: &'t Table, now: i64) -> Vec<&'t Pin> {
+        self.places.clear();
+        if table.leases.as_ref().is_some_and(Vec::is_empty) && self.coverage.is_empty() {
+            self.quiet = Some(now);
+            return Vec::new();
+        }
+        let mut coverage = HashMap::with_capacity(self.coverage.len());
+        let mut changed = Vec::new();
+        for pin in &table.pins {
+            let uids = uids(table, pin);
+            for file in pin.parts.iter().filter_map(|part| table.file(part.file?)) {
+                let place = self.place(file);
+                place.pins.push(pin.id);
+                place.uids.extend(&uids);
+            }
+            let to = pin.coverage.state;
+            let was_there = || pin.created.zip(self.quiet).is_some_and(|(made, quiet)| made <= quiet);
+            let had_none =
+                || (to != CoverageState::NotApplicable && was_there()).then_some(CoverageState::None);
+            let before = self.coverage.get(&pin.id).copied().or_else(had_none);
+            if let Some(from) = before.filter(|from| *from != to) {
+                let file = pin.parts.iter().find_map(|part| table.file(part.file?));
+                let what = Happened::Coverage { from, to };
+                self.push(Event {
+                    number: 0,
+                    time: now,
+                    what,
+                    file: file.cloned(),
+                    pins: vec![pin.id],
+                    uids,
+                });
+                changed.push(pin);
+            }
+            coverage.insert(pin.id, to);
+        }
+        self.coverage = coverage;
+        self.quiet = None;
+        if table.leases.as_ref().is_some_and(Vec::is_empty) {
+            // From here on it is quiet.
+            self.coverage.clear();
+            self.quiet = Some(now);
+        }
+        for lease in table.leases.iter().flatten() {
+            let Some(file) = table.file(lease.file) else { continue };
+            let taker = lease.taker.and_then(|at| table.process(at));
+            let who = |process: &crate::model::Process| Who {
+                pid: process.pid,
+                comm: process.comm.clone(),
+                uid: process.uid,
+            };
+            let tag =
+                LeaseTag { kind: lease.kind, mode: lease.mode, taker: taker.map(who).unwrap_or_default() };
+            let place = self.place(file);
+            place.uids.extend(tag.taker.uid);
+            place.leases.push(tag);
+        }
+        changed
+    }
+
+    fn place(&mut self, file: &File) -> &mut Place {
+        let place = self.places.entry(file.id).or_default();
+        place.file.get_or_insert_with(|| file.clone());
+        place
+    }
+
+    /// Tells of all that was noted. `name` finds a file that had neither pins nor leases at the latest look, by its identity
+    /// and a process that may have it open. Gives whether there is anything new.
+    pub fn tell(&mut self, now: i64, mut name: impl FnMut(&FileKey, u32) -> Option<File>) -> bool {
+        let before = self.number;
+        for pending in self.leases.settle(now) {
+            self.add(pending);
+        }
+        for Pending { time, what, file, pin, mut uids } in std::mem::take(&mut self.pending) {
+            let place = file.as_ref().and_then(|key| self.places.get(&id_of(key)));
+            let mut pins: Vec<PinId> = pin.into_iter().collect();
+            if let (Some(place), None) = (place, pin) {
+                pins.clone_from(&place.pins);
+                uids.extend(&place.uids);
+            }
+            let pid = leases::likely_holder(&what);
+            let known = place.and_then(|place| place.file.clone());
+            let file = file.map(|key| {
+                known
+                    .filter(|file| !file.path.as_bytes().is_empty())
+                    .or_else(|| name(&key, pid))
+                    .unwrap_or_else(|| nameless(&key))
+            });
+            uids.sort_unstable();
+            uids.dedup();
+            self.push(Event { number: 0, time, what, file, pins, uids });
+        }
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            let what = Happened::Lost { events: lost };
+            self.push(Event { number: 0, time: now, what, file: None, pins: Vec::new(), uids: Vec::new() });
+        }
+        self.number != before
+    }
+
+    fn push(&mut self, event: Event) {
+        self.number += 1;
+        let ring = if event.what.is_kept_longer() { &mut self.kept } else { &mut self.others };
+        if ring.len() == KEPT {
+            ring.pop_front();
+        }
+        ring.push_back(Event { number: self.number, ..event });
+    }
+
+    /// Events after this number that a user may see, in the order of their numbers. Root sees all.
+    pub fn after(&self, number: u64, uid: u32) -> Vec<Event> {
+        let news = |event: &&Event| event.number > number;
+        let may_see = |event: &&Event| {
+            uid == 0 || event.uids.contains(&uid) || matches!(event.what, Happened::Lost { .. })
+        };
+        let mut events: Vec<Event> =
+            self.kept.iter().chain(&self.others).filter(news).filter(may_see).cloned().collect();
+        events.sort_unstable_by_key(|event| event.number);
+        // Who else is concerned is nobody's business.
+        events.iter_mut().filter(|_| uid != 0).for_each(|event| event.uids.clear());
+        events
+    }
+
+    /// The number of the latest event.
+    pub fn latest(&self) -> u64 {
+        self.number
+    }
+}
+
+/// Users who made or hold a pin.
+fn uids(table: &Table, pin: &Pin) -> Vec<u32> {
+    let holders = table.holders(pin).iter().map(|holder| holder.process);
+    let mut uids: Vec<u32> =
+        pin.creator.into_iter().chain(holders).filter_map(|at| table.process(at)?.uid).collect();
+    uids.sort_unstable();
+    uids.dedup();
+    uids
+}
+
+#[cfg(test)]
+#[path = "history/tests.rs"]
+mod tests;

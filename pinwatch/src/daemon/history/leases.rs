@@ -1,0 +1,212 @@
+//! What became of leases, and of those in whose way they were.
+
+use std::collections::{HashMap, HashSet};
+
+use pinwatch_common::{Actor, FileKey, LeaseEvent, event, left};
+
+use super::Pending;
+use crate::model::{Breaker, Happened, LeaseMode, LeaseTag, Name, Outcome, Who};
+use crate::source::trace::{breaker, lease_kind, lease_mode};
+
+/// A thread that waits for one lease after the other is between two of them for much less, nanoseconds.
+const BETWEEN: i64 = 10_000_000;
+/// So many leases are remembered at most: of others it is not known when they were taken.
+const MOST: usize = 1 << 16;
+
+/// A lease that was seen being taken or broken.
+struct Known {
+    file: FileKey,
+    tag: LeaseTag,
+    taken: Option<i64>,
+    broken: Option<i64>,
+}
+
+/// A thread that waits, or has just stopped to.
+struct Wait {
+    file: FileKey,
+    by: Breaker,
+    since: i64,
+    /// When it stopped, though a lease is still in its way: it gave up, unless it begins to wait again at once.
+    stopped: Option<i64>,
+}
+
+/// Leases and waits that are under way.
+#[derive(Default)]
+pub struct Leases {
+    known: HashMap<u64, Known>,
+    waits: HashMap<u32, Wait>,
+    /// Who was turned away already, by process.
+    refused: HashSet<(u32, FileKey)>,
+    /// What became of the latest lease of a file that somebody waits for.
+    outcomes: HashMap<FileKey, Outcome>,
+}
+
+/// A command name as the kernel has it.
+pub fn comm(bytes: &[u8; 16]) -> Name {
+    Name::from(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
+}
+
+fn who(actor: &Actor) -> Who {
+    Who { pid: actor.pid, comm: comm(&actor.comm), uid: Some(actor.uid) }
+}
+
+/// The process that may have a file open, so that it can be named.
+pub fn likely_holder(what: &Happened) -> u32 {
+    match what {
+        Happened::LeaseTaken { lease }
+        | Happened::LeaseChanged { lease, .. }
+        | Happened::LeaseDropped { lease, .. } => lease.taker.pid,
+        Happened::BreakBegan { leases, .. } => leases.first().map_or(0, |lease| lease.taker.pid),
+        _ => 0,
+    }
+}
+
+/// The lease that an event is of.
+fn tag(told: &LeaseEvent) -> Option<LeaseTag> {
+    let taker =
+        if told.actor.pid == told.pid { who(&told.actor) } else { Who { pid: told.pid, ..Who::default() } };
+    Some(LeaseTag { kind: lease_kind(told.flags), mode: lease_mode(told.kind)?, taker })
+}
+
+impl Leases {
+    /// See [`super::History::times`].
+    pub fn times(&self, lease: u64) -> (Option<i64>, Option<i64>) {
+        self.known.get(&lease).map_or((None, None), |known| (known.taken, known.broken))
+    }
+
+    /// What there is to tell of an event. `listed`: the leases on the file as of the latest look.
+    pub fn note(&mut self, told: &LeaseEvent, time: i64, listed: &[LeaseTag]) -> Vec<Pending> {
+        let by = who(&told.actor);
+        let pending = |what, uids| Pending { time, what, file: Some(told.file), pin: None, uids };
+        match told.event.what {
+            event::LEASE_TAKEN => {
+                self.taken(told, time).into_iter().map(|what| pending(what, vec![told.actor.uid])).collect()
+            }
+            event::LEASE_CHANGED => {
+                let what = self.changed(told, time);
+                let uids = vec![told.actor.uid];
+                what.into_iter().map(|what| pending(what, uids.clone())).collect()
+            }
+            event::BREAK_WAITS | event::BREAK_REFUSED => {
+                let waits = told.event.what == event::BREAK_WAITS;
+                let by = breaker(by, told.actor.call, told.wanted);
+                if !self.begins(told, time, waits, &by) {
+                    return Vec::new();
+                }
+                let leases = self.on(&told.file, listed);
+                let uids =
+                    leases.iter().filter_map(|lease| lease.taker.uid).chain([told.actor.uid]).collect();
+                vec![pending(Happened::BreakBegan { by, waits, leases }, uids)]
+            }
+            event::BREAK_DONE => {
+                let ended = self.done(told, time);
+                ended.into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn taken(&mut self, told: &LeaseEvent, time: i64) -> Option<Happened> {
+        let lease = tag(told)?;
+        // A lease that became another is told of by what changed it, which came first.
+        let same = |known: &Known| known.file == told.file && known.tag.taker.pid == lease.taker.pid;
+        if self.known.get(&told.event.sequence).is_some_and(same) {
+            return None;
+        }
+        if self.known.len() < MOST {
+            let known = Known { file: told.file, tag: lease.clone(), taken: Some(time), broken: None };
+            self.known.insert(told.event.sequence, known);
+        }
+        Some(Happened::LeaseTaken { lease })
+    }
+
+    fn changed(&mut self, told: &LeaseEvent, time: i64) -> Option<Happened> {
+        let mut lease = tag(told)?;
+        let by = who(&told.actor);
+        let Some(to) = lease_mode(told.wanted) else {
+            let known = self.known.remove(&told.event.sequence);
+            let how = if told.overdue != 0 { Outcome::TimedOut } else { Outcome::Released };
+            self.outcomes.insert(told.file, how);
+            self.refused.retain(|(_, file)| *file != told.file);
+            let broken_for = known.as_ref().and_then(|known| u64::try_from(time - known.broken?).ok());
+            lease.taker = known.map(|known| known.tag.taker).unwrap_or(lease.taker);
+            return Some(Happened::LeaseDropped { lease, how, by, broken_for });
+        };
+        if to == LeaseMode::Read {
+            let how = if told.overdue != 0 { Outcome::TimedOut } else { Outcome::Downgraded };
+            self.outcomes.insert(told.file, how);
+        }
+        if let Some(known) = self.known.get_mut(&told.event.sequence) {
+            known.tag.mode = to;
+            known.broken = None;
+            lease.taker = known.tag.taker.clone();
+        } else if self.known.len() < MOST {
+            // Older than the daemon: from now on it is known, but not since when.
+            let tag = LeaseTag { mode: to, ..lease.clone() };
+            self.known.insert(told.event.sequence, Known { file: told.file, tag, taken: None, broken: None });
+        }
+        (to != lease.mode).then_some(Happened::LeaseChanged { lease, to })
+    }
+
+    /// Whether a break begins by this: it does not if the thread waits already, or the process was turned away already.
+    fn begins(&mut self, told: &LeaseEvent, time: i64, waits: bool, by: &Breaker) -> bool {
+        for known in self.known.values_mut().filter(|known| known.file == told.file) {
+            known.broken.get_or_insert(time);
+        }
+        if !waits {
+            return self.refused.insert((told.actor.pid, told.file));
+        }
+        if let Some(wait) = self.waits.get_mut(&told.actor.tid).filter(|wait| wait.file == told.file) {
+            wait.stopped = None;
+            return false;
+        }
+        self.outcomes.remove(&told.file);
+        let wait = Wait { file: told.file, by: by.clone(), since: time, stopped: None };
+        self.waits.insert(told.actor.tid, wait);
+        true
+    }
+
+    fn done(&mut self, told: &LeaseEvent, time: i64) -> Option<Pending> {
+        let outcome = match told.left {
+            left::NOTHING => self.outcomes.get(&told.file).copied().unwrap_or(Outcome::Released),
+            left::OVERDUE => Outcome::TimedOut,
+            _ => {
+                self.waits.get_mut(&told.actor.tid)?.stopped = Some(time);
+                return None;
+            }
+        };
+        let wait = self.waits.remove(&told.actor.tid)?;
+        Some(ended(wait, time, outcome))
+    }
+
+    /// The waits that were given up.
+    pub fn settle(&mut self, now: i64) -> Vec<Pending> {
+        let is_over = |wait: &Wait| wait.stopped.is_some_and(|stopped| now - stopped > BETWEEN);
+        let over = self.waits.extract_if(|_, wait| is_over(wait));
+        over.map(|(_, wait)| {
+            let stopped = wait.stopped.unwrap_or(now);
+            ended(wait, stopped, Outcome::GivenUp)
+        })
+        .collect()
+    }
+
+    /// The leases on a file: those that were seen being taken, or else those of the latest look.
+    fn on(&self, file: &FileKey, listed: &[LeaseTag]) -> Vec<LeaseTag> {
+        let mut all: Vec<LeaseTag> =
+            self.known.values().filter(|known| known.file == *file).map(|known| known.tag.clone()).collect();
+        for tag in listed {
+            if !all.iter().any(|known| known.taker.pid == tag.taker.pid && known.kind == tag.kind) {
+                all.push(tag.clone());
+            }
+        }
+        all.sort_by_key(|tag| tag.taker.pid);
+        all
+    }
+}
+
+fn ended(wait: Wait, time: i64, outcome: Outcome) -> Pending {
+    let waited = u64::try_from(time - wait.since).unwrap_or(0);
+    let uids = wait.by.who.uid.into_iter().collect();
+    let what = Happened::BreakEnded { by: wait.by, waited, outcome };
+    Pending { time, what, file: Some(wait.file), pin: None, uids }
+}
