@@ -16,7 +16,7 @@ use pinwatch_common::{Actor, Event, FileKey, LeaseEvent, WaiterRecord, counter, 
 
 use crate::{
     call::{Call, entry_hook, exit_hook},
-    kernel::{copy, current, load, load32, offset, opaque_zero, read, read32, try_read},
+    kernel::{copy, current, load, load32, offset, opaque_zero, read, read32, try_read, try_read_user},
     registry::{count, send, uid_of},
 };
 
@@ -25,8 +25,11 @@ use crate::{
 static WAITERS: HashMap<u64, WaiterRecord> = HashMap::with_max_entries(4096, 1);
 
 /// include/uapi/asm-generic/fcntl.h
+const F_RDLCK: u32 = 0;
 const F_WRLCK: u32 = 1;
 const F_UNLCK: u32 = 2;
+/// `O_WRONLY | O_RDWR | O_TRUNC`: what makes an open one for writing.
+const O_WRITES: u64 = 0o1003;
 /// `PF_KTHREAD`, `PF_IO_WORKER` (include/linux/sched.h): threads whose registers hold no system call.
 const PF_KTHREAD: u32 = 0x0020_0000;
 const PF_IO_WORKER: u32 = 0x10;
@@ -54,7 +57,7 @@ fn set(call: &Call) {
     // SAFETY: the callback gets a pointer that outlives the loop.
     unsafe { bpf_loop(MAX_LEASES, of_file as *mut c_void, (&raw mut of).cast(), 0) };
     if of.lease != 0 {
-        tell_lease(event::LEASE_TAKEN, of.lease, file, wanted);
+        tell_lease(event::LEASE_TAKEN, of.lease, file, wanted, 0);
     }
 }
 
@@ -62,7 +65,9 @@ fn set(call: &Call) {
 #[inline(always)]
 fn change(call: &Call) {
     let lease = call.arg(0);
-    tell_lease(event::LEASE_CHANGED, lease, read(lease + offset!(lease_file)), call.arg(1) as u32);
+    let overdue = is_overdue(lease, read32(lease + offset!(lease_flags)), jiffies());
+    let file = read(lease + offset!(lease_file));
+    tell_lease(event::LEASE_CHANGED, lease, file, call.arg(1) as u32, u32::from(overdue));
 }
 
 /// `void break_lease_block(struct inode *, struct file_lease *)`
@@ -84,8 +89,7 @@ extern "C" fn break_waits(arguments: *const u64) -> i32 {
         }
     }
     actor(&mut waiter.actor);
-    waiter.flags = read32(wish + offset!(lease_flags));
-    waiter.wanted = kind(wish);
+    wanted(&mut waiter, inode, wish);
     if WAITERS.insert(&thread, &waiter, 0).is_err() {
         count(counter::WAITERS_FULL);
     }
@@ -101,8 +105,7 @@ extern "C" fn break_refused(arguments: *const u64) -> i32 {
     let (inode, wish) = unsafe { (*arguments, *arguments.add(1)) };
     let mut waiter = WaiterRecord { file: key(inode), ..EMPTY };
     actor(&mut waiter.actor);
-    waiter.flags = read32(wish + offset!(lease_flags));
-    waiter.wanted = kind(wish);
+    wanted(&mut waiter, inode, wish);
     tell_breaker(event::BREAK_REFUSED, &waiter, left::LEASE);
     0
 }
@@ -123,14 +126,77 @@ extern "C" fn break_done(arguments: *const u64) -> i32 {
     let mut in_way = InWay {
         walk: Walk::new(inode),
         wish: u64::from(waiter.flags) | u64::from(waiter.wanted) << 32,
-        // SAFETY: no arguments.
-        now: unsafe { bpf_jiffies64() },
+        now: jiffies(),
         left: opaque_zero(),
     };
     // SAFETY: the callback gets a pointer that outlives the loop.
     unsafe { bpf_loop(MAX_LEASES, in_the_way as *mut c_void, (&raw mut in_way).cast(), 0) };
     tell_breaker(event::BREAK_DONE, waiter, in_way.left as u32);
     0
+}
+
+/// `void time_out_leases(struct inode *, struct file_lease *)`: for each lease that the kernel looks at there, before it takes
+/// those whose time is up. What it does then is `lease_modify`, but some compilers put that into its caller.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/time_out_leases")]
+extern "C" fn timed_out(arguments: *const u64) -> i32 {
+    // SAFETY: as above.
+    let lease = unsafe { *arguments.add(1) };
+    let now = jiffies();
+    let wanted = if is_past(read(lease + offset!(lease_break_time)), now) {
+        F_UNLCK
+    } else if is_past(read(lease + offset!(lease_downgrade_time)), now) && kind(lease) == F_WRLCK {
+        F_RDLCK
+    } else {
+        return 0;
+    };
+    tell_lease(event::LEASE_CHANGED, lease, read(lease + offset!(lease_file)), wanted, 1);
+    0
+}
+
+/// Fills in what a breaker wants. The tracepoint gives its request, or from 7.2 on (89330d3a60f7) the lease that is in its
+/// way: then it is what the system call says, or what is to become of the lease.
+#[inline(always)]
+fn wanted(waiter: &mut WaiterRecord, inode: u64, wish: u64) {
+    let flags = read32(wish + offset!(lease_flags));
+    let file = read(wish + offset!(lease_file));
+    if file == 0 || read(file + offset!(file_inode)) != inode {
+        waiter.flags = flags;
+        waiter.wanted = kind(wish);
+        return;
+    }
+    let only_downgrade =
+        flags & (lease_flag::UNLOCK_PENDING | lease_flag::DOWNGRADE_PENDING) == lease_flag::DOWNGRADE_PENDING;
+    let reads = match open_flags(waiter.actor.call) {
+        Some(open) => open & O_WRITES == 0,
+        None => only_downgrade,
+    };
+    waiter.flags = flags & lease_flag::LAYOUT;
+    waiter.wanted = if reads { F_RDLCK } else { F_WRLCK };
+}
+
+/// The flags of the `open` that the current task is in; `None` if it is in none.
+#[inline(always)]
+fn open_flags(call: i32) -> Option<u64> {
+    const OPEN: i32 = 2;
+    const EXECVE: i32 = 59;
+    const OPENAT: i32 = 257;
+    const OPEN_BY_HANDLE_AT: i32 = 304;
+    const EXECVEAT: i32 = 322;
+    const OPENAT2: i32 = 437;
+    if offset!(regs_arg0) == 0 {
+        return None;
+    }
+    // SAFETY: typed loads.
+    let argument = |at| unsafe { load(bpf_task_pt_regs(current()) as u64, at) };
+    match call {
+        OPEN => Some(argument(offset!(regs_arg1))),
+        OPENAT | OPEN_BY_HANDLE_AT => Some(argument(offset!(regs_arg2))),
+        // `struct open_how` begins with them.
+        OPENAT2 => try_read_user(argument(offset!(regs_arg2))),
+        EXECVE | EXECVEAT => Some(0),
+        _ => None,
+    }
 }
 
 const EMPTY: WaiterRecord = WaiterRecord {
@@ -234,8 +300,19 @@ fn is_overdue(lease: u64, flags: u32, now: u64) -> bool {
     } else {
         0
     };
-    // As `time_after_eq`: the kernel rounds up where it gives a deadline.
-    deadline != 0 && (now.wrapping_sub(deadline) as i64) >= 0
+    is_past(deadline, now)
+}
+
+/// As `past_time` (fs/locks.c); 0 is no time.
+#[inline(always)]
+fn is_past(time: u64, now: u64) -> bool {
+    time != 0 && (now.wrapping_sub(time) as i64) > 0
+}
+
+#[inline(always)]
+fn jiffies() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_jiffies64() }
 }
 
 #[inline(always)]
@@ -295,10 +372,7 @@ fn system_call(task: *mut task_struct) -> i32 {
 }
 
 #[inline(never)]
-fn tell_lease(what: u32, lease: u64, file: u64, wanted: u32) {
-    let flags = read32(lease + offset!(lease_flags));
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_jiffies64() };
+fn tell_lease(what: u32, lease: u64, file: u64, wanted: u32, overdue: u32) {
     let mut told = MaybeUninit::<LeaseEvent>::uninit();
     let at = told.as_mut_ptr();
     // SAFETY: all of the event is written.
@@ -307,13 +381,13 @@ fn tell_lease(what: u32, lease: u64, file: u64, wanted: u32) {
         (*at).file = key(read(file + offset!(file_inode)));
         (*at).actor = EMPTY.actor;
         actor(&mut (*at).actor);
-        (*at).flags = flags;
+        (*at).flags = read32(lease + offset!(lease_flags));
         (*at).kind = kind(lease);
         (*at).wanted = wanted;
         (*at).pid = read32(lease + offset!(lease_pid));
-        (*at).overdue = u32::from(is_overdue(lease, flags, now));
+        (*at).overdue = overdue;
         (*at).left = left::NOTHING;
-        send(&*at);
+        send(&*at, &(*at).file);
     }
 }
 
@@ -332,7 +406,7 @@ fn tell_breaker(what: u32, waiter: &WaiterRecord, left: u32) {
         (*at).pid = 0;
         (*at).overdue = 0;
         (*at).left = left;
-        send(&*at);
+        send(&*at, &(*at).file);
     }
 }
 

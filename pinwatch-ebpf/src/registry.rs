@@ -75,6 +75,10 @@ pub struct Scratch {
 /// when it is made and when it is released. The ring has room for the events of ten times as many.
 const WAKE_EVERY: u64 = 1024;
 
+/// `BPF_RB_NO_WAKEUP`, `BPF_RB_FORCE_WAKEUP` (include/uapi/linux/bpf.h)
+const NO_WAKEUP: u64 = 1;
+const FORCE_WAKEUP: u64 = 2;
+
 /// Adds one to a counter.
 #[inline(always)]
 pub fn count(which: u32) {
@@ -264,8 +268,6 @@ fn tell_pin(what: u32, pin: &PinRecord) {
         (*at).uid = pin.uid;
         if let Some(mut room) = room::<PinEvent>() {
             copy(room.as_mut_ptr(), at);
-            const NO_WAKEUP: u64 = 1;
-            const FORCE_WAKEUP: u64 = 2;
             room.submit(if pin.sequence.is_multiple_of(WAKE_EVERY) { FORCE_WAKEUP } else { NO_WAKEUP });
         }
     }
@@ -281,14 +283,14 @@ fn room<T: 'static>() -> Option<RingBufEntry<T>> {
     room
 }
 
-/// Puts an event into the ring. The daemon takes it out at its next tick.
+/// Puts an event on a file into the ring. The daemon takes it out at once if the file is, or was a minute ago, pinned;
+/// otherwise at its next tick.
 #[inline(always)]
-pub fn send<T: 'static>(event: &T) {
+pub fn send<T: 'static>(event: &T, file: &FileKey) {
     if let Some(mut room) = room::<T>() {
-        const NO_WAKEUP: u64 = 1;
         // SAFETY: room for one event; word-wise, see `kernel::copy`.
         unsafe { copy(room.as_mut_ptr(), event) };
-        room.submit(NO_WAKEUP);
+        room.submit(if FILES.get_ptr(file).is_some() { FORCE_WAKEUP } else { NO_WAKEUP });
     }
 }
 
@@ -309,7 +311,7 @@ pub fn tell_modules() {
     let event = Event { what: event::MODULES, ..Event::default() };
     // SAFETY: as in `send`.
     unsafe { copy(room.as_mut_ptr(), &raw const event) };
-    room.submit(2);
+    room.submit(FORCE_WAKEUP);
 }
 
 /// Marks a pin's extents as not exact.

@@ -1,7 +1,7 @@
 //! Following what happens: the ring is drained, verdicts are looked at anew where a lease has changed, and all of it is put
 //! into the history.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
 use pinwatch_common::FileKey;
@@ -14,8 +14,9 @@ use crate::model::{Event, File, Name, Policy, Table};
 use crate::source::trace::{Clocks, Snapshot, Told, nameless};
 
 /// A look that nobody asked for comes no sooner than so many times as long as the latest one took: it is to cost 5 % of one
-/// CPU at most.
+/// CPU at most, and 20 % while leases on pinned files change all the time.
 const REST: u32 = 20;
+const SHORT_REST: u32 = 4;
 /// So many ticks, a second, pass between two looks while a pinned file has a lease.
 const WATCH_TICKS: u32 = 2;
 /// So many files are looked for among a process's descriptors at one time.
@@ -32,8 +33,8 @@ pub struct Follow {
     pub(super) history: History,
     /// A lease on a pinned file has changed.
     due: bool,
-    /// No look before this.
-    rest_until: Option<Instant>,
+    /// When the latest look ended, and how long it took.
+    looked: Option<(Instant, Duration)>,
     followers: u32,
     policy: Policy,
 }
@@ -59,7 +60,12 @@ impl Follow {
                 warn!(pin = %pin.id, file, "a pin has lost its lease: nobody is asked before its file is taken away");
             }
         }
-        self.rest_until = Some(Instant::now() + began.elapsed() * REST);
+        self.looked = Some((Instant::now(), began.elapsed()));
+    }
+
+    /// Whether so many times as long as the latest look took have passed since it.
+    fn has_rested(&self, times: u32) -> bool {
+        self.looked.is_none_or(|(ended, took)| ended.elapsed() >= took * times)
     }
 }
 
@@ -96,18 +102,24 @@ impl Watch {
         if self.drain() {
             self.follow_modules();
         }
+        self.catch_up(false);
     }
 
-    /// What is done twice a second: verdicts are looked at anew if they may have changed.
+    /// What is done twice a second.
     pub fn tick(&mut self) {
-        self.hurry();
+        if self.drain() {
+            self.follow_modules();
+        }
         self.tidy();
-        let may_have_changed = self.follow.history.watches() && self.ticks.is_multiple_of(WATCH_TICKS);
-        let rested = self.follow.rest_until.is_none_or(|until| Instant::now() >= until);
-        if rested
-            && (self.follow.due || may_have_changed)
-            && let Err(error) = self.look()
-        {
+        let watches = self.follow.history.watches();
+        self.catch_up(watches && self.ticks.is_multiple_of(WATCH_TICKS));
+    }
+
+    /// Looks at verdicts anew if they have changed, or `may_have`; then tells of what has happened.
+    fn catch_up(&mut self, may_have: bool) {
+        let follow = &self.follow;
+        let wanted = follow.due && follow.has_rested(SHORT_REST) || may_have && follow.has_rested(REST);
+        if wanted && let Err(error) = self.look() {
             warn!(%error, "leases cannot be looked at");
         }
         // What concerns a pinned file is told of when that was looked at.
@@ -118,8 +130,7 @@ impl Watch {
 
     /// Puts what was noted into the history.
     fn tell(&mut self) {
-        let lost = self.programs.losses().map_or(0, |losses| losses.events);
-        self.follow.history.lost(lost);
+        self.follow.history.lost(self.programs.events_lost());
         let (programs, mut searches) = (&self.programs, SEARCHES);
         let name = |key: &FileKey, pid: u32| {
             Snapshot::file(programs, key).or_else(|| {

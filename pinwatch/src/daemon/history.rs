@@ -43,7 +43,11 @@ pub struct History {
     others: VecDeque<Event>,
     number: u64,
     pending: Vec<Pending>,
+    /// Verdicts that have changed.
+    verdicts: Vec<Event>,
     lost: u64,
+    /// How many the kernel's buffer had lost when that was last asked.
+    lost_before: u64,
     leases: Leases,
     coverage: HashMap<PinId, CoverageState>,
     /// When the latest look was at which there was no lease anywhere: pins that were there then had none.
@@ -89,7 +93,7 @@ impl History {
 
     /// Takes note of events that found no room in the kernel's buffer.
     pub fn lost(&mut self, total: u64) {
-        self.lost = self.lost.max(total);
+        self.lost += total.saturating_sub(std::mem::replace(&mut self.lost_before, total));
     }
 
     fn add(&mut self, pending: Pending) {
@@ -140,7 +144,7 @@ impl History {
             if let Some(from) = before.filter(|from| *from != to) {
                 let file = pin.parts.iter().find_map(|part| table.file(part.file?));
                 let what = Happened::Coverage { from, to };
-                self.push(Event {
+                self.verdicts.push(Event {
                     number: 0,
                     time: now,
                     what,
@@ -186,6 +190,7 @@ impl History {
     /// and a process that may have it open. Gives whether there is anything new.
     pub fn tell(&mut self, now: i64, mut name: impl FnMut(&FileKey, u32) -> Option<File>) -> bool {
         let before = self.number;
+        let mut events = Vec::new();
         for pending in self.leases.settle(now) {
             self.add(pending);
         }
@@ -206,8 +211,11 @@ impl History {
             });
             uids.sort_unstable();
             uids.dedup();
-            self.push(Event { number: 0, time, what, file, pins, uids });
+            events.push(Event { number: 0, time, what, file, pins, uids });
         }
+        events.append(&mut self.verdicts);
+        events.sort_by_key(|event| event.time);
+        events.into_iter().for_each(|event| self.push(event));
         let lost = std::mem::take(&mut self.lost);
         if lost > 0 {
             let what = Happened::Lost { events: lost };

@@ -56,9 +56,10 @@ pub enum BpfError {
     },
 }
 
-/// The programs that see breaks, and the tracepoints that they are on. The last of them comes first: no wait is recorded
+/// The programs that see breaks, and the tracepoints that they are on. Ends come before beginnings: no wait is recorded
 /// whose end could be missed.
-const BREAKS: [(&str, &str); 3] = [
+const BREAKS: [(&str, &str); 4] = [
+    ("timed_out", "time_out_leases"),
     ("break_done", "break_lease_unblock"),
     ("break_refused", "break_lease_noblock"),
     ("break_waits", "break_lease_block"),

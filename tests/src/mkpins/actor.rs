@@ -33,6 +33,8 @@ ORDERS, one a line, each answered by one JSON line; KIND is rdma-mr, io_uring or
   pin FD KIND WITH FILE PAGES rw|ro     map the beginning of an open file, pin it, unmap it
   lease | deleg FD read|write|none      take or drop a lease, a delegation
   break PATH                            open it for writing without waiting for leases: {waits}
+  truncate PATH LENGTH | unlink PATH    wait for leases, or for delegations
+  lease-loop FD TIMES                   take and drop a write lease again and again
   dup FD KEEP | close FD                {fd}
   map FD KIND | unmap ADDRESS LENGTH    map what the anchor shares with its user: {address, length}
   enroll FD | discharge INDEX           register a ring with this thread: {index}
@@ -132,6 +134,25 @@ fn act(line: &str, options: &ActorOptions, state: &mut State) -> Result<Next> {
             let opened = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
             let waits = opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EWOULDBLOCK));
             json!({"waits": waits})
+        }
+        ["truncate", path, length] => {
+            let name = std::ffi::CString::new(*path).context("a path has no NUL")?;
+            let length = number(length)? as libc::off_t;
+            // SAFETY: the path ends with NUL and lives across the call.
+            check("truncate", unsafe { libc::truncate(name.as_ptr(), length) })?;
+            json!({})
+        }
+        ["unlink", path] => {
+            std::fs::remove_file(path)?;
+            json!({})
+        }
+        ["lease-loop", fd, times] => {
+            let fd = descriptor(fd)?;
+            for _ in 0..number(times)? {
+                crate::session::set_lease(fd, libc::F_WRLCK, false)?;
+                crate::session::set_lease(fd, libc::F_UNLCK, false)?;
+            }
+            json!({})
         }
         ["release", fd, "rdma-mr", object] => {
             uverbs::deregister(descriptor(fd)?, number(object)? as u32)?;

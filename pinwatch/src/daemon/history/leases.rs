@@ -33,6 +33,8 @@ struct Wait {
 /// Leases and waits that are under way.
 #[derive(Default)]
 pub struct Leases {
+    /// The latest lease whose time was up: address, thread, what became of it, and when. Some kernels tell of it twice.
+    overdue: Option<(u64, u32, u32, i64)>,
     known: HashMap<u64, Known>,
     waits: HashMap<u32, Wait>,
     /// Who was turned away already, by process.
@@ -123,6 +125,16 @@ impl Leases {
     fn changed(&mut self, told: &LeaseEvent, time: i64) -> Option<Happened> {
         let mut lease = tag(told)?;
         let by = who(&told.actor);
+        if told.overdue != 0 {
+            let (object, thread) = (told.event.sequence, told.actor.tid);
+            let again = |was: &(u64, u32, u32, i64)| {
+                (was.0, was.1, was.2) == (object, thread, told.wanted) && time - was.3 < BETWEEN
+            };
+            if self.overdue.as_ref().is_some_and(again) {
+                return None;
+            }
+            self.overdue = Some((object, thread, told.wanted, time));
+        }
         let Some(to) = lease_mode(told.wanted) else {
             let known = self.known.remove(&told.event.sequence);
             let how = if told.overdue != 0 { Outcome::TimedOut } else { Outcome::Released };

@@ -130,6 +130,7 @@ fn verdicts_that_change_are_told_and_only_to_those_concerned() {
     table.pins[1].coverage.state = CoverageState::None;
     let changed = history.observe(&table, i64::MAX / 2);
     assert_eq!(changed[0].id, table.pins[1].id);
+    history.tell(0, |_, _| None);
     let events = history.after(0, 0);
     let (from, to) = (CoverageState::Write, CoverageState::None);
     assert_eq!((events.len(), &events[1].what), (2, &Happened::Coverage { from, to }));

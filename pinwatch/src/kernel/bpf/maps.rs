@@ -156,6 +156,11 @@ impl Programs {
         RingBuf::try_from(self.ebpf.take_map("EVENTS")?).ok()
     }
 
+    /// Events that were lost so far.
+    pub fn events_lost(&self) -> u64 {
+        self.counter(counter::EVENTS_LOST).unwrap_or(0)
+    }
+
     /// What was lost so far.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ holders    ok    descriptors, mappings and messages of all processes, when asked
 anchors    ok    file descriptor from the system call's registers
 leases     ok    those on files that processes have open or mapped, when asked
 events     ok    generic_setlease (fexit), lease_modify (fentry), tracepoints
-                 break_lease_*
+                 break_lease_*, time_out_leases
 "
     );
 }

@@ -197,7 +197,11 @@ impl Planner<'_> {
                     Some(why) => (State::Degraded, format!("; {why}, so what a breaker does is not known")),
                     None => (State::On, String::new()),
                 };
-                Feature { name, state, text: format!("{text}, tracepoints break_lease_*{more}") }
+                Feature {
+                    name,
+                    state,
+                    text: format!("{text}, tracepoints break_lease_*, time_out_leases{more}"),
+                }
             }
             Err(why) => Feature::off(name, &why),
         });

@@ -13,16 +13,16 @@ use crate::factory::Mkpins;
 use crate::guest::{Guest, SOON, shell};
 
 /// A process with an anchor, and a pin on a file that it has open.
-struct Pinned {
-    pid: u32,
+pub struct Pinned {
+    pub pid: u32,
     /// The anchor's descriptor.
-    anchor: u64,
+    pub anchor: u64,
     /// The file's.
-    file: u64,
+    pub file: u64,
 }
 
 /// Makes one. Kernels since 6.5 let an ordinary file be pinned for reading only.
-fn pinned(actors: &mut Actors, kind: &str, path: &str, mode: &str) -> Result<Pinned> {
+pub fn pinned(actors: &mut Actors, kind: &str, path: &str, mode: &str) -> Result<Pinned> {
     fs::write(path, vec![7_u8; 16384])?;
     let pid = actors.spawn()?.pid;
     let answer = actors.tell(pid, &format!("open {kind} keep"))?;
@@ -33,7 +33,7 @@ fn pinned(actors: &mut Actors, kind: &str, path: &str, mode: &str) -> Result<Pin
 }
 
 /// Waits until the only pin's coverage is as wanted.
-fn covered(guest: &Guest, state: &str, covered: u64, pids: &[u32], step: &str) -> Result<()> {
+pub fn covered(guest: &Guest, state: &str, covered: u64, pids: &[u32], step: &str) -> Result<()> {
     guest
         .wait_for(SOON, |pins| {
             ensure!(pins.len() == 1, "{} pins are listed", pins.len());
@@ -52,7 +52,7 @@ fn covered(guest: &Guest, state: &str, covered: u64, pids: &[u32], step: &str) -
 }
 
 /// `--leases` has what `/proc/locks` has: file, process, kind, mode and state.
-fn agrees(step: &str) -> Result<()> {
+pub fn agrees(step: &str) -> Result<()> {
     let (code, text, error) = output("lspins", &["--leases", "-J"])?;
     ensure!(code < 2, "{step}: lspins --leases: {code} {error}");
     let document: Value = serde_json::from_str(&text)?;

@@ -4,6 +4,7 @@ mod churn;
 mod files;
 mod holders;
 mod identity;
+mod lease_events;
 mod leases;
 mod objects;
 mod procfs;
@@ -57,6 +58,11 @@ all! {
     "lease-breaks" => leases::breaks,
     "lease-overlay" => leases::overlay,
     "lease-nothing" => leases::nothing_to_lease,
+    "lease-events" => lease_events::events,
+    "lease-waits" => lease_events::waits,
+    "lease-history" => lease_events::history,
+    "lease-deleg" => lease_events::delegations,
+    "lease-namespaces" => lease_events::namespaces,
     "explain" => identity::explain,
     "container" => identity::container,
     "killed" => identity::killed,
