@@ -48,7 +48,7 @@ impl Guest {
         shell("mkdir -p /mnt/tmpfs /mnt/huge /mnt/ext4 /mnt/xfs && mount -t tmpfs tmpfs /mnt/tmpfs")?;
         shell("echo 24 > /proc/sys/vm/nr_hugepages && mount -t hugetlbfs none /mnt/huge")?;
         shell(
-            "modprobe brd rd_nr=2 rd_size=409600 && mkfs.ext4 -q -F /dev/ram0 && mkfs.xfs -q -f /dev/ram1",
+            "modprobe brd rd_nr=3 rd_size=409600 && mkfs.ext4 -q -F /dev/ram0 && mkfs.xfs -q -f /dev/ram1",
         )?;
         shell("modprobe ext4; modprobe xfs; mount /dev/ram0 /mnt/ext4 && mount /dev/ram1 /mnt/xfs")?;
         shell("rdma-up")?;

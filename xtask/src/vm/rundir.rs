@@ -16,6 +16,8 @@ const START: &str = include_str!("guest/start");
 const COMMANDS: &[(&str, &str)] = &[
     ("rdma-up", include_str!("guest/rdma-up")),
     ("pmem-up", include_str!("guest/pmem-up")),
+    ("nfs-up", include_str!("guest/nfs-up")),
+    ("nfs-down", include_str!("guest/nfs-down")),
     ("vfio-up", include_str!("guest/vfio-up")),
 ];
 

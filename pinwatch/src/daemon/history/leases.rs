@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use pinwatch_common::{Actor, FileKey, LeaseEvent, event, left};
+use pinwatch_common::{Actor, FileKey, LeaseEvent, event, lease_flag, left};
 
 use super::Pending;
-use crate::model::{Breaker, Happened, LeaseMode, LeaseTag, Name, Outcome, Who};
+use crate::model::{Breaker, Happened, LeaseKind, LeaseMode, LeaseTag, Name, Outcome, Who};
 use crate::source::trace::{breaker, lease_kind, lease_mode};
 
 /// A thread that waits for one lease after the other is between two of them for much less, nanoseconds.
@@ -95,7 +95,7 @@ impl Leases {
                 if !self.begins(told, time, waits, &by) {
                     return Vec::new();
                 }
-                let leases = self.on(&told.file, listed);
+                let leases = self.on(told, listed);
                 let uids =
                     leases.iter().filter_map(|lease| lease.taker.uid).chain([told.actor.uid]).collect();
                 vec![pending(Happened::BreakBegan { by, waits, leases }, uids)]
@@ -162,7 +162,8 @@ impl Leases {
 
     /// Whether a break begins by this: it does not if the thread waits already, or the process was turned away already.
     fn begins(&mut self, told: &LeaseEvent, time: i64, waits: bool, by: &Breaker) -> bool {
-        for known in self.known.values_mut().filter(|known| known.file == told.file) {
+        let in_way = |known: &&mut Known| known.file == told.file && is_in_way(told, &known.tag);
+        for known in self.known.values_mut().filter(in_way) {
             known.broken.get_or_insert(time);
         }
         if !waits {
@@ -202,11 +203,11 @@ impl Leases {
         .collect()
     }
 
-    /// The leases on a file: those that were seen being taken, or else those of the latest look.
-    fn on(&self, file: &FileKey, listed: &[LeaseTag]) -> Vec<LeaseTag> {
-        let mut all: Vec<LeaseTag> =
-            self.known.values().filter(|known| known.file == *file).map(|known| known.tag.clone()).collect();
-        for tag in listed {
+    /// The leases in a breaker's way: those that were seen being taken, or else those of the latest look.
+    fn on(&self, told: &LeaseEvent, listed: &[LeaseTag]) -> Vec<LeaseTag> {
+        let known = self.known.values().filter(|known| known.file == told.file).map(|known| &known.tag);
+        let mut all: Vec<LeaseTag> = known.filter(|tag| is_in_way(told, tag)).cloned().collect();
+        for tag in listed.iter().filter(|tag| is_in_way(told, tag)) {
             if !all.iter().any(|known| known.taker.pid == tag.taker.pid && known.kind == tag.kind) {
                 all.push(tag.clone());
             }
@@ -214,6 +215,14 @@ impl Leases {
         all.sort_by_key(|tag| tag.taker.pid);
         all
     }
+}
+
+/// Whether a lease is in a breaker's way, by the rules of `leases_conflict` (fs/locks.c).
+fn is_in_way(breaker: &LeaseEvent, lease: &LeaseTag) -> bool {
+    let wants = |flag| breaker.flags & flag != 0;
+    let writes = lease_mode(breaker.wanted) != Some(LeaseMode::Read) || lease.mode == LeaseMode::Write;
+    let other_layout = wants(lease_flag::LAYOUT) != (lease.kind == LeaseKind::Layout);
+    writes && !other_layout && !(wants(lease_flag::DELEG) && lease.kind == LeaseKind::Lease)
 }
 
 fn ended(wait: Wait, time: i64, outcome: Outcome) -> Pending {

@@ -103,6 +103,31 @@ fn who_tries_again_and_again_is_told_of_once() {
 }
 
 #[test]
+fn a_break_is_of_the_leases_that_are_in_its_way() {
+    let mut history = History::default();
+    let layout =
+        LeaseEvent { flags: lease_flag::LAYOUT, kind: READ, ..told(1, event::LEASE_TAKEN, 812, READ) };
+    history.lease(&layout, CLOCKS);
+    let mut deleg = LeaseEvent { flags: lease_flag::DELEG, pid: 5, ..told(2, event::LEASE_TAKEN, 5, READ) };
+    (deleg.kind, deleg.event.sequence) = (READ, 0x20);
+    history.lease(&deleg, CLOCKS);
+    all(&mut history, 2);
+    let of = |history: &mut History, flags, wanted| {
+        history.lease(&LeaseEvent { flags, ..told(3, event::BREAK_REFUSED, 900 + flags, wanted) }, CLOCKS);
+        match all(history, 3).remove(0) {
+            Happened::BreakBegan { leases, .. } => {
+                leases.iter().map(|tag| tag.kind.word()).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(of(&mut history, lease_flag::LEASE, WRITE), ["deleg"]);
+    assert_eq!(history.times(0x10), (Some(SECOND as i64), None));
+    assert_eq!(of(&mut history, lease_flag::LAYOUT, WRITE), ["layout"]);
+    assert!(of(&mut history, 0, READ).is_empty());
+}
+
+#[test]
 fn a_flood_is_bounded_and_breaks_outlive_it() {
     let mut history = History::default();
     history.lease(&told(1, event::BREAK_WAITS, 990, WRITE), CLOCKS);

@@ -70,7 +70,7 @@ impl Drop for Follower {
 }
 
 /// The events on a file so far.
-fn told(path: &str) -> Result<Vec<Value>> {
+pub fn told(path: &str) -> Result<Vec<Value>> {
     let (code, text, error) = output("lspins", &["--events", "-j", path])?;
     ensure!(code < 2, "lspins --events: {code} {error}");
     text.lines().map(|line| serde_json::from_str(line).context("no JSON")).collect()

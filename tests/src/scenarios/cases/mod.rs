@@ -5,6 +5,7 @@ mod files;
 mod holders;
 mod identity;
 mod lease_events;
+mod lease_nfsd;
 mod leases;
 mod objects;
 mod procfs;
@@ -63,6 +64,7 @@ all! {
     "lease-history" => lease_events::history,
     "lease-deleg" => lease_events::delegations,
     "lease-namespaces" => lease_events::namespaces,
+    "lease-nfsd" => lease_nfsd::nfsd,
     "explain" => identity::explain,
     "container" => identity::container,
     "killed" => identity::killed,
