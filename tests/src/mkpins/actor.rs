@@ -36,7 +36,7 @@ ORDERS, one a line, each answered by one JSON line; KIND is rdma-mr, io_uring or
   truncate PATH LENGTH | unlink PATH    wait for leases, or for delegations
   lease-loop FD TIMES                   take and drop a write lease again and again
   dup FD KEEP | close FD                {fd}
-  map FD KIND | unmap ADDRESS LENGTH    map what the anchor shares with its user: {address, length}
+  map FD KIND|file | unmap ADDRESS LENGTH   map what the anchor shares with its user, or a file: {address, length}
   enroll FD | discharge INDEX           register a ring with this thread: {index}
   file RING SLOT FD | unfile RING SLOT  register a file with a ring
   box                                   a socket pair: {a, b}
@@ -166,6 +166,10 @@ fn act(line: &str, options: &ActorOptions, state: &mut State) -> Result<Next> {
         ["close", fd] => {
             close_raw(descriptor(fd)?)?;
             json!({})
+        }
+        ["map", fd, "file"] => {
+            let address = mmap(descriptor(fd)?, PAGE, 0, libc::PROT_READ)?;
+            json!({"address": address, "length": PAGE})
         }
         ["map", fd, kind] => map(descriptor(fd)?, self::kind(kind)?)?,
         ["unmap", address, length] => {

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::anchor::Kind;
@@ -42,6 +42,71 @@ pub struct DioOptions {
     /// Times through the loop for a `go` without a number
     #[arg(long, default_value_t = 1000)]
     pub iterations: u64,
+}
+
+/// What to do to a file, how often. Prints {"ready": true}; each line `go [N]` on stdin runs the loop and prints
+/// {"iterations", "ns", "cpu_ns"}
+#[derive(Debug, Args)]
+pub struct FilesOptions {
+    /// The file; it is made
+    #[arg(long)]
+    pub path: PathBuf,
+    /// What to do
+    #[arg(long, value_enum)]
+    pub what: FileWork,
+    /// Times through the loop for a `go` without a number
+    #[arg(long, default_value_t = 1000)]
+    pub iterations: u64,
+}
+
+/// What is done to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FileWork {
+    /// Opened for reading and writing, and closed.
+    Open,
+    /// Cut by its path.
+    Truncate,
+    /// Made and removed.
+    Unlink,
+    /// Given a lease, which is dropped.
+    Lease,
+    /// Opened for reading and closed, while a read lease is on it.
+    OpenLeased,
+}
+
+/// `mkpins files`.
+pub fn files(options: &FilesOptions) -> Result<i32> {
+    let path = &options.path;
+    let cannot = || format!("cannot open {}", path.display());
+    std::fs::write(path, [0; PAGE as usize]).with_context(cannot)?;
+    let kept = std::fs::File::open(path).with_context(cannot)?;
+    let lease = |kind| crate::session::set_lease(kept.as_raw_fd(), kind, false);
+    if options.what == FileWork::OpenLeased {
+        lease(libc::F_RDLCK)?;
+    }
+    serve(options.iterations, |iterations| {
+        for _ in 0..iterations {
+            match options.what {
+                FileWork::Open => drop(OpenOptions::new().read(true).write(true).open(path)?),
+                FileWork::Truncate => {
+                    let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+                    // SAFETY: the path ends with NUL and lives across the call.
+                    check("truncate", unsafe { libc::truncate(name.as_ptr(), PAGE as libc::off_t) })?;
+                }
+                FileWork::Unlink => {
+                    let other = path.with_extension("other");
+                    drop(std::fs::File::create(&other)?);
+                    std::fs::remove_file(&other)?;
+                }
+                FileWork::Lease => {
+                    lease(libc::F_WRLCK)?;
+                    lease(libc::F_UNLCK)?;
+                }
+                FileWork::OpenLeased => drop(std::fs::File::open(path)?),
+            }
+        }
+        Ok(())
+    })
 }
 
 /// `mkpins insns`.

@@ -66,6 +66,8 @@ enum What {
     Insns(loops::InsnsOptions),
     /// A loop of O_DIRECT reads, timed on request
     Dio(loops::DioOptions),
+    /// Open, cut, remove or lease a file in a loop, to be timed
+    Files(loops::FilesOptions),
 }
 
 fn main() {
@@ -83,6 +85,7 @@ fn main() {
         What::RemapRace(options) => (options.kind.name(), race::run(&options)),
         What::Insns(options) => (options.kind.name(), loops::insns(&options)),
         What::Dio(options) => ("dio", loops::dio(&options)),
+        What::Files(options) => ("files", loops::files(&options)),
     };
     let code = ended.unwrap_or_else(|error| {
         eprintln!("mkpins: {error:#}");

@@ -1,71 +1,13 @@
-# The guest's part of `bench hooks`, run by bash with -icount, where a nanosecond is an instruction: the same work
-# without a daemon, then with each way of hooking. Prints `measured WORK MODE INSTRUCTIONS` (of one round), nothing else
-# on standard output that begins so.
-
-runs=5
-
-# What kernel threads have worked, in nanoseconds: Linux 6.1 undoes io_uring buffers in them.
-workers() {
-  local total=0 dir name ns rest
-  for dir in /proc/[0-9]*; do
-    { read -r name < "$dir/comm" && [[ $name == kworker* ]] && read -r ns rest < "$dir/schedstat"; } 2>/dev/null || continue
-    total=$((total + ns))
-  done
-  echo "$total"
-}
-
-# WORK ROUNDS COMMAND...: one warm-up, then the least of some runs: timer ticks and other kernel work only ever add.
-measure() {
-  local work=$1 rounds=$2 line before cpu worked all=() run
-  shift 2
-  coproc loop { exec "$@" 2>&1; }
-  local pid=$loop_PID in=${loop[0]} out=${loop[1]}
-  for ((run = 0; run <= runs + 1; run++)); do
-    [ "$run" = 0 ] || { before=$(workers); echo "go $rounds" >&"$out"; }
-    read -r -t 300 line <&"$in" || line="no answer within 300 s"
-    if [ "$run" = 0 ]; then
-      [[ $line == *'"ready":true'* ]] && continue
-    elif [[ $line == *'"cpu_ns":'* ]]; then
-      cpu=${line#*\"cpu_ns\":}
-      cpu=${cpu%%[!0-9]*}
-      worked=$(($(workers) - before))
-      # Less than nothing: a kernel thread ended, and took its count along.
-      [ "$run" = 1 ] || [ "$worked" -lt 0 ] || all+=($((cpu + worked)))
-      continue
-    fi
-    echo "cannot measure $work $mode: $line"
-    kill "$pid" 2>/dev/null
-    wait "$pid" 2>/dev/null
-    return
-  done
-  echo exit >&"$out"
-  wait "$pid" 2>/dev/null
-  [ ${#all[@]} != 0 ] || { echo "cannot measure $work $mode: kernel threads came and went in each run"; return; }
-  mapfile -t all < <(printf '%s\n' "${all[@]}" | sort -n)
-  echo "measured $work $mode $((all[0] / rounds))"
-}
+# The guest's part of `bench hooks`: making and releasing pins, and reading with O_DIRECT.
 
 rdma-up && mount -t tmpfs -o size=90% tmpfs /srv && modprobe brd rd_nr=1 rd_size=65536 || exit 1
-for mode in none auto kprobe; do
-  daemon=
-  if [ $mode != none ]; then
-    pinwatch run --attach $mode --log warn > /run/daemon.log 2>&1 &
-    daemon=$!
-    for _ in {1..600}; do
-      [ -S /run/pinwatch/pinwatch.sock ] && break
-      sleep 0.1
-    done
-    [ -S /run/pinwatch/pinwatch.sock ] || { echo "pinwatch --attach $mode does not listen:"; cat /run/daemon.log; exit 1; }
-  fi
+works() {
   measure dio-4K 200 mkpins dio --path /dev/ram0
   measure io_uring-4K 50 mkpins insns --kind io_uring file --path /srv/small --length 4K
   measure io_uring-1M 20 mkpins insns --kind io_uring file --path /srv/small --length 1M
   measure io_uring-256M 2 mkpins insns --kind io_uring file --path /srv/large --length 256M
   measure rdma-mr-4K 50 mkpins insns --kind rdma-mr file --path /srv/small --length 4K
   measure rdma-mr-256M 2 mkpins insns --kind rdma-mr file --path /srv/large --length 256M
-  if [ -n "$daemon" ]; then
-    kill "$daemon" && wait "$daemon"
-    rm -f /run/pinwatch/pinwatch.sock
-  fi
-done
+}
+each_mode
 exit 0

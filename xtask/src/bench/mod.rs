@@ -15,10 +15,13 @@ use crate::kernels;
 use crate::setup;
 use crate::vm::{Guest, Outcome};
 
+/// Before the next two.
+const MEASURE: &str = include_str!("measure.sh");
 const HOOKS: &str = include_str!("hooks.sh");
+const LEASES: &str = include_str!("leases.sh");
 const LIST: &str = include_str!("list.sh");
 const HOLDERS: &str = include_str!("holders.sh");
-/// Before both of them.
+/// Before these two.
 const DAEMON: &str = include_str!("daemon.sh");
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
@@ -27,6 +30,8 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 pub enum Bench {
     /// Instructions that the hooks add to making pins, and to reading with O_DIRECT
     Hooks(Where),
+    /// Instructions that are added to what is done to files, without and with a lease
+    Leases(Where),
     /// Time of `lspins -j` against `lsof` over as many descriptors
     List {
         #[command(flatten)]
@@ -56,7 +61,8 @@ pub struct Where {
 /// When setting up fails or the guest does not reach the end of the script.
 pub fn run(bench: &Bench) -> Result<u8> {
     let (text, good) = match bench {
-        Bench::Hooks(on) => table::hooks(&measure(on, HOOKS, &[])?),
+        Bench::Hooks(on) => table::added(&measure(on, &format!("{MEASURE}{HOOKS}"), &[])?, table::HOOKS),
+        Bench::Leases(on) => table::added(&measure(on, &format!("{MEASURE}{LEASES}"), &[])?, table::LEASES),
         Bench::List { on, count } => {
             table::list(&measure(on, &format!("{DAEMON}{LIST}"), &[&count.to_string()])?, *count)
         }

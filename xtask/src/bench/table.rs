@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// How much hooks may add to one piece of work.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Budget {
+pub enum Budget {
     /// So many instructions.
     Instructions(i64),
     /// So many percent of the bare work.
@@ -35,8 +35,11 @@ impl Budget {
 /// The modes, in the order of the table.
 const MODES: [&str; 2] = ["auto", "kprobe"];
 
-/// Each work with its budget by mode. Where nothing may be added, half a percent is what timer ticks make of it.
-const WORKS: &[(&str, [Budget; 2])] = &[
+/// A work and its budget by mode.
+pub type Work = (&'static str, [Budget; 2]);
+
+/// The works of `bench hooks`. Where nothing may be added, half a percent is what timer ticks make of it.
+pub const HOOKS: &[Work] = &[
     ("dio-4K", [Budget::Percent(0.5), Budget::Percent(0.5)]),
     ("io_uring-4K", [Budget::Instructions(2000), Budget::Instructions(2000)]),
     ("io_uring-1M", [Budget::None, Budget::None]),
@@ -45,11 +48,20 @@ const WORKS: &[(&str, [Budget; 2])] = &[
     ("rdma-mr-256M", [Budget::Percent(0.1), Budget::Percent(0.1)]),
 ];
 
+/// The works of `bench leases`.
+pub const LEASES: &[Work] = &[
+    ("open-close", [Budget::Percent(0.5), Budget::Percent(0.5)]),
+    ("truncate", [Budget::Percent(0.5), Budget::Percent(0.5)]),
+    ("create-unlink", [Budget::Percent(0.5), Budget::Percent(0.5)]),
+    ("lease-drop", [Budget::None, Budget::None]),
+    ("open-leased", [Budget::None, Budget::None]),
+];
+
 /// `lspins` may take this part of what lsof takes.
 const LIST_PART: f64 = 0.1;
 
-/// The table of `bench hooks`, and whether all was measured and is within its budget.
-pub fn hooks(output: &str) -> (String, bool) {
+/// The table of `bench hooks` and `bench leases`, and whether all was measured and is within its budget.
+pub fn added(output: &str, works: &[Work]) -> (String, bool) {
     let mut figures: HashMap<(&str, &str), i64> = HashMap::new();
     for line in output.lines() {
         if let ["measured", work, mode, number] = line.split_whitespace().collect::<Vec<_>>()[..]
@@ -63,7 +75,7 @@ pub fn hooks(output: &str) -> (String, bool) {
         "{:<14} {:<7} {:>11} {:>8} {:>8}  {:<10} {}\n",
         "ONE ROUND OF", "ATTACH", "BARE", "ADDED", "%", "BUDGET", "VERDICT"
     );
-    for (work, budgets) in WORKS {
+    for (work, budgets) in works {
         for (mode, budget) in MODES.into_iter().zip(budgets) {
             let found = figures.get(&(*work, "none")).zip(figures.get(&(*work, mode)));
             let Some((&bare, &hooked)) = found.filter(|(bare, _)| **bare > 0) else {
@@ -159,11 +171,11 @@ mod tests {
     #[test]
     fn budgets_are_compared() {
         let mut output = String::new();
-        for (work, _) in WORKS {
+        for (work, _) in HOOKS {
             let _ = writeln!(output, "measured {work} none 1000000\nmeasured {work} auto 1000900");
             let _ = writeln!(output, "noise\nmeasured {work} kprobe 1003000");
         }
-        let (text, good) = hooks(&output);
+        let (text, good) = added(&output, HOOKS);
         assert!(!good);
         let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or("").to_owned();
         assert!(line("io_uring-4K    auto").ends_with("<= 2000    within"), "{text}");
@@ -175,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_is_not_measured_is_not_good() {
-        let (text, good) = hooks("cannot measure io_uring-4K auto: refused\n");
+        let (text, good) = added("cannot measure io_uring-4K auto: refused\n", HOOKS);
         assert!(!good && text.contains("io_uring-4K    auto    not measured"));
         assert!(!list("elapsed lspins 5 100\n", 5).1);
     }

@@ -1,6 +1,8 @@
 //! The random walk over holders: eight processes that open, pin, release, fork, dup, pass on, close, map, unmap, exec, exit
-//! and are killed in any order; after each step pins and holders are those of a model. The seed repeats it.
+//! and are killed in any order, take leases on the files that they pin, drop, break and pass them on; after each step pins,
+//! holders and verdicts are those of a model. The seed repeats it.
 
+mod leases;
 mod model;
 mod steps;
 
@@ -11,7 +13,7 @@ use serde_json::Value;
 
 use crate::Outcome;
 use crate::guest::{EMPTY, Guest, SOON};
-use model::{Row, Ways};
+use model::{Row, Verdict, Ways};
 use steps::Walk;
 
 /// Steps that a failure tells of.
@@ -20,6 +22,7 @@ const TOLD: usize = 12;
 /// `holders-walk`.
 pub fn holders_walk(guest: &mut Guest) -> Result<Outcome> {
     let steps = if guest.full { 2000 } else { 200 };
+    let _unhurried = leases::Unhurried::begin()?;
     let mut walk = Walk::new(guest.seed)?;
     let mut told: VecDeque<String> = VecDeque::new();
     let mut rows = 0;
@@ -45,16 +48,20 @@ pub fn holders_walk(guest: &mut Guest) -> Result<Outcome> {
             let ways = row.holders.values().flatten().filter_map(|way| way.split(' ').next());
             ways.for_each(|way| *met.entry(way.to_owned()).or_default() += 1);
             *met.entry("in flight".to_owned()).or_default() += row.in_flight;
+            *met.entry(format!("lease:{}", row.verdict.state)).or_default() += 1;
         }
     }
-    for way in ["fd", "mapping", "registered", "ring_file", "in flight"] {
-        let never = met.get(way).is_none_or(|times| *times == 0);
-        ensure!(!guest.full || !never, "in {steps} steps there was never a pin that is kept by: {way}");
+    let verdicts =
+        ["none", "write", "read", "partial", "other", "breaking"].map(|word| format!("lease:{word}"));
+    let ways = ["fd", "mapping", "registered", "ring_file", "in flight"].map(str::to_owned);
+    for way in ways.iter().chain(&verdicts) {
+        let never = met.get(way.as_str()).is_none_or(|times| *times == 0);
+        ensure!(!guest.full || !never, "in {steps} steps there was never a pin with: {way}");
     }
     let seed = guest.seed;
     let met: Vec<String> = met.iter().map(|(way, times)| format!("{way} {times}")).collect();
     let met = met.join(", ");
-    Ok(Outcome::Passed(Some(format!("{steps} steps, seed {seed}, {rows} rows compared; kept by {met}"))))
+    Ok(Outcome::Passed(Some(format!("{steps} steps, seed {seed}, {rows} rows compared; met {met}"))))
 }
 
 /// Waits until what is listed is the truth. A pin that nobody holds any more may take the kernel longer to let go of.
@@ -94,6 +101,16 @@ fn row(pin: &Value) -> Result<Row> {
         holders: ways(&pin["holders"])?,
         in_flight: number(&pin["in_flight"], "in_flight")?,
         receivers: ways(&pin["receivers"])?,
+        verdict: verdict(&pin["coverage"])?,
+    })
+}
+
+fn verdict(coverage: &Value) -> Result<Verdict> {
+    let pids = coverage["lease_pids"].as_array().into_iter().flatten();
+    Ok(Verdict {
+        state: coverage["state"].as_str().context("no coverage")?.to_owned(),
+        covered: coverage["covered"].as_u64().unwrap_or(0),
+        pids: pids.filter_map(|pid| u32::try_from(pid.as_u64()?).ok()).collect(),
     })
 }
 

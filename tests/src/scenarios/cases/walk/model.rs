@@ -19,6 +19,34 @@ pub struct Row {
     pub holders: Ways,
     pub in_flight: u64,
     pub receivers: Ways,
+    pub verdict: Verdict,
+}
+
+/// What should be said of the leases on a pin's file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Verdict {
+    pub state: String,
+    /// How many holders are covered.
+    pub covered: u64,
+    /// Who would be asked.
+    pub pids: BTreeSet<u32>,
+}
+
+/// A file on tmpfs, opened: what a lease is of.
+#[derive(Clone, Debug)]
+pub struct OpenFile {
+    /// Which of the files.
+    pub ino: u64,
+    pub writable: bool,
+    pub lease: Option<Lease>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Lease {
+    pub writes: bool,
+    pub breaking: bool,
+    /// Who took it first.
+    pub taker: u32,
 }
 
 /// What a descriptor is of.
@@ -61,6 +89,8 @@ pub struct Pin {
     pub address: u64,
     pub bytes: u64,
     pub ino: u64,
+    /// Whether that is one of the files that are opened, rather than a memfd, whose numbers are the same.
+    pub named: bool,
     /// What releases it: an MR's handle or a slot.
     pub with: u64,
 }
@@ -74,6 +104,14 @@ pub struct Anchor {
     pub pins: Vec<Pin>,
     /// Anchors that a ring has registered as files, by their place.
     pub files: BTreeMap<u32, u32>,
+    /// It is no anchor but an open file: kept in the same ways.
+    pub file: Option<OpenFile>,
+}
+
+impl Anchor {
+    pub fn new(kind: &'static str, pd: u64) -> Self {
+        Self { kind, pd, pins: Vec::new(), files: BTreeMap::new(), file: None }
+    }
 }
 
 /// Everything.
@@ -126,47 +164,90 @@ impl World {
         self.settle();
     }
 
+    /// The open files of an inode, by their number.
+    pub fn opened(&self, ino: u64) -> impl Iterator<Item = (u32, &OpenFile)> {
+        let files = self.anchors.iter().filter_map(|(at, anchor)| Some((*at, anchor.file.as_ref()?)));
+        files.filter(move |(_, file)| file.ino == ino)
+    }
+
+    /// How an anchor is kept: by whom, how often in a message, and by whom these messages can be received.
+    fn kept(&self, at: u32) -> (Ways, u64, Ways) {
+        let (mut holders, mut receivers) = (Ways::new(), Ways::new());
+        let waiting = |in_box: u32| {
+            let messages = self.boxes.get(&in_box).into_iter().flatten();
+            messages.filter(|anchor| **anchor == at).count() as u64
+        };
+        for process in self.processes.values() {
+            let mut keeps = |way: String| holders.entry(process.pid).or_default().insert(way);
+            let has = |ring: u32| {
+                let ring = self.anchors.get(&ring);
+                ring.is_some_and(|ring| ring.files.values().any(|of| *of == at))
+            };
+            for (number, fd) in &process.fds {
+                match fd.what {
+                    What::Anchor(ring) if has(ring) => {
+                        keeps(format!("ring_file {number}"));
+                    }
+                    What::Anchor(of) if of == at => {
+                        keeps(format!("fd {number}"));
+                    }
+                    What::OutOf(of) if waiting(of) > 0 => {
+                        receivers.entry(process.pid).or_default().insert(format!("fd {number}"));
+                    }
+                    _ => {}
+                }
+            }
+            for (address, _) in process.maps.iter().filter(|(_, (_, of))| *of == at) {
+                keeps(format!("mapping {address}"));
+            }
+            let otherwise = process.maps.values().map(|(_, ring)| ring).chain(process.enrolled.values());
+            if otherwise.into_iter().any(|ring| has(*ring)) {
+                keeps("ring_file null".to_owned());
+            }
+            for (place, _) in process.enrolled.iter().filter(|(_, of)| **of == at) {
+                keeps(format!("registered {place}"));
+            }
+        }
+        (holders, self.boxes.keys().map(|of| waiting(*of)).sum(), receivers)
+    }
+
+    /// The verdict for a pin with these holders on a file, by the words of the design.
+    fn verdict(&self, holders: &Ways, pin: &Pin) -> Verdict {
+        let leases: Vec<(&Lease, BTreeSet<u32>)> = self
+            .opened(pin.ino)
+            .filter(|_| pin.named)
+            .filter_map(|(at, file)| Some((file.lease.as_ref()?, self.kept(at).0.into_keys().collect())))
+            .collect();
+        let mut verdict = Verdict { state: "none".to_owned(), ..Verdict::default() };
+        if leases.is_empty() {
+            return verdict;
+        }
+        for (lease, of) in &leases {
+            verdict.pids.extend(of);
+            if of.is_empty() {
+                verdict.pids.insert(lease.taker);
+            }
+        }
+        let covering = |pid: &u32| leases.iter().find(|(lease, of)| !lease.breaking && of.contains(pid));
+        let by: Vec<&Lease> = holders.keys().filter_map(covering).map(|(lease, _)| *lease).collect();
+        verdict.covered = by.len() as u64;
+        verdict.state = match by.len() {
+            0 if leases.iter().any(|(lease, _)| lease.breaking) => "breaking",
+            0 => "other",
+            n if n == holders.len() && by.iter().all(|lease| lease.writes) => "write",
+            n if n == holders.len() => "read",
+            _ if leases.iter().any(|(lease, _)| lease.breaking) => "breaking",
+            _ => "partial",
+        }
+        .to_owned();
+        verdict
+    }
+
     /// All pins that live, as they should be listed.
     pub fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
         for (at, anchor) in &self.anchors {
-            let (mut holders, mut receivers) = (Ways::new(), Ways::new());
-            let waiting = |in_box: u32| {
-                let messages = self.boxes.get(&in_box).into_iter().flatten();
-                messages.filter(|anchor| *anchor == at).count() as u64
-            };
-            for process in self.processes.values() {
-                let mut keeps = |way: String| holders.entry(process.pid).or_default().insert(way);
-                let has = |ring: u32| {
-                    let ring = self.anchors.get(&ring);
-                    ring.is_some_and(|ring| ring.files.values().any(|of| of == at))
-                };
-                for (number, fd) in &process.fds {
-                    match fd.what {
-                        What::Anchor(ring) if has(ring) => {
-                            keeps(format!("ring_file {number}"));
-                        }
-                        What::Anchor(of) if of == *at => {
-                            keeps(format!("fd {number}"));
-                        }
-                        What::OutOf(of) if waiting(of) > 0 => {
-                            receivers.entry(process.pid).or_default().insert(format!("fd {number}"));
-                        }
-                        _ => {}
-                    }
-                }
-                for (address, _) in process.maps.iter().filter(|(_, (_, of))| of == at) {
-                    keeps(format!("mapping {address}"));
-                }
-                let otherwise = process.maps.values().map(|(_, ring)| ring).chain(process.enrolled.values());
-                if otherwise.into_iter().any(|ring| has(*ring)) {
-                    keeps("ring_file null".to_owned());
-                }
-                for (place, _) in process.enrolled.iter().filter(|(_, of)| *of == at) {
-                    keeps(format!("registered {place}"));
-                }
-            }
-            let in_flight = self.boxes.keys().map(|of| waiting(*of)).sum();
+            let (holders, in_flight, receivers) = self.kept(*at);
             for pin in &anchor.pins {
                 rows.push(Row {
                     kind: anchor.kind.to_owned(),
@@ -176,6 +257,7 @@ impl World {
                     bytes: pin.bytes,
                     ino: pin.ino,
                     slot: (anchor.kind == "io_uring").then_some(pin.with),
+                    verdict: self.verdict(&holders, pin),
                     holders: holders.clone(),
                     in_flight,
                     receivers: receivers.clone(),
@@ -195,10 +277,8 @@ mod tests {
     fn world() -> World {
         let mut world = World::default();
         let ring = world.number();
-        let pin = Pin { creator: 10, address: 0x1000, bytes: 4096, ino: 7, with: 2 };
-        world
-            .anchors
-            .insert(ring, Anchor { kind: "io_uring", pd: 0, pins: vec![pin], files: BTreeMap::new() });
+        let pin = Pin { creator: 10, address: 0x1000, bytes: 4096, ino: 7, named: true, with: 2 };
+        world.anchors.insert(ring, Anchor { pins: vec![pin], ..Anchor::new("io_uring", 0) });
         for (at, pid) in [(0, 10), (1, 20)] {
             let fd = Descriptor { what: What::Anchor(ring), keep: at == 0 };
             let fds = BTreeMap::from([(3, fd)]);
@@ -232,5 +312,23 @@ mod tests {
         assert_eq!((row.holders.len(), row.in_flight, row.receivers.len()), (0, 2, 1));
         world.exec(0);
         assert!(world.anchors.is_empty());
+    }
+
+    #[test]
+    fn a_lease_covers_who_has_the_open_file() {
+        let mut world = world();
+        let lease = Some(Lease { writes: true, breaking: false, taker: 10 });
+        let file = Some(OpenFile { ino: 7, writable: true, lease });
+        let number = world.number();
+        world.anchors.insert(number, Anchor { file, ..Anchor::new("file", 0) });
+        let fd = Descriptor { what: What::Anchor(number), keep: false };
+        world.processes.get_mut(&0).unwrap().fds.insert(9, fd);
+        let verdict = world.rows()[0].verdict.clone();
+        assert_eq!((verdict.state.as_str(), verdict.covered), ("partial", 1));
+        world.processes.get_mut(&1).unwrap().maps.insert(4096, (4096, number));
+        assert_eq!(world.rows()[0].verdict.state, "write");
+        let file = world.anchors.get_mut(&number).unwrap().file.as_mut().unwrap();
+        file.lease.as_mut().unwrap().breaking = true;
+        assert_eq!(world.rows()[0].verdict.state, "breaking");
     }
 }

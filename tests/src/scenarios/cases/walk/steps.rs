@@ -12,7 +12,7 @@ use super::model::{Anchor, Descriptor, Pin, Process, What, World};
 const PROCESSES: usize = 8;
 const KINDS: [&str; 3] = ["rdma-mr", "io_uring", "xdp"];
 /// Bounds that keep the world small enough to meet itself.
-const MOST_ANCHORS: usize = 10;
+const MOST_ANCHORS: usize = 14;
 const MOST_PINS: usize = 6;
 const MOST_FDS: usize = 12;
 const PAGE: u64 = 4096;
@@ -20,7 +20,7 @@ const PASSED: &str = "/tmp/walk-passed";
 
 /// What can be done, each as often as it is likely.
 #[derive(Clone, Copy)]
-enum Action {
+pub enum Action {
     Open,
     Register,
     Release,
@@ -41,11 +41,16 @@ enum Action {
     Exec,
     Exit,
     Kill,
+    OpenFile,
+    PinFile,
+    Lease,
+    Unlease,
+    Break,
 }
 
-const ACTIONS: [(Action, usize); 20] = [
+const ACTIONS: [(Action, usize); 25] = [
     (Action::Open, 4),
-    (Action::Register, 8),
+    (Action::Register, 5),
     (Action::Release, 2),
     (Action::Dup, 2),
     (Action::Close, 4),
@@ -64,20 +69,25 @@ const ACTIONS: [(Action, usize); 20] = [
     (Action::Exec, 1),
     (Action::Exit, 1),
     (Action::Kill, 1),
+    (Action::OpenFile, 5),
+    (Action::PinFile, 12),
+    (Action::Lease, 20),
+    (Action::Unlease, 1),
+    (Action::Break, 1),
 ];
 
 /// A small generator whose sequence a seed repeats (xorshift64*).
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
     }
 
-    fn of<T: Clone>(&mut self, choices: &[T]) -> Option<T> {
+    pub fn of<T: Clone>(&mut self, choices: &[T]) -> Option<T> {
         if choices.is_empty() { None } else { choices.get(self.below(choices.len())).cloned() }
     }
 }
@@ -85,8 +95,8 @@ impl Dice {
 /// The walk.
 pub struct Walk {
     pub world: World,
-    actors: Actors,
-    dice: Dice,
+    pub actors: Actors,
+    pub dice: Dice,
 }
 
 impl Walk {
@@ -128,12 +138,12 @@ impl Walk {
         self.world.processes.insert(at, process);
     }
 
-    fn process(&mut self, at: usize) -> Result<&mut Process> {
+    pub fn process(&mut self, at: usize) -> Result<&mut Process> {
         self.world.processes.get_mut(&at).context("no such process")
     }
 
     /// Descriptors of a process, with the anchors that they are of.
-    fn anchors(&self, at: usize) -> Vec<(u32, u32, Anchor)> {
+    pub fn anchors(&self, at: usize) -> Vec<(u32, u32, Anchor)> {
         let fds = self.world.processes[&at].fds.iter();
         let anchor = |(fd, of): (&u32, &Descriptor)| match of.what {
             What::Anchor(number) => Some((*fd, number, self.world.anchors.get(&number)?.clone())),
@@ -142,7 +152,7 @@ impl Walk {
         fds.filter_map(anchor).collect()
     }
 
-    fn keep(&mut self) -> (bool, &'static str) {
+    pub fn keep(&mut self) -> (bool, &'static str) {
         let keep = self.dice.below(2) == 0;
         (keep, if keep { "keep" } else { "cloexec" })
     }
@@ -159,9 +169,7 @@ impl Walk {
                 let answer = self.actors.tell(pid, &order)?;
                 let number = self.world.number();
                 let pd = answer["pd"].as_u64().unwrap_or(0);
-                self.world
-                    .anchors
-                    .insert(number, Anchor { kind, pd, pins: Vec::new(), files: BTreeMap::new() });
+                self.world.anchors.insert(number, Anchor::new(kind, pd));
                 let fd = answer["fd"].as_u64().context("no fd")? as u32;
                 self.process(at)?.fds.insert(fd, Descriptor { what: What::Anchor(number), keep });
                 Some(format!("{order}: fd {fd}"))
@@ -172,6 +180,12 @@ impl Walk {
             Action::Enroll | Action::Discharge => self.rings(at, pid, action)?,
             Action::File | Action::Unfile => self.files(at, pid, action)?,
             Action::Box | Action::Put | Action::Take | Action::Pass => self.messages(at, pid, action)?,
+            Action::OpenFile if !full && self.world.anchors.len() < MOST_ANCHORS => {
+                self.open_file(at, pid)?
+            }
+            Action::PinFile => self.pin_file(at, pid)?,
+            Action::Lease | Action::Unlease => self.lease(at, pid, action)?,
+            Action::Break => self.break_lease(pid)?,
             Action::Renew => {
                 let answer = self.actors.tell(pid, "renew")?;
                 let number = |name: &str| answer[name].as_u64().context("no number");
@@ -208,17 +222,27 @@ impl Walk {
         })
     }
 
-    fn register(&mut self, at: usize, pid: u32) -> Result<Option<String>> {
-        let most = |kind: &str| if kind == "xdp" { 1 } else { MOST_PINS };
+    /// An anchor that takes one more pin, and what to register it with.
+    pub fn room(&mut self, at: usize) -> Option<(u32, u32, Anchor, u64)> {
+        let most = |kind: &str| match kind {
+            "file" => 0,
+            "xdp" => 1,
+            _ => MOST_PINS,
+        };
         let mut fit = self.anchors(at);
         fit.retain(|(_, _, anchor)| anchor.pins.len() < most(anchor.kind));
-        let Some((fd, number, anchor)) = self.dice.of(&fit) else { return Ok(None) };
+        let (fd, number, anchor) = self.dice.of(&fit)?;
         let free = (0..MOST_PINS as u64).find(|slot| anchor.pins.iter().all(|pin| pin.with != *slot));
         let with = match anchor.kind {
             "rdma-mr" => anchor.pd,
             "io_uring" => free.unwrap_or(0),
             _ => 0,
         };
+        Some((fd, number, anchor, with))
+    }
+
+    fn register(&mut self, at: usize, pid: u32) -> Result<Option<String>> {
+        let Some((fd, number, anchor, with)) = self.room(at) else { return Ok(None) };
         let (page, pages) = (self.dice.below(24), 1 + self.dice.below(8));
         let order = format!("register {fd} {} {page} {pages} {with}", anchor.kind);
         let object = self.actors.tell(pid, &order)?["object"].as_u64();
@@ -228,6 +252,7 @@ impl Walk {
             address: process.address + page as u64 * PAGE,
             bytes: pages as u64 * PAGE,
             ino: process.ino,
+            named: false,
             with: object.unwrap_or(with),
         };
         self.world.anchors.get_mut(&number).context("no such anchor")?.pins.push(pin);
