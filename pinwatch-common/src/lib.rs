@@ -30,6 +30,7 @@ mod pod {
         FileKey,
         LeaseEvent,
         LeaseRecord,
+        OverlayQuery,
         PinEvent,
         WaiterRecord,
         FileRecord,

@@ -321,7 +321,12 @@ fn kind(lease: u64) -> u32 {
 }
 
 #[inline(always)]
-fn key(inode: u64) -> FileKey {
+fn magic(inode: u64) -> u32 {
+    if offset!(sb_magic) == 0 { 0 } else { read32(read(inode + offset!(inode_sb)) + offset!(sb_magic)) }
+}
+
+#[inline(always)]
+pub fn key(inode: u64) -> FileKey {
     FileKey {
         ino: read(inode + offset!(inode_ino)),
         dev: read32(read(inode + offset!(inode_sb)) + offset!(sb_dev)),
@@ -387,6 +392,8 @@ fn tell_lease(what: u32, lease: u64, file: u64, wanted: u32, overdue: u32) {
         (*at).pid = read32(lease + offset!(lease_pid));
         (*at).overdue = overdue;
         (*at).left = left::NOTHING;
+        (*at).magic = magic(read(file + offset!(file_inode)));
+        (*at).reserved = 0;
         send(&*at, &(*at).file);
     }
 }
@@ -406,6 +413,8 @@ fn tell_breaker(what: u32, waiter: &WaiterRecord, left: u32) {
         (*at).pid = 0;
         (*at).overdue = 0;
         (*at).left = left;
+        (*at).magic = 0;
+        (*at).reserved = 0;
         send(&*at, &(*at).file);
     }
 }

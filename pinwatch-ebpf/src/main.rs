@@ -19,6 +19,7 @@ mod kernel;
 mod lease_events;
 mod leases;
 mod modules;
+mod overlay;
 mod path;
 mod rdma;
 mod registry;

@@ -226,8 +226,8 @@ fn check(table: &Table) -> Result<(), &'static str> {
         }
     }
     for lease in table.leases.iter().flatten() {
-        let known =
-            table.file(lease.file).is_some() && table.holdings.get(lease.holding.0 as usize).is_some();
+        let known = lease.files().all(|file| table.file(file).is_some())
+            && table.holdings.get(lease.holding.0 as usize).is_some();
         if !known || lease.taker.is_some_and(|p| table.process(p).is_none()) {
             return Err("a lease refers to what is not there");
         }

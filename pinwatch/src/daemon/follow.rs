@@ -11,7 +11,7 @@ use super::Watch;
 use super::history::History;
 use crate::listing;
 use crate::model::{Event, File, Name, Policy, Table};
-use crate::source::trace::{Clocks, Snapshot, Told, nameless};
+use crate::source::trace::{Clocks, OVERLAYFS, Snapshot, Told, nameless};
 
 /// A look that nobody asked for comes no sooner than so many times as long as the latest one took: it is to cost 5 % of one
 /// CPU at most, and 20 % while leases on pinned files change all the time.
@@ -87,8 +87,9 @@ impl Watch {
                 }
                 Some(Told::Lease(lease)) => {
                     let file = lease.file;
-                    self.follow.due |=
-                        history.is_pinned(&file) || Snapshot::file(&self.programs, &file).is_some();
+                    // Of a lease through overlayfs only a look tells what is below.
+                    let is_pinned = history.is_pinned(&file) || lease.magic == OVERLAYFS;
+                    self.follow.due |= is_pinned || Snapshot::file(&self.programs, &file).is_some();
                     history.lease(&lease, clocks);
                 }
                 None => {}

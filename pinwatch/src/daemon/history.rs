@@ -164,7 +164,6 @@ impl History {
             self.quiet = Some(now);
         }
         for lease in table.leases.iter().flatten() {
-            let Some(file) = table.file(lease.file) else { continue };
             let taker = lease.taker.and_then(|at| table.process(at));
             let who = |process: &crate::model::Process| Who {
                 pid: process.pid,
@@ -173,9 +172,11 @@ impl History {
             };
             let tag =
                 LeaseTag { kind: lease.kind, mode: lease.mode, taker: taker.map(who).unwrap_or_default() };
-            let place = self.place(file);
-            place.uids.extend(tag.taker.uid);
-            place.leases.push(tag);
+            for file in lease.files().filter_map(|at| table.file(at)) {
+                let place = self.place(file);
+                place.uids.extend(tag.taker.uid);
+                place.leases.push(tag.clone());
+            }
         }
         changed
     }

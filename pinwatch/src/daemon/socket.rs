@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tracing::{debug, warn};
 
 use super::{DaemonError, Watch};
-use crate::model::{FileIndex, HoldingIndex, Lease, Pin, ProcessIndex, Table};
+use crate::model::{FileIndex, HoldingIndex, Lease, ProcessIndex, Table};
 use crate::wire::{self, Request, WireError};
 
 /// So many clients are served at once; more are turned away at once, which is better than never.
@@ -178,18 +178,19 @@ fn visible_to(mut table: Table, uid: u32) -> Table {
     let mine = |table: &Table, lease: &Lease| {
         let holding = table.holdings.get(lease.holding.0 as usize);
         let holders = holding.into_iter().flat_map(|holding| &holding.holders).map(|holder| holder.process);
-        let of_pin = |pin: &Pin| pin.parts.iter().any(|part| part.file == Some(lease.file));
         let is_theirs = |at: ProcessIndex| table.process(at).is_some_and(|process| process.uid == Some(uid));
-        lease.taker.into_iter().chain(holders).any(is_theirs) || table.pins.iter().any(of_pin)
+        lease.taker.into_iter().chain(holders).any(is_theirs) || table.pins.iter().any(|pin| lease.is_on(pin))
     };
     if let Some(mut leases) = table.leases.take() {
         leases.retain(|lease| mine(&table, lease));
         table.leases = Some(leases);
     }
-    let of_leases: Vec<(FileIndex, Option<ProcessIndex>, HoldingIndex)> =
-        table.leases.iter().flatten().map(|lease| (lease.file, lease.taker, lease.holding)).collect();
-    for (file, taker, holding) in of_leases {
-        mark(&mut files, file.0);
+    let of_leases: Vec<(Vec<FileIndex>, Option<ProcessIndex>, HoldingIndex)> =
+        (table.leases.iter().flatten())
+            .map(|lease| (lease.files().collect(), lease.taker, lease.holding))
+            .collect();
+    for (of, taker, holding) in of_leases {
+        of.iter().for_each(|file| mark(&mut files, file.0));
         mark(&mut holdings, holding.0);
         let holders = table.holdings.get(holding.0 as usize).into_iter().flat_map(|holding| &holding.holders);
         taker

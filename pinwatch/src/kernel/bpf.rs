@@ -18,6 +18,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use pinwatch_common::{HOOKS, Offsets, counter};
 
 use super::module_program::{ModuleLink, ModulePrograms, fd_of};
+use super::overlay::Overlay;
 use super::plan::{Hook, Method, When};
 use super::raw;
 
@@ -131,6 +132,8 @@ pub struct Programs {
     lease_round: u64,
     /// The rate of `jiffies`, once it was needed.
     ticks_per_second: Option<u64>,
+    /// Where overlayfs has the files below its own, once that was needed.
+    overlay: Option<Result<Overlay, String>>,
 }
 
 #[repr(transparent)]
@@ -172,6 +175,7 @@ impl Programs {
             knows_rings: false,
             lease_round: 0,
             ticks_per_second: None,
+            overlay: None,
         };
         for name in ["module_load", "module_free"] {
             programs.attach_tracepoint(name, name).map_err(BpfError::Load)?;

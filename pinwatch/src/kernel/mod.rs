@@ -10,6 +10,7 @@ pub mod check;
 pub mod facts;
 pub mod feature;
 mod module_program;
+mod overlay;
 pub mod plan;
 pub mod raw;
 pub mod table;

@@ -8,7 +8,7 @@ use super::columns::Context;
 use super::render::Look;
 use super::select::Selection;
 use super::{escape, json, label, path, size};
-use crate::model::{Breaker, Holding, Lease, LeaseState, Pin, Process, Table, Waiter};
+use crate::model::{Breaker, Holding, Lease, LeaseState, Part, Pin, Process, Table, Waiter};
 
 /// A lease of a table, and the pins on its file.
 struct Entry<'a> {
@@ -28,7 +28,7 @@ impl<'a> Leases<'a> {
     /// Those of a table; `None` if nobody has looked for leases.
     pub fn of(table: &'a Table, selection: &Selection) -> Option<Self> {
         let entry = |lease: &'a Lease| {
-            let behind = |pin: &&Pin| pin.parts.iter().any(|part| part.file == Some(lease.file));
+            let behind = |pin: &&Pin| lease.is_on(pin);
             Entry {
                 lease,
                 holding: table.holdings.get(lease.holding.0 as usize),
@@ -165,7 +165,8 @@ impl<'a> Leases<'a> {
 
 /// Bytes that the pins have of the lease's file.
 fn pinned(lease: &Lease, pins: &[&Pin]) -> u64 {
-    let of_file = pins.iter().flat_map(|pin| &pin.parts).filter(|part| part.file == Some(lease.file));
+    let is_its = |part: &&Part| part.file.is_some_and(|file| lease.files().any(|of| of == file));
+    let of_file = pins.iter().flat_map(|pin| &pin.parts).filter(is_its);
     of_file.fold(0, |sum, part| sum.saturating_add(part.bytes))
 }
 
@@ -184,7 +185,7 @@ fn waits(waiter: &Waiter, now: i64) -> String {
 /// The lease of a pin in a sentence for `--explain`.
 pub fn explain(table: &Table, pin: &Pin, now: i64) -> Vec<String> {
     let coverage = &pin.coverage;
-    let on_pin = |lease: &&Lease| pin.parts.iter().any(|part| part.file == Some(lease.file));
+    let on_pin = |lease: &&Lease| lease.is_on(pin);
     let leases: Vec<&Lease> = table.leases.iter().flatten().filter(on_pin).collect();
     let mut lines = vec![match coverage.state.word() {
         "unknown" => "not known".to_owned(),
@@ -240,6 +241,7 @@ mod tests {
         table.processes.push(Process { pid: 9, ..Process::default() });
         let lease = |file, kind, state, taker, holding| Lease {
             file: FileIndex(file),
+            below: Vec::new(),
             kind,
             mode: LeaseMode::Write,
             state,

@@ -6,6 +6,7 @@ use crate::model::{Device, FileId, FileIndex, HoldingIndex, Name};
 fn lease(kind: LeaseKind, mode: LeaseMode, state: LeaseState) -> Lease {
     Lease {
         file: FileIndex(0),
+        below: Vec::new(),
         kind,
         mode,
         state,

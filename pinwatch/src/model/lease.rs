@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Breaker, FileIndex, HoldingIndex, ProcessIndex};
+use super::{Breaker, FileIndex, HoldingIndex, Pin, ProcessIndex};
 
 /// Which kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,6 +84,8 @@ pub struct Waiter {
 pub struct Lease {
     /// The file.
     pub file: FileIndex,
+    /// Files below it, if it is one of overlayfs: what is pinned are theirs.
+    pub below: Vec<FileIndex>,
     /// Which kind.
     pub kind: LeaseKind,
     /// What it keeps others from.
@@ -100,4 +102,16 @@ pub struct Lease {
     pub broken: Option<i64>,
     /// Who waits for it to go.
     pub waiters: Vec<Waiter>,
+}
+
+impl Lease {
+    /// All files that it is on.
+    pub fn files(&self) -> impl Iterator<Item = FileIndex> {
+        std::iter::once(self.file).chain(self.below.iter().copied())
+    }
+
+    /// Whether it is on one of a pin's files.
+    pub fn is_on(&self, pin: &Pin) -> bool {
+        pin.parts.iter().filter_map(|part| part.file).any(|file| self.files().any(|of| of == file))
+    }
 }

@@ -2,3 +2,4 @@
 
 pub mod proc;
 pub mod trace;
+mod weigh;

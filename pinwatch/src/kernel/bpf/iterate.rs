@@ -3,14 +3,18 @@
 use rustc_hash::FxHashSet as HashSet;
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aya::Btf;
 use aya::maps::{HashMap, MapData};
 use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _};
-use pinwatch_common::{HolderRecord, LeaseRecord, PinRecord, ShareKey, counter, verdict};
+use pinwatch_common::{
+    FileKey, HolderRecord, LeaseRecord, OverlayQuery, PinRecord, ShareKey, counter, verdict,
+};
 
 use super::{BpfError, Programs, whole};
+use crate::kernel::overlay::Overlay;
 use crate::kernel::undisturbed::Undisturbed;
 
 /// The iterators: program, and what it goes over.
@@ -101,6 +105,23 @@ impl Programs {
             CHOICES.into_iter().min_by_key(|choice| u128::from(*choice).abs_diff(rate)).unwrap_or(CHOICES[1]);
         self.ticks_per_second = Some(nearest);
         Ok(nearest)
+    }
+
+    /// The files below one of overlayfs that has a lease: what is pinned are theirs.
+    ///
+    /// # Errors
+    /// Why they are not known, as a clause.
+    pub fn below(&mut self, lease: &LeaseRecord) -> Result<Vec<FileKey>, String> {
+        let overlay = self.overlay.get_or_insert_with(|| Overlay::read(Path::new("/"))).clone()?;
+        let Overlay { through, vfs_inode, upper, dentry_inode } = overlay;
+        let (file, inode, below) = (lease.file, lease.inode, Default::default());
+        let query = OverlayQuery { file, inode, through, vfs_inode, upper, dentry_inode, below };
+        self.set_only("OVERLAY", &query).map_err(|error| error.to_string())?;
+        if self.ask("overlay_below", [0; 3]).map_err(|error| error.to_string())? == 0 {
+            return Err("the file was closed meanwhile".to_owned());
+        }
+        let answer: OverlayQuery = self.only("OVERLAY").map_err(|error| error.to_string())?;
+        Ok(answer.below.into_iter().filter(|key| *key != FileKey::default()).collect())
     }
 
     /// Shows the programs a ring, once, so that they know others. A kernel that lets nobody make rings has none; on one that

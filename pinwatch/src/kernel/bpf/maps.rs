@@ -36,6 +36,15 @@ impl Programs {
         array.set(0, value, 0).map_err(|error| failed(error.to_string()))
     }
 
+    /// The only value of an array.
+    pub(super) fn only<V: Pod>(&self, map: &'static str) -> Result<V, BpfError> {
+        let _undisturbed = Undisturbed::begin();
+        let failed = |error: String| BpfError::Map { map, error: io::Error::other(error) };
+        let found = self.ebpf.map(map).ok_or_else(|| failed("not there".to_owned()))?;
+        let array: Array<&MapData, V> = Array::try_from(found).map_err(|error| failed(error.to_string()))?;
+        array.get(&0, 0).map_err(|error| failed(error.to_string()))
+    }
+
     /// All entries of a hash map.
     ///
     /// # Errors

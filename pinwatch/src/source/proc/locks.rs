@@ -45,7 +45,7 @@ pub fn both(before: Vec<Lock>, after: Vec<Lock>) -> Vec<Lock> {
 }
 
 /// A line such as `5: LEASE  ACTIVE    WRITE 812 fd:01:131 0 EOF`; `None` for other locks and for those that wait (`->`).
-fn parse(line: &[u8]) -> Option<Lock> {
+pub fn parse(line: &[u8]) -> Option<Lock> {
     let mut words = line.split(|b| b.is_ascii_whitespace()).filter(|word| !word.is_empty());
     let (_, kind, state, mode) = (words.next()?, words.next()?, words.next()?, words.next()?);
     let kind = match kind {

@@ -7,6 +7,7 @@
 mod bounded;
 mod fdinfo;
 mod files;
+mod leases;
 pub mod locks;
 mod maps;
 pub mod mounts;
@@ -68,8 +69,12 @@ pub fn table() -> io::Result<Table> {
     rdma::collect(&scan, &mut cx);
     xdp::collect(&umems, &scan, &mut cx);
     cx.not_allowed(&scan);
+    let leases = leases::find(&mut cx);
     let mut table = cx.table;
     table.files = cx.files.into_files();
+    if let Some(leases) = leases {
+        leases::judge(&mut table, leases, cx.kernel);
+    }
     table.incomplete = BY_NATURE.iter().map(|s| (*s).to_owned()).chain(cx.doubts).collect();
     Ok(table)
 }

@@ -60,6 +60,11 @@ pub fn stat(pid: u32) -> Option<Stat> {
     parse_stat(&bounded::read(&PathBuf::from(format!("/proc/{pid}/stat"))).ok()?)
 }
 
+/// Whether a process is a thread of the kernel's NFS server.
+pub fn is_nfsd(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| stat.kernel && stat.comm.as_bytes() == b"nfsd")
+}
+
 /// Where to look for a process's descriptors and mappings: `/proc/PID`, or one of its threads where the leader has
 /// ended, which leaves `/proc/PID/fd` empty.
 pub fn directory(pid: u32, stat: &Stat) -> PathBuf {

@@ -6,13 +6,15 @@ use pinwatch_common::{FileKey, LeaseRecord, WaiterRecord, lease_flag};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use super::files::Files;
+use super::files::nameless;
 use super::{Clocks, LeaseRules, calls, names};
-use crate::model::coverage::{on_file, worst};
+use crate::kernel::bpf::Programs;
 use crate::model::{
-    Backing, Breaker, Coverage, CoverageState, FileIndex, Holding, Lease, LeaseKind, LeaseMode, LeaseState,
-    Name, OnFile, Pin, ProcessIndex, Table, Via, Waiter, Who,
+    Breaker, FileId, FileIndex, Holding, Lease, LeaseKind, LeaseMode, LeaseState, Name, Pin, ProcessIndex,
+    Table, Via, Waiter, Who,
 };
 use crate::source::proc::locks::Lock;
+use crate::source::weigh;
 
 /// A lease whose file has its place already.
 pub struct Found {
@@ -23,27 +25,48 @@ pub struct Found {
     mode: LeaseMode,
     state: LeaseState,
     pid: u32,
-    /// Whether the file is one of overlayfs: pins are on the files below, and nothing here tells which that is.
-    overlay: bool,
+    /// If the file is one of overlayfs, those below it, whose pages are pinned; or why they are not known.
+    below: Option<Result<Vec<FileKey>, String>>,
 }
 
 /// `OVERLAYFS_SUPER_MAGIC` (include/uapi/linux/magic.h)
-const OVERLAYFS: u32 = 0x794c_7630;
+pub const OVERLAYFS: u32 = 0x794c_7630;
+
+/// What is asked of the kernel where it matters.
+pub trait Kernel {
+    /// How many ticks of `jiffies` there are in a second.
+    fn ticks(&mut self) -> u64;
+    /// The files below one of overlayfs that has a lease.
+    fn below(&mut self, lease: &LeaseRecord) -> Result<Vec<FileKey>, String>;
+}
+
+impl Kernel for Programs {
+    fn ticks(&mut self) -> u64 {
+        self.ticks_per_second().unwrap_or(USUAL_TICKS)
+    }
+
+    fn below(&mut self, lease: &LeaseRecord) -> Result<Vec<FileKey>, String> {
+        Programs::below(self, lease)
+    }
+}
+
+/// CONFIG_HZ of most distributions, for a kernel that does not tell.
+const USUAL_TICKS: u64 = 250;
 
 /// The leases of the pass, and those that only `/proc/locks` has: no process has their file open, the kernel itself does
-/// (nfsd). `ticks` is the rate of `jiffies`, asked for only if a lease is being broken.
+/// (nfsd).
 pub fn find(
     records: &[(u64, LeaseRecord)],
     locks: &[Lock],
     files: &mut Files<'_>,
-    mut ticks: impl FnMut() -> u64,
+    programs: &mut dyn Kernel,
 ) -> Vec<Found> {
     let mut found: Vec<Found> = records
         .iter()
         .filter_map(|(object, record)| {
-            let (mode, state) = (mode(record.kind)?, state(record, &mut ticks));
+            let (mode, state) = (mode(record.kind)?, state(record, &mut || programs.ticks()));
             let (_, file) = files.of(&record.key);
-            let overlay = record.magic == OVERLAYFS;
+            let below = (record.magic == OVERLAYFS).then(|| programs.below(record));
             Some(Found {
                 object: *object,
                 file,
@@ -51,7 +74,7 @@ pub fn find(
                 mode,
                 state,
                 pid: record.pid,
-                overlay,
+                below,
             })
         })
         .collect();
@@ -72,7 +95,7 @@ pub fn find(
             mode: lock.mode,
             state,
             pid: lock.pid,
-            overlay: false,
+            below: None,
         });
     }
     found
@@ -150,13 +173,23 @@ pub fn judge(
     mut taker: impl FnMut(&mut Table, u32, &Holding) -> Option<ProcessIndex>,
 ) {
     let mut leases = Vec::with_capacity(found.len());
-    // Who has a lease on an overlay's file: it may be on the file of any pin of theirs.
+    // Who has a lease on an overlay's file, and nothing tells which is below.
     let mut overlaid: BTreeSet<ProcessIndex> = BTreeSet::new();
+    let mut reason = None;
+    let by_id: HashMap<FileId, FileIndex> = (table.files.iter().enumerate())
+        .map(|(at, file)| (file.id, FileIndex(u32::try_from(at).unwrap_or(u32::MAX))))
+        .collect();
     for lease in found {
         let holding = by_object.get(&lease.object).cloned().unwrap_or_else(Holding::nobody);
         name(table, lease.file, &holding);
-        if lease.overlay {
-            overlaid.extend(holding.holders.iter().map(|holder| holder.process));
+        let mut below = Vec::new();
+        match lease.below {
+            Some(Ok(keys)) => below.extend(keys.iter().filter_map(|key| by_id.get(&nameless(key).id))),
+            Some(Err(why)) => {
+                overlaid.extend(holding.holders.iter().map(|holder| holder.process));
+                reason = Some(why);
+            }
+            None => {}
         }
         let Found { object, file, kind, mode, state, pid, .. } = lease;
         let taker = taker(table, pid, &holding);
@@ -164,69 +197,22 @@ pub fn judge(
         let (taken, broken) = (rules.times)(object);
         let broken = broken.filter(|_| state != LeaseState::Active);
         let waiters = Vec::new();
-        leases.push(Lease { file, kind, mode, state, taker, holding, taken, broken, waiters });
+        leases.push(Lease { file, below, kind, mode, state, taker, holding, taken, broken, waiters });
     }
     // Who waits does so for the leases that are being broken, all of them.
     for lease in leases.iter_mut().filter(|lease| lease.state != LeaseState::Active) {
         lease.waiters = waiters.get(&lease.file).cloned().unwrap_or_default();
     }
     leases.sort_by_key(|lease| (lease.file, lease.kind, lease.taker));
-    let mut on_files: HashMap<FileIndex, Vec<OnFile<'_>>> = HashMap::default();
-    for lease in &leases {
-        on_files.entry(lease.file).or_default().push(on(table, lease));
+    if let Some(why) = reason {
+        let what = "a lease was taken through overlayfs, and which file is below is not known";
+        table.incomplete.push(format!("{what}: {why}: verdicts of pins of who has it are unknown"));
     }
-    let mut pins = std::mem::take(&mut table.pins);
-    for pin in &mut pins {
-        pin.coverage = verdict(table, pin, &on_files, rules.hugetlb);
-        let may_be = || table.holders(pin).iter().any(|holder| overlaid.contains(&holder.process));
-        if pin.coverage.state == CoverageState::None && !overlaid.is_empty() && may_be() {
-            pin.coverage = Coverage::default();
-        }
-    }
-    table.pins = pins;
-    table.leases = Some(leases);
-}
-
-fn on<'a>(table: &Table, lease: &'a Lease) -> OnFile<'a> {
-    let holding = table.holdings.get(lease.holding.0 as usize);
-    let holders: BTreeSet<ProcessIndex> =
-        holding.into_iter().flat_map(|holding| &holding.holders).map(|holder| holder.process).collect();
-    let asked = if holders.is_empty() { lease.taker.into_iter().collect() } else { holders.clone() };
-    let pids = asked.iter().filter_map(|at| table.process(*at)).map(|process| process.pid).collect();
-    OnFile { lease, holders, pids }
-}
-
-/// The verdict on one pin.
-fn verdict(
-    table: &Table,
-    pin: &Pin,
-    on_files: &HashMap<FileIndex, Vec<OnFile<'_>>>,
-    hugetlb: bool,
-) -> Coverage {
-    let leasable = |backing| match backing {
-        Backing::File | Backing::Shmem => true,
-        Backing::Hugetlb => hugetlb,
-        _ => false,
+    // A lease that was taken through overlayfs may be on the file of any pin of its holders, unless the file below is known.
+    let doubtful = |table: &Table, pin: &Pin| {
+        !overlaid.is_empty() && table.holders(pin).iter().any(|holder| overlaid.contains(&holder.process))
     };
-    let files = || pin.parts.iter().filter(|part| leasable(part.backing)).filter_map(|part| part.file);
-    if files().next().is_none() {
-        let unknown = pin.parts.iter().any(|part| part.backing == Backing::Unknown);
-        let state = if unknown { CoverageState::Unknown } else { CoverageState::NotApplicable };
-        return Coverage { state, ..Coverage::default() };
-    }
-    let holding = table.holding(pin);
-    let none = || Coverage {
-        state: CoverageState::None,
-        holders: u32::try_from(holding.map_or(0, |holding| holding.holders.len())).unwrap_or(u32::MAX),
-        ..Coverage::default()
-    };
-    // Most files have no lease: nothing to weigh up.
-    if on_files.is_empty() || files().all(|file| !on_files.contains_key(&file)) {
-        return none();
-    }
-    let Some(holding) = holding else { return Coverage::default() };
-    let holders: BTreeSet<ProcessIndex> = holding.holders.iter().map(|holder| holder.process).collect();
-    worst(files().map(|file| on_files.get(&file).map_or_else(none, |leases| on_file(&holders, leases))))
+    weigh::weigh(table, leases, rules.hugetlb, doubtful);
 }
 
 /// A leased file that is not pinned has no name yet: its holder's descriptor has one.
@@ -267,6 +253,29 @@ mod tests {
         }
     }
 
+    struct Nothing;
+
+    impl Kernel for Nothing {
+        fn ticks(&mut self) -> u64 {
+            250
+        }
+
+        fn below(&mut self, _: &LeaseRecord) -> Result<Vec<FileKey>, String> {
+            Err("nobody knows".to_owned())
+        }
+    }
+
+    #[test]
+    fn what_is_below_an_overlay_is_found_or_doubted() {
+        let (records, paths) = (HashMap::default(), HashMap::default());
+        let mut files = Files::new(&records, &paths);
+        let record = LeaseRecord { magic: OVERLAYFS, kind: 1, ..record(lease_flag::LEASE, 0) };
+        let found = find(&[(16, record)], &[], &mut files, &mut Nothing);
+        assert_eq!(found[0].below, Some(Err("nobody knows".to_owned())));
+        let plain = LeaseRecord { magic: 0, ..record };
+        assert_eq!(find(&[(16, plain)], &[], &mut files, &mut Nothing)[0].below, None);
+    }
+
     #[test]
     fn breaks_have_a_deadline() {
         let of = |flags, deadline| state(&record(flags, deadline), &mut || 250);
@@ -298,7 +307,7 @@ mod tests {
         files.of(&key);
         let lock =
             Lock { kind: LeaseKind::Layout, mode: LeaseMode::Read, breaking: false, pid: 77, dev: 9, ino: 5 };
-        let found = find(&[], &[lock.clone(), Lock { ino: 6, ..lock }], &mut files, || 250);
+        let found = find(&[], &[lock.clone(), Lock { ino: 6, ..lock }], &mut files, &mut Nothing);
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].file, found[0].kind), (FileIndex(0), LeaseKind::Layout));
         assert_eq!(found[1].file, FileIndex(1));

@@ -26,7 +26,7 @@ use crate::source::proc::{locks, rdma};
 pub use events::Told;
 pub use files::{FileStates, nameless};
 use holders::{Holdings, Places};
-pub use leases::{breaker, kind as lease_kind, mode as lease_mode};
+pub use leases::{OVERLAYFS, breaker, kind as lease_kind, mode as lease_mode};
 
 /// The clocks at one moment, to turn the kernel's time since boot into time of day.
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +55,6 @@ impl Clocks {
         self.realtime - self.boottime + i64::try_from(boottime).unwrap_or(i64::MAX / 2)
     }
 }
-
-/// CONFIG_HZ of most distributions, for a kernel that does not tell.
-const USUAL_TICKS: u64 = 250;
 
 /// What there is to know of leases beforehand.
 pub struct LeaseRules<'a> {
@@ -194,14 +191,15 @@ impl Snapshot {
             })
         };
         let mut waiters = HashMap::default();
-        let before = if rules.watched { locks::leases(is_nfsd) } else { Vec::new() };
+        let before = if rules.watched { locks::leases(process::is_nfsd) } else { Vec::new() };
         let (holdings, found) = match self.holdings(programs, &mut add_process) {
             Ok((holdings, records)) => {
-                let locks =
-                    if before.is_empty() { before } else { locks::both(before, locks::leases(is_nfsd)) };
-                // Asked for only where a lease is being broken.
-                let ticks = || programs.ticks_per_second().unwrap_or(USUAL_TICKS);
-                let found = rules.watched.then(|| leases::find(&records, &locks, &mut files, ticks));
+                let locks = if before.is_empty() {
+                    before
+                } else {
+                    locks::both(before, locks::leases(process::is_nfsd))
+                };
+                let found = rules.watched.then(|| leases::find(&records, &locks, &mut files, programs));
                 if !records.is_empty() {
                     // After the leases: of who begins to wait only now, the lease is not seen to be broken.
                     let waiting = programs.waiters().unwrap_or_default();
@@ -351,11 +349,6 @@ fn taker(table: &mut Table, pid: u32, kept: &Holding, users: &mut Users) -> Opti
     let process = described.unwrap_or_else(|| Process { pid, ..Process::default() });
     let known = table.processes.iter().position(|other| *other == process);
     Some(known.map_or_else(|| add(&mut table.processes, process), |at| ProcessIndex(at as u32)))
-}
-
-/// Whether a process is a thread of the kernel's NFS server.
-fn is_nfsd(pid: u32) -> bool {
-    process::stat(pid).is_some_and(|stat| stat.kernel && stat.comm.as_bytes() == b"nfsd")
 }
 
 /// `/proc/PID/stat` counts the start in ticks of 1/100 s.

@@ -81,6 +81,7 @@ all! {
     "no-btf" => programs::no_btf,
     "check" => programs::check,
     "proc-holders" => procfs::kcmp,
+    "proc-leases" => procfs::leases,
     "proc-hiding" => procfs::hiding,
     "hostile-names" => procfs::names,
     "no-daemon" => programs::no_daemon,

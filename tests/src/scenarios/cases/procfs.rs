@@ -148,3 +148,38 @@ fn long_group(guest: &Guest) -> Result<Outcome> {
     shell("cd /sys/fs/cgroup && find 0* -depth -type d -exec rmdir {} +")?;
     Ok(Outcome::Passed(None))
 }
+
+/// Leases and verdicts by `/proc/locks` and fdinfo alone.
+pub fn leases(_guest: &mut Guest) -> Result<Outcome> {
+    let path = "/mnt/tmpfs/proc-leases";
+    let mut mkpins = Mkpins::start(&format!("io_uring file --path {path}"))?;
+    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let pid = mkpins.pid();
+    let is = |state: &str, covered: u64, step: &str| {
+        let table = table()?;
+        let pins = table["pins"].as_array().context("no pins")?;
+        ensure!(pins.len() == 1, "{step}: {} pins", pins.len());
+        let coverage = &pins[0]["coverage"];
+        ensure!(coverage["state"] == state && coverage["covered"] == covered, "{step}: {coverage}");
+        Ok(())
+    };
+    is("none", 0, "pinned")?;
+    mkpins.tell("lease write")?;
+    is("write", 1, "leased")?;
+    let (code, text, error) = output("lspins", &["--no-daemon", "--leases", "-n"])?;
+    no_panic(&error)?;
+    let wanted = format!("lease write active ? mkpins[{pid}] - 1 64.0K {path}");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    ensure!(code == 0 && words.join(" ") == wanted, "--leases says {text} {error}");
+    let child = mkpins.tell("fork")?["pid"].as_u64().context("no pid")?;
+    is("partial", 1, "forked")?;
+    shell(&format!("kill -9 {child}"))?;
+    mkpins.tell("close")?;
+    // The mapping keeps the lease, which procfs does not tell.
+    is("unknown", 0, "only mapped")?;
+    mkpins.tell("munmap")?;
+    is("unknown", 0, "unmapped")?;
+    let code = output("lspins", &["--no-daemon", "--leases"])?.0;
+    ensure!(code == 1, "--leases ends with {code} where there are none");
+    Ok(Outcome::Passed(None))
+}

@@ -1,0 +1,72 @@
+//! The verdict on each pin's leases, wherever pins and leases are known from.
+
+use std::collections::BTreeSet;
+
+use rustc_hash::FxHashMap as HashMap;
+
+use crate::model::coverage::{on_file, worst};
+use crate::model::{Backing, Coverage, CoverageState, FileIndex, Lease, OnFile, Pin, ProcessIndex, Table};
+
+/// Puts the leases into the table, and their verdicts into its pins. `hugetlb`: whether there are leases on hugetlbfs.
+/// `doubtful`: whether there may be a lease for a pin though none is known.
+pub fn weigh(table: &mut Table, leases: Vec<Lease>, hugetlb: bool, doubtful: impl Fn(&Table, &Pin) -> bool) {
+    let mut on_files: HashMap<FileIndex, Vec<OnFile<'_>>> = HashMap::default();
+    for lease in &leases {
+        for file in lease.files() {
+            on_files.entry(file).or_default().push(on(table, lease));
+        }
+    }
+    let mut pins = std::mem::take(&mut table.pins);
+    for pin in &mut pins {
+        pin.coverage = verdict(table, pin, &on_files, hugetlb);
+        let is_bad =
+            matches!(pin.coverage.state, CoverageState::None | CoverageState::Other | CoverageState::Partial);
+        if is_bad && doubtful(table, pin) {
+            pin.coverage = Coverage::default();
+        }
+    }
+    table.pins = pins;
+    table.leases = Some(leases);
+}
+
+fn on<'a>(table: &Table, lease: &'a Lease) -> OnFile<'a> {
+    let holding = table.holdings.get(lease.holding.0 as usize);
+    let holders: BTreeSet<ProcessIndex> =
+        holding.into_iter().flat_map(|holding| &holding.holders).map(|holder| holder.process).collect();
+    let asked = if holders.is_empty() { lease.taker.into_iter().collect() } else { holders.clone() };
+    let pids = asked.iter().filter_map(|at| table.process(*at)).map(|process| process.pid).collect();
+    OnFile { lease, holders, pids }
+}
+
+/// The verdict on one pin.
+fn verdict(
+    table: &Table,
+    pin: &Pin,
+    on_files: &HashMap<FileIndex, Vec<OnFile<'_>>>,
+    hugetlb: bool,
+) -> Coverage {
+    let leasable = |backing| match backing {
+        Backing::File | Backing::Shmem => true,
+        Backing::Hugetlb => hugetlb,
+        _ => false,
+    };
+    let files = || pin.parts.iter().filter(|part| leasable(part.backing)).filter_map(|part| part.file);
+    if files().next().is_none() {
+        let unknown = pin.parts.iter().any(|part| part.backing == Backing::Unknown);
+        let state = if unknown { CoverageState::Unknown } else { CoverageState::NotApplicable };
+        return Coverage { state, ..Coverage::default() };
+    }
+    let holding = table.holding(pin);
+    let none = || Coverage {
+        state: CoverageState::None,
+        holders: u32::try_from(holding.map_or(0, |holding| holding.holders.len())).unwrap_or(u32::MAX),
+        ..Coverage::default()
+    };
+    // Most files have no lease: nothing to weigh up.
+    if on_files.is_empty() || files().all(|file| !on_files.contains_key(&file)) {
+        return none();
+    }
+    let Some(holding) = holding else { return Coverage::default() };
+    let holders: BTreeSet<ProcessIndex> = holding.holders.iter().map(|holder| holder.process).collect();
+    worst(files().map(|file| on_files.get(&file).map_or_else(none, |leases| on_file(&holders, leases))))
+}
