@@ -14,7 +14,7 @@ use crate::schema;
 use crate::support::*;
 
 /// A daemon that answers every connection the same way, for as long as the test runs.
-struct Daemon {
+pub struct Daemon {
     _dir: tempfile::TempDir,
     path: PathBuf,
 }
@@ -34,24 +34,24 @@ impl Daemon {
     }
 
     /// One that reads the request and sends these bytes.
-    fn answering(bytes: Vec<u8>) -> Self {
+    pub fn answering(bytes: Vec<u8>) -> Self {
         Self::new(move |stream| {
             let _ = wire::read_message(stream, wire::REQUEST_LIMIT);
             let _ = stream.write_all(&bytes);
         })
     }
 
-    fn with(table: &Table) -> Self {
+    pub fn with(table: &Table) -> Self {
         Self::answering(wire::encode_table(table).unwrap())
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub fn run(&self, args: &[&str]) -> Output {
         lspins().arg("--socket").arg(&self.path).args(args).output().unwrap()
     }
 }
 
 /// A complete table with so many pins on as many files, by a process of its own each.
-fn table(pins: u32) -> Table {
+pub fn table(pins: u32) -> Table {
     let mut table = Table {
         watching_since: Some(1_795_218_904_000_000_000),
         unattributed_pages: Some(0),

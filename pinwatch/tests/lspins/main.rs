@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod daemons;
+mod events;
 mod options;
 mod rings;
 mod schema;

@@ -24,7 +24,8 @@ pub fn faults(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<Stri
     let is = match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(n) if n.is_u64() || n.is_i64() => "integer",
+        // An integer is a number, too.
+        Value::Number(n) if (n.is_u64() || n.is_i64()) && types.contains(&"integer") => "integer",
         Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
@@ -74,8 +75,13 @@ pub fn check(document: &Value) {
 
 /// Checks a line of `-j`.
 pub fn check_line(line: &Value) {
+    check_as("pin", line);
+}
+
+/// Checks what has a name in the schema.
+pub fn check_as(name: &str, value: &Value) {
     let schema = schema();
-    assert_eq!(faults(&schema, &schema["$defs"]["pin"], line, "line"), [""; 0]);
+    assert_eq!(faults(&schema, &schema["$defs"][name], value, name), [""; 0]);
 }
 
 #[test]

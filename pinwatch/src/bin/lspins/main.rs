@@ -275,7 +275,7 @@ fn leased(
     warned: bool,
 ) -> Result<(Outcome, bool), String> {
     let Some(leases) = leases::Leases::of(table, selection) else {
-        return Err("leases are not known here: `pinwatch run` as root looks for them; see also /proc/locks"
+        return Err("leases are not known here: /proc/locks leaves them out in a pid namespace; ask `pinwatch run`, outside"
             .to_owned());
     };
     let look = Look { width: None, may_drop: false, colour: false, header: !args.no_header };
