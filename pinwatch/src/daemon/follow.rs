@@ -23,6 +23,8 @@ const WATCH_TICKS: u32 = 2;
 const SEARCHES: u32 = 32;
 /// So many may follow at once: others have to have room to ask.
 const MAX_FOLLOWERS: u32 = 16;
+/// Of so many pins that lose their leases at once each is logged.
+const WARNINGS: usize = 8;
 /// So many descriptors of a process are looked at.
 const DESCRIPTORS: usize = 1024;
 
@@ -53,12 +55,18 @@ impl Follow {
     /// Takes note of a look: what it cost, and what it says.
     pub fn looked(&mut self, began: Instant, table: &Table, now: i64) {
         self.due = false;
-        for pin in self.history.observe(table, now) {
-            if listing::is_unleased(table, pin, self.policy) {
-                let file = pin.parts.iter().find_map(|part| table.file(part.file?));
-                let file = file.map(listing::path).unwrap_or_default();
-                warn!(pin = %pin.id, file, "a pin has lost its lease: nobody is asked before its file is taken away");
-            }
+        let mut unleased = self.history.observe(table, now);
+        unleased.retain(|pin| listing::is_unleased(table, pin, self.policy));
+        for pin in unleased.iter().take(WARNINGS) {
+            let file = pin.parts.iter().find_map(|part| table.file(part.file?));
+            let file = file.map(listing::path).unwrap_or_default();
+            warn!(pin = %pin.id, file, "a pin has lost its lease: nobody is asked before its file is taken away");
+        }
+        if unleased.len() > WARNINGS {
+            warn!(
+                "{} more pins have lost their leases; `lspins --unleased` lists them",
+                unleased.len() - WARNINGS
+            );
         }
         self.looked = Some((Instant::now(), began.elapsed()));
     }

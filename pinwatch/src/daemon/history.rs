@@ -3,12 +3,12 @@
 
 mod leases;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use pinwatch_common::{FileKey, LeaseEvent, PinEvent, event, kind};
 
 use crate::model::{
-    CoverageState, Event, File, FileId, Happened, LeaseTag, Pin, PinId, Subsystem, Table, Who,
+    CoverageState, Event, File, FileId, FileIndex, Happened, LeaseTag, Pin, PinId, Subsystem, Table, Who,
 };
 use crate::source::trace::{Clocks, nameless};
 use leases::Leases;
@@ -23,8 +23,19 @@ const PENDING: usize = 10_000;
 struct Place {
     file: Option<File>,
     pins: Vec<PinId>,
-    uids: Vec<u32>,
+    pin_count: u64,
+    uids: BTreeSet<u32>,
     leases: Vec<LeaseTag>,
+}
+
+impl Place {
+    fn add(&mut self, pin: PinId, uids: &[u32]) {
+        self.pin_count += 1;
+        if self.pins.len() < Event::PINS {
+            self.pins.push(pin);
+        }
+        self.uids.extend(uids);
+    }
 }
 
 /// Something that happened to a file, not yet with all that is known of it.
@@ -129,12 +140,12 @@ impl History {
         }
         let mut coverage = HashMap::with_capacity(self.coverage.len());
         let mut changed = Vec::new();
+        // Of many pins on one file mostly all change together: that is one event.
+        let mut changes: BTreeMap<(Option<FileIndex>, CoverageState, CoverageState), Place> = BTreeMap::new();
         for pin in &table.pins {
             let uids = uids(table, pin);
             for file in pin.parts.iter().filter_map(|part| table.file(part.file?)) {
-                let place = self.place(file);
-                place.pins.push(pin.id);
-                place.uids.extend(&uids);
+                self.place(file).add(pin.id, &uids);
             }
             let to = pin.coverage.state;
             let was_there = || pin.created.zip(self.quiet).is_some_and(|(made, quiet)| made <= quiet);
@@ -142,19 +153,22 @@ impl History {
                 || (to != CoverageState::NotApplicable && was_there()).then_some(CoverageState::None);
             let before = self.coverage.get(&pin.id).copied().or_else(had_none);
             if let Some(from) = before.filter(|from| *from != to) {
-                let file = pin.parts.iter().find_map(|part| table.file(part.file?));
-                let what = Happened::Coverage { from, to };
-                self.verdicts.push(Event {
-                    number: 0,
-                    time: now,
-                    what,
-                    file: file.cloned(),
-                    pins: vec![pin.id],
-                    uids,
-                });
+                let file = pin.parts.iter().find_map(|part| part.file);
+                changes.entry((file, from, to)).or_default().add(pin.id, &uids);
                 changed.push(pin);
             }
             coverage.insert(pin.id, to);
+        }
+        for ((file, from, to), Place { pins, pin_count, uids, .. }) in changes {
+            self.verdicts.push(Event {
+                number: 0,
+                time: now,
+                what: Happened::Coverage { from, to },
+                file: file.and_then(|at| table.file(at)).cloned(),
+                pins,
+                pin_count,
+                uids: uids.into_iter().collect(),
+            });
         }
         self.coverage = coverage;
         self.quiet = None;
@@ -197,10 +211,11 @@ impl History {
         }
         for Pending { time, what, file, pin, mut uids } in std::mem::take(&mut self.pending) {
             let place = file.as_ref().and_then(|key| self.places.get(&id_of(key)));
-            let mut pins: Vec<PinId> = pin.into_iter().collect();
-            if let (Some(place), None) = (place, pin) {
-                pins.clone_from(&place.pins);
-                uids.extend(&place.uids);
+            let (mut pins, mut pin_count): (Vec<PinId>, u64) = (pin.into_iter().collect(), 1);
+            if pin.is_none() {
+                pins = place.map(|place| place.pins.clone()).unwrap_or_default();
+                pin_count = place.map_or(0, |place| place.pin_count);
+                uids.extend(place.into_iter().flat_map(|place| &place.uids));
             }
             let pid = leases::likely_holder(&what);
             let known = place.and_then(|place| place.file.clone());
@@ -212,7 +227,7 @@ impl History {
             });
             uids.sort_unstable();
             uids.dedup();
-            events.push(Event { number: 0, time, what, file, pins, uids });
+            events.push(Event { number: 0, time, what, file, pins, pin_count, uids });
         }
         events.append(&mut self.verdicts);
         events.sort_by_key(|event| event.time);
@@ -220,7 +235,8 @@ impl History {
         let lost = std::mem::take(&mut self.lost);
         if lost > 0 {
             let what = Happened::Lost { events: lost };
-            self.push(Event { number: 0, time: now, what, file: None, pins: Vec::new(), uids: Vec::new() });
+            let (pins, uids) = (Vec::new(), Vec::new());
+            self.push(Event { number: 0, time: now, what, file: None, pins, pin_count: 0, uids });
         }
         self.number != before
     }

@@ -30,20 +30,18 @@ pub fn line(event: &Event, zone: &TimeZone) -> String {
         Some(file) => format!(" on [device {}, inode {}]", file.id.dev, file.id.ino),
         None => String::new(),
     };
-    let id = || event.pins.first().map(ToString::to_string).unwrap_or_default();
     let of_pin = matches!(
         event.what,
         Happened::PinMade { .. } | Happened::PinReleased { .. } | Happened::Coverage { .. }
     );
-    let behind = match event.pins.len() {
-        0 => String::new(),
-        _ if of_pin => String::new(),
-        1..=NAMED => {
-            let ids: Vec<String> = event.pins.iter().map(ToString::to_string).collect();
-            format!("; pinned: {}", ids.join(" "))
+    let id = || {
+        let named: Vec<String> = event.pins.iter().take(NAMED).map(ToString::to_string).collect();
+        match event.pin_count.saturating_sub(named.len() as u64) {
+            0 => named.join(" "),
+            more => format!("{} and {more} more", named.join(" ")),
         }
-        many => format!("; pinned {many} times"),
     };
+    let behind = if of_pin || event.pins.is_empty() { String::new() } else { format!("; pinned: {}", id()) };
     let what = match &event.what {
         Happened::PinMade { by, bytes } => format!("{} {} by {}", id(), size::short(*bytes), who(by)),
         Happened::PinReleased { by, bytes } => {
@@ -116,6 +114,7 @@ pub fn json(out: &mut impl Write, event: &Event) -> io::Result<()> {
         "event": event.what.word(),
         "file": event.file.as_ref().map(json::File::new),
         "pins": ids,
+        "pin_count": event.pin_count,
     });
     match &event.what {
         Happened::PinMade { by, bytes } | Happened::PinReleased { by, bytes } => {

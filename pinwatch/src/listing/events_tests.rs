@@ -9,7 +9,7 @@ fn who(pid: u32, comm: &str) -> Who {
 fn event(what: Happened) -> Event {
     let file = Some(sample::table().files.remove(1));
     let pins = vec![PinId { subsystem: Subsystem::Rdma, sequence: 31 }];
-    Event { number: 1, time: 1_234_567_890, what, file, pins, uids: vec![0] }
+    Event { number: 1, time: 1_234_567_890, what, file, pins, pin_count: 1, uids: vec![0] }
 }
 
 fn lease() -> LeaseTag {
@@ -45,6 +45,14 @@ fn lines_tell_what_happened_and_escape_names() {
     assert!(line(dropped).contains("through sh[5]: given back 12 s after it was asked for"));
     let coverage = Happened::Coverage { from: CoverageState::Write, to: CoverageState::None };
     assert!(line(coverage).ends_with(&format!("coverage      r1f: write -> none on {name}")));
+}
+
+#[test]
+fn of_many_pins_some_are_named() {
+    let mut event = event(Happened::Coverage { from: CoverageState::Write, to: CoverageState::None });
+    event.pins = (1..=256).map(|sequence| PinId { subsystem: Subsystem::Rdma, sequence }).collect();
+    event.pin_count = 5000;
+    assert!(line(&event, &TimeZone::UTC).contains("r1 r2 r3 r4 r5 r6 r7 r8 and 4992 more: write -> none"));
 }
 
 #[test]

@@ -188,8 +188,15 @@ pub struct Event {
     pub what: Happened,
     /// The file, if there is one.
     pub file: Option<File>,
-    /// The pin that it is about, or the pins on the file.
+    /// The pin that it is about, or the pins on the file: of many only the first [`Event::PINS`].
     pub pins: Vec<PinId>,
+    /// How many pins these are.
+    pub pin_count: u64,
     /// Users whose business it is: of those who did it, and of those whose pins and leases they are.
     pub uids: Vec<u32>,
+}
+
+impl Event {
+    /// So many pins are named at most.
+    pub const PINS: usize = 256;
 }

@@ -45,6 +45,7 @@ fn events() -> Vec<Event> {
         what,
         file: table(1).files.pop(),
         pins: table(1).pins.iter().map(|pin| pin.id).collect(),
+        pin_count: 1,
         uids: Vec::new(),
     };
     all.into_iter().enumerate().map(event).collect()

@@ -116,9 +116,14 @@ impl Guest {
         Ok(Some(format!("the daemon had ended ({status}); its log ended with:\n{tail}")))
     }
 
+    /// The daemon's log.
+    pub fn log(&self) -> Result<String> {
+        fs::read_to_string(LOG).with_context(|| LOG.to_owned())
+    }
+
     /// The end of the daemon's log.
     pub fn log_tail(&self) -> String {
-        let text = fs::read_to_string(LOG).unwrap_or_default();
+        let text = self.log().unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(12)..].join("\n")
     }

@@ -175,3 +175,25 @@ fn damaged_events_are_no_panic() {
     }
     all(&mut history, 1);
 }
+
+#[test]
+fn many_pins_on_one_file_are_one_event_that_names_some() {
+    let mut table = crate::listing::sample::table();
+    let pin = table.pins[1].clone();
+    table.pins = (0..5000)
+        .map(|sequence| {
+            let mut pin = pin.clone();
+            pin.id.sequence = sequence;
+            pin.coverage.state = CoverageState::Write;
+            pin
+        })
+        .collect();
+    table.leases = None;
+    let mut history = History::default();
+    history.observe(&table, 0);
+    table.pins.iter_mut().for_each(|pin| pin.coverage.state = CoverageState::None);
+    assert_eq!(history.observe(&table, 1).len(), 5000);
+    history.tell(2, |_, _| None);
+    let events = history.after(0, 0);
+    assert_eq!((events.len(), events[0].pins.len(), events[0].pin_count), (1, Event::PINS, 5000));
+}

@@ -124,6 +124,12 @@ pub fn violation(guest: &mut Guest) -> Result<Outcome> {
             ensure!(output("lspins", &["--coverage", lease])?.0 == 0, "{}", step("--coverage"));
             actors.tell(pid, &format!("close {file}"))?;
             covered(guest, "none", 0, &[], &step("closed"))?;
+            // The daemon warns of it where its policy wants a lease.
+            let id = guest.pins()?[0]["id"].as_str().unwrap_or("?").to_owned();
+            let warned = guest.log()?.contains(&format!(
+                "a pin has lost its lease: nobody is asked before its file is taken away pin={id} "
+            ));
+            ensure!(warned == on_disk, "{}: warned: {warned}", step("closed"));
             let file = actors.number(pid, &format!("open-file {path} {mode} keep"), "fd")?;
             actors.tell(pid, &format!("lease {file} {lease}"))?;
             covered(guest, lease, 1, &[pid], &step("leased again"))?;
@@ -137,11 +143,23 @@ pub fn violation(guest: &mut Guest) -> Result<Outcome> {
     Ok(Outcome::Passed(Some(format!("{cells} kinds on file systems"))))
 }
 
+/// Where files can be pinned, and how an RDMA region of them is made there.
+fn places(guest: &Guest) -> [(&'static str, &'static str); 3] {
+    let on_disk = if guest.at_least(6, 5) { "ro" } else { "rw" };
+    [("/mnt/tmpfs", "rw"), ("/mnt/ext4", on_disk), ("/mnt/xfs", on_disk)]
+}
+
 /// The pin is passed on, the lease is not; then the receiver takes its own.
 pub fn passed_on(guest: &mut Guest) -> Result<Outcome> {
-    let path = "/mnt/tmpfs/passed-on";
+    for (place, mode) in places(guest) {
+        passed_on_at(guest, &format!("{place}/passed-on"), mode).with_context(|| place.to_owned())?;
+    }
+    Ok(Outcome::Passed(None))
+}
+
+fn passed_on_at(guest: &Guest, path: &str, mode: &str) -> Result<()> {
     let mut actors = Actors::new()?;
-    let Pinned { pid, anchor, file } = pinned(&mut actors, "rdma-mr", path, "rw")?;
+    let Pinned { pid, anchor, file } = pinned(&mut actors, "rdma-mr", path, mode)?;
     // A read lease wants nobody to have the file open for writing.
     actors.tell(pid, &format!("close {file}"))?;
     let file = actors.number(pid, &format!("open-file {path} ro keep"), "fd")?;
@@ -168,8 +186,7 @@ pub fn passed_on(guest: &mut Guest) -> Result<Outcome> {
     actors.tell(other, &format!("close {got}"))?;
     guest.wait_until_empty()?;
     actors.end(pid, false)?;
-    actors.end(other, false)?;
-    Ok(Outcome::Passed(None))
+    actors.end(other, false)
 }
 
 /// The lease lives as long as any copy of its descriptor: dup, fork, exec, a message, a mapping, a ring's file.
@@ -218,13 +235,15 @@ pub fn copies(guest: &mut Guest) -> Result<Outcome> {
 
 /// Somebody wants to write: the seconds run down, then the lease is worth nothing.
 pub fn breaks(guest: &mut Guest) -> Result<Outcome> {
-    let path = "/mnt/tmpfs/broken";
     let time = "/proc/sys/fs/lease-break-time";
     let usual = fs::read_to_string(time)?;
-    for seconds in ["45", "2", "0"] {
+    let [tmpfs, ext4, xfs] = places(guest);
+    for ((place, mode), seconds) in [(tmpfs, "45"), (tmpfs, "2"), (tmpfs, "0"), (ext4, "2"), (xfs, "2")] {
         fs::write(time, seconds)?;
+        let path = &format!("{place}/broken");
         let mut actors = Actors::new()?;
-        let Pinned { pid, file, .. } = pinned(&mut actors, "io_uring", path, "rw")?;
+        let kind = if place == tmpfs.0 { "io_uring" } else { "rdma-mr" };
+        let Pinned { pid, file, .. } = pinned(&mut actors, kind, path, mode)?;
         actors.tell(pid, &format!("lease {file} write"))?;
         covered(guest, "write", 1, &[pid], &format!("{seconds} s: leased"))?;
         let breaker = actors.spawn()?.pid;
@@ -319,6 +338,15 @@ pub fn nothing_to_lease(guest: &mut Guest) -> Result<Outcome> {
         drop(mkpins);
         guest.wait_until_empty()?;
     }
+    let mut mkpins = Mkpins::start("io_uring file --path /mnt/huge/lease --length 2M")?;
+    let granted = mkpins.tell("lease write");
+    if guest.at_least(7, 0) {
+        ensure!(granted.is_err_and(|error| format!("{error:#}").contains("EINVAL")), "a lease on hugetlbfs");
+    } else {
+        granted?;
+        covered(guest, "write", 1, &[mkpins.pid()], "hugetlbfs, leased")?;
+    }
+    drop(mkpins);
     shell("rm -f /mnt/huge/lease")?;
     Ok(Outcome::Passed(Some(format!("{} cells; hugetlbfs: {huge}", cells.len()))))
 }

@@ -63,6 +63,7 @@ pub fn other_user(guest: &mut Guest) -> Result<Outcome> {
     }
     drop((roots, theirs));
     passed(guest)?;
+    events(guest)?;
     Ok(Outcome::Passed(None))
 }
 
@@ -90,5 +91,27 @@ fn passed(guest: &Guest) -> Result<()> {
     actors.tell(user, &format!("close {got}"))?;
     count(0).context("closed")?;
     actors.end(root, false)?;
+    actors.end(user, false)
+}
+
+/// Who takes a lease is told of it, and no other user.
+fn events(guest: &Guest) -> Result<()> {
+    let path = "/mnt/tmpfs/of-user";
+    std::fs::write(path, "")?;
+    std::os::unix::fs::chown(path, Some(1234), None)?;
+    let mut actors = Actors::new()?;
+    let user = actors.spawn_as(&USER)?.pid;
+    let file = actors.number(user, &format!("open-file {path} rw keep"), "fd")?;
+    actors.tell(user, &format!("lease {file} write"))?;
+    let told =
+        |setpriv: &[&str]| Ok::<_, anyhow::Error>(lspins(setpriv, &["--events", "-j"])?.1.contains(path));
+    guest.wait_for(SOON, |_| {
+        ensure!(told(&USER)?, "who has taken the lease is not told of it");
+        Ok(())
+    })?;
+    ensure!(output("lspins", &["--events", "-j"])?.1.contains(path), "root is not told of it");
+    ensure!(!told(&OTHER)?, "another user is told of it");
+    let seen = lspins(&OTHER, &["--leases"])?.1;
+    ensure!(!seen.contains(path), "another user sees the lease: {seen}");
     actors.end(user, false)
 }
