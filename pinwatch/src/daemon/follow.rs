@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use super::Watch;
 use super::history::History;
 use crate::listing;
-use crate::model::{Event, File, Name, Policy, Table};
+use crate::model::{Device, Event, File, Name, Policy, Table};
 use crate::source::trace::{Clocks, OVERLAYFS, Snapshot, Told, nameless};
 
 /// A look that nobody asked for comes no sooner than so many times as long as the latest one took: it is to cost 5 % of one
@@ -183,8 +183,13 @@ fn opened(pid: u32, key: &FileKey) -> Option<File> {
         return None;
     }
     let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().take(DESCRIPTORS);
+    let dev = Device::from_kernel(key.dev);
     let found = fds.map(|fd| fd.path()).find_map(|link| {
-        let stat = rustix::fs::stat(&link).ok().filter(|stat| stat.st_ino == key.ino)?;
+        let stat = rustix::fs::stat(&link).ok()?;
+        // Where stat tells another device than the kernel's (btrfs, overlayfs) a file has no name here.
+        if stat.st_ino != key.ino || Device::from_user(stat.st_dev) != dev {
+            return None;
+        }
         Some((rustix::fs::readlink(&link, Vec::new()).ok()?.into_bytes(), stat.st_nlink == 0))
     });
     let (target, deleted) = found?;

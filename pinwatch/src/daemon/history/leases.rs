@@ -10,12 +10,13 @@ use crate::source::trace::{breaker, lease_kind, lease_mode};
 
 /// A thread that waits for one lease after the other is between two of them for much less, nanoseconds.
 const BETWEEN: i64 = 10_000_000;
-/// So many leases are remembered at most: of others it is not known when they were taken.
+/// So many leases are remembered, and so many who were turned away, or wait. If there are more, the ends of some were lost: it
+/// is begun anew, and when the others were taken is not known any more.
 const MOST: usize = 1 << 16;
 
 /// A lease that was seen being taken or broken.
 struct Known {
-    file: FileKey,
+    object: u64,
     tag: LeaseTag,
     taken: Option<i64>,
     broken: Option<i64>,
@@ -35,10 +36,14 @@ struct Wait {
 pub struct Leases {
     /// The latest lease whose time was up: address, thread, what became of it, and when. Some kernels tell of it twice.
     overdue: Option<(u64, u32, u32, i64)>,
-    known: HashMap<u64, Known>,
+    /// By file.
+    known: HashMap<FileKey, Vec<Known>>,
+    /// The file of each lease that is known, by the kernel's object.
+    files: HashMap<u64, FileKey>,
+    /// By thread.
     waits: HashMap<u32, Wait>,
-    /// Who was turned away already, by process.
-    refused: HashSet<(u32, FileKey)>,
+    /// Processes that were turned away already, by file.
+    refused: HashMap<FileKey, HashSet<u32>>,
     /// What became of the latest lease of a file that somebody waits for.
     outcomes: HashMap<FileKey, Outcome>,
 }
@@ -73,7 +78,43 @@ fn tag(told: &LeaseEvent) -> Option<LeaseTag> {
 impl Leases {
     /// See [`super::History::times`].
     pub fn times(&self, lease: u64) -> (Option<i64>, Option<i64>) {
-        self.known.get(&lease).map_or((None, None), |known| (known.taken, known.broken))
+        let known = self.files.get(&lease).and_then(|file| self.known.get(file));
+        let known = known.and_then(|on_file| on_file.iter().find(|known| known.object == lease));
+        known.map_or((None, None), |known| (known.taken, known.broken))
+    }
+
+    fn remember(&mut self, told: &LeaseEvent, tag: LeaseTag, taken: Option<i64>) {
+        let object = told.event.sequence;
+        if self.files.len() >= MOST {
+            self.files.clear();
+            self.known.clear();
+        }
+        self.forget(object);
+        self.files.insert(object, told.file);
+        self.known.entry(told.file).or_default().push(Known { object, tag, taken, broken: None });
+    }
+
+    fn forget(&mut self, object: u64) -> Option<Known> {
+        let file = self.files.remove(&object)?;
+        let on_file = self.known.get_mut(&file)?;
+        let at = on_file.iter().position(|known| known.object == object)?;
+        let known = on_file.swap_remove(at);
+        if on_file.is_empty() {
+            self.known.remove(&file);
+        }
+        Some(known)
+    }
+
+    fn find(&mut self, told: &LeaseEvent) -> Option<&mut Known> {
+        let object = told.event.sequence;
+        self.known.get_mut(&told.file)?.iter_mut().find(|known| known.object == object)
+    }
+
+    /// What becomes of a lease that somebody waits for.
+    fn outcome(&mut self, file: FileKey, outcome: Outcome) {
+        if self.waits.values().any(|wait| wait.file == file) {
+            self.outcomes.insert(file, outcome);
+        }
     }
 
     /// What there is to tell of an event. `listed`: the leases on the file as of the latest look.
@@ -111,14 +152,10 @@ impl Leases {
     fn taken(&mut self, told: &LeaseEvent, time: i64) -> Option<Happened> {
         let lease = tag(told)?;
         // A lease that became another is told of by what changed it, which came first.
-        let same = |known: &Known| known.file == told.file && known.tag.taker.pid == lease.taker.pid;
-        if self.known.get(&told.event.sequence).is_some_and(same) {
+        if self.find(told).is_some_and(|known| known.tag.taker.pid == lease.taker.pid) {
             return None;
         }
-        if self.known.len() < MOST {
-            let known = Known { file: told.file, tag: lease.clone(), taken: Some(time), broken: None };
-            self.known.insert(told.event.sequence, known);
-        }
+        self.remember(told, lease.clone(), Some(time));
         Some(Happened::LeaseTaken { lease })
     }
 
@@ -136,42 +173,51 @@ impl Leases {
             self.overdue = Some((object, thread, told.wanted, time));
         }
         let Some(to) = lease_mode(told.wanted) else {
-            let known = self.known.remove(&told.event.sequence);
+            let known = self.forget(told.event.sequence);
             let how = if told.overdue != 0 { Outcome::TimedOut } else { Outcome::Released };
-            self.outcomes.insert(told.file, how);
-            self.refused.retain(|(_, file)| *file != told.file);
+            self.outcome(told.file, how);
+            self.refused.remove(&told.file);
             let broken_for = known.as_ref().and_then(|known| u64::try_from(time - known.broken?).ok());
             lease.taker = known.map(|known| known.tag.taker).unwrap_or(lease.taker);
             return Some(Happened::LeaseDropped { lease, how, by, broken_for });
         };
         if to == LeaseMode::Read {
             let how = if told.overdue != 0 { Outcome::TimedOut } else { Outcome::Downgraded };
-            self.outcomes.insert(told.file, how);
+            self.outcome(told.file, how);
         }
-        if let Some(known) = self.known.get_mut(&told.event.sequence) {
+        if let Some(known) = self.find(told) {
             known.tag.mode = to;
             known.broken = None;
             lease.taker = known.tag.taker.clone();
-        } else if self.known.len() < MOST {
+        } else {
             // Older than the daemon: from now on it is known, but not since when.
-            let tag = LeaseTag { mode: to, ..lease.clone() };
-            self.known.insert(told.event.sequence, Known { file: told.file, tag, taken: None, broken: None });
+            self.remember(told, LeaseTag { mode: to, ..lease.clone() }, None);
         }
         (to != lease.mode).then_some(Happened::LeaseChanged { lease, to })
     }
 
     /// Whether a break begins by this: it does not if the thread waits already, or the process was turned away already.
     fn begins(&mut self, told: &LeaseEvent, time: i64, waits: bool, by: &Breaker) -> bool {
-        let in_way = |known: &&mut Known| known.file == told.file && is_in_way(told, &known.tag);
-        for known in self.known.values_mut().filter(in_way) {
+        let on_file = self.known.get_mut(&told.file).into_iter().flatten();
+        for known in on_file.filter(|known| is_in_way(told, &known.tag)) {
             known.broken.get_or_insert(time);
         }
         if !waits {
-            return self.refused.insert((told.actor.pid, told.file));
+            if self.refused.len() >= MOST {
+                self.refused.clear();
+            }
+            let processes = self.refused.entry(told.file).or_default();
+            if processes.len() >= MOST {
+                processes.clear();
+            }
+            return processes.insert(told.actor.pid);
         }
         if let Some(wait) = self.waits.get_mut(&told.actor.tid).filter(|wait| wait.file == told.file) {
             wait.stopped = None;
             return false;
+        }
+        if self.waits.len() >= MOST {
+            self.waits.clear();
         }
         self.outcomes.remove(&told.file);
         let wait = Wait { file: told.file, by: by.clone(), since: time, stopped: None };
@@ -189,6 +235,9 @@ impl Leases {
             }
         };
         let wait = self.waits.remove(&told.actor.tid)?;
+        if self.waits.values().all(|other| other.file != wait.file) {
+            self.outcomes.remove(&wait.file);
+        }
         Some(ended(wait, time, outcome))
     }
 
@@ -205,7 +254,7 @@ impl Leases {
 
     /// The leases in a breaker's way: those that were seen being taken, or else those of the latest look.
     fn on(&self, told: &LeaseEvent, listed: &[LeaseTag]) -> Vec<LeaseTag> {
-        let known = self.known.values().filter(|known| known.file == told.file).map(|known| &known.tag);
+        let known = self.known.get(&told.file).into_iter().flatten().map(|known| &known.tag);
         let mut all: Vec<LeaseTag> = known.filter(|tag| is_in_way(told, tag)).cloned().collect();
         for tag in listed.iter().filter(|tag| is_in_way(told, tag)) {
             if !all.iter().any(|known| known.taker.pid == tag.taker.pid && known.kind == tag.kind) {
