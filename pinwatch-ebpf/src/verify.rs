@@ -3,7 +3,10 @@
 
 use pinwatch_common::{kind, verdict};
 
-use crate::kernel::{offset, read, try_read};
+use crate::{
+    kernel::{offset, read, try_read},
+    registry::PINS,
+};
 
 /// Runs by itself: arguments are a pin's key, its owner and its kind. What has no count of its users is not judged.
 #[unsafe(no_mangle)]
@@ -28,4 +31,19 @@ extern "C" fn still_there(arguments: *const u64) -> i32 {
         Some(_) => verdict::THERE,
         None => verdict::UNKNOWN,
     }
+}
+
+/// Forgets a pin, which was found to be released: arguments are its key and its sequence number. Meanwhile the key may be
+/// another pin's. 1: it was that pin.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/forget")]
+extern "C" fn forget(arguments: *const u64) -> i32 {
+    // SAFETY: as above.
+    let (object, sequence) = unsafe { (*arguments, *arguments.add(1)) };
+    // SAFETY: a live map value.
+    let same = PINS.get_ptr(&object).is_some_and(|pin| unsafe { (*pin).sequence == sequence });
+    if same {
+        let _ = PINS.remove(&object);
+    }
+    i32::from(same)
 }

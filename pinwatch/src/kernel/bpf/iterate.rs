@@ -197,12 +197,12 @@ impl Programs {
         Ok(self.ask("still_there", [object, pin.owner, u64::from(pin.kind)])? == verdict::GONE as u32)
     }
 
-    /// Forgets pins that are gone.
+    /// Forgets a pin that is gone, by its object and its sequence number: the object's address may be another's by now.
     ///
     /// # Errors
-    /// [`BpfError::Map`]
-    pub fn forget(&mut self, objects: &[u64]) -> Result<(), BpfError> {
-        self.remove::<u64, PinRecord>("PINS", objects)
+    /// [`BpfError::Iterate`]
+    pub fn forget(&mut self, object: u64, sequence: u64) -> Result<(), BpfError> {
+        self.ask("forget", [object, sequence, 0]).map(drop)
     }
 
     /// Runs a program that looks at the kernel and answers.

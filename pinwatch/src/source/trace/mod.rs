@@ -251,7 +251,7 @@ impl Snapshot {
         let is_region = |record: &PinRecord| record.kind == kind::RDMA_MR;
         let any_region = self.pins.iter().any(|(_, record)| is_region(record));
         let regions = if any_region { rdma::Regions::read() } else { rdma::Regions::default() };
-        let (mut objects, mut gone) = (Vec::new(), HashSet::default());
+        let mut gone = HashSet::default();
         for (object, record) in &self.pins {
             let is_gone = if is_region(record) {
                 regions.lack(record.device, record.mrn)
@@ -259,13 +259,12 @@ impl Snapshot {
                 sequences.contains(&record.sequence) && programs.is_gone(*object, record)?
             };
             if is_gone {
-                objects.push(*object);
+                programs.forget(*object, record.sequence)?;
                 gone.insert(record.sequence);
             }
         }
-        programs.forget(&objects)?;
         table.pins.retain(|pin| !gone.contains(&pin.id.sequence));
-        Ok(objects.len())
+        Ok(gone.len())
     }
 
     /// Who keeps the pins' anchors, and the leases that were seen on the way; who keeps those is told by their own address.
