@@ -284,7 +284,7 @@ pub struct Following {
 
 impl Following {
     /// The next reply, however long it takes; `None` if the daemon has ended.
-    pub fn next(&mut self) -> Result<Option<Reply>, WireError> {
+    pub fn reply(&mut self) -> Result<Option<Reply>, WireError> {
         match read_message(&mut self.stream, REPLY_LIMIT) {
             Ok(body) => decode_reply(&body).map(Some),
             Err(WireError::NotPinwatch(_)) => Ok(None),

@@ -1,15 +1,20 @@
 //! `pinwatch`: arguments and wiring.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use pinwatch::daemon::{self, Settings};
 use pinwatch::kernel::plan::AttachMode;
 use pinwatch::model::Policy;
-use pinwatch::wire;
+use pinwatch::source;
+use pinwatch::wire::{self, Reply, Request};
 use tracing_subscriber::EnvFilter;
+
+/// How long the daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Watches long-term page pins: who has pinned which memory, on which file.
 #[derive(Parser)]
@@ -25,6 +30,17 @@ enum Command {
     Run {
         #[command(flatten)]
         options: Options,
+    },
+    /// Print metrics once, in Prometheus' text format, as for node_exporter's textfile collector
+    ///
+    /// Asks the daemon, or goes by procfs and netlink if none runs.
+    Metrics {
+        /// Where pinwatch listens
+        #[arg(long, value_name = "PATH", env = wire::SOCKET_VARIABLE, default_value = wire::SOCKET)]
+        socket: PathBuf,
+        /// Which pins are to have a lease [default: as the daemon was told, or those that survive a reboot]
+        #[arg(long, value_enum, value_name = "WHICH")]
+        require_lease: Option<Policy>,
     },
     /// Tell what this kernel offers, and what is hooked how
     ///
@@ -79,6 +95,42 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { options } => run(&options),
         Command::Check { json, attach } => check(json, attach.into()),
+        Command::Metrics { socket, require_lease } => match metrics(&socket, require_lease) {
+            Ok(text) => print(&text, 0),
+            Err(sentence) => {
+                eprintln!("pinwatch: {sentence}");
+                ExitCode::from(2)
+            }
+        },
+    }
+}
+
+/// The metrics of now.
+fn metrics(socket: &Path, require_lease: Option<Policy>) -> Result<String, String> {
+    let table = match wire::ask(socket, &Request::List {}, PATIENCE) {
+        Ok(Reply::Table(table)) => table,
+        Ok(Reply::Error(sentence)) => return Err(format!("the daemon says: {sentence}")),
+        Ok(Reply::Events(_)) => return Err("the daemon answered another question; restart it".to_owned()),
+        Err(error) if error.no_daemon() => source::proc::table()
+            .map_err(|error| format!("cannot read /proc: {error}; mount procfs there"))?,
+        Err(error) => return Err(format!("cannot ask the daemon at {}: {error}", socket.display())),
+    };
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+    let policy = require_lease.or(table.policy).unwrap_or_default();
+    daemon::metrics::text(&table, policy, now).map_err(|error| error.to_string())
+}
+
+/// Prints what was asked for.
+fn print(text: &str, status: u8) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads the pipe may go away when they have seen enough.
+        Ok(()) => ExitCode::from(status),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("pinwatch: cannot write what was asked for: {error}");
+            ExitCode::from(2)
+        }
     }
 }
 
@@ -116,13 +168,5 @@ fn check(json: bool, attach: AttachMode) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads the pipe may go away when they have seen enough.
-        Ok(()) => ExitCode::from(report.exit_code()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(report.exit_code()),
-        Err(error) => {
-            eprintln!("pinwatch: cannot write the report: {error}");
-            ExitCode::from(2)
-        }
-    }
+    print(&text, report.exit_code())
 }

@@ -6,6 +6,7 @@ mod check;
 mod follow;
 mod history;
 mod instance;
+pub mod metrics;
 mod socket;
 mod watch;
 

@@ -30,7 +30,7 @@ pub fn run(args: &Args, selection: &Selection) -> Result<Outcome, String> {
     let (mut listed, mut reader_left) = show(args, selection, &reply)?;
     if let Some(mut following) = following {
         while !reader_left {
-            let Some(reply) = following.next().map_err(failed)? else {
+            let Some(reply) = following.reply().map_err(failed)? else {
                 return Err("pinwatch has ended".to_owned());
             };
             let more = show(args, selection, &reply)?;

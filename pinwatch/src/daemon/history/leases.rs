@@ -44,8 +44,8 @@ pub struct Leases {
     waits: HashMap<u32, Wait>,
     /// Processes that were turned away already, by file.
     refused: HashMap<FileKey, HashSet<u32>>,
-    /// What became of the latest lease of a file that somebody waits for.
-    outcomes: HashMap<FileKey, Outcome>,
+    /// What became of the latest lease of a file that somebody waits for, and when.
+    outcomes: HashMap<FileKey, (Outcome, i64)>,
 }
 
 /// A command name as the kernel has it.
@@ -111,9 +111,9 @@ impl Leases {
     }
 
     /// What becomes of a lease that somebody waits for.
-    fn outcome(&mut self, file: FileKey, outcome: Outcome) {
+    fn outcome(&mut self, file: FileKey, outcome: Outcome, time: i64) {
         if self.waits.values().any(|wait| wait.file == file) {
-            self.outcomes.insert(file, outcome);
+            self.outcomes.insert(file, (outcome, time));
         }
     }
 
@@ -175,7 +175,7 @@ impl Leases {
         let Some(to) = lease_mode(told.wanted) else {
             let known = self.forget(told.event.sequence);
             let how = if told.overdue != 0 { Outcome::TimedOut } else { Outcome::Released };
-            self.outcome(told.file, how);
+            self.outcome(told.file, how, time);
             self.refused.remove(&told.file);
             let broken_for = known.as_ref().and_then(|known| u64::try_from(time - known.broken?).ok());
             lease.taker = known.map(|known| known.tag.taker).unwrap_or(lease.taker);
@@ -183,7 +183,7 @@ impl Leases {
         };
         if to == LeaseMode::Read {
             let how = if told.overdue != 0 { Outcome::TimedOut } else { Outcome::Downgraded };
-            self.outcome(told.file, how);
+            self.outcome(told.file, how, time);
         }
         if let Some(known) = self.find(told) {
             known.tag.mode = to;
@@ -227,7 +227,7 @@ impl Leases {
 
     fn done(&mut self, told: &LeaseEvent, time: i64) -> Option<Pending> {
         let outcome = match told.left {
-            left::NOTHING => self.outcomes.get(&told.file).copied().unwrap_or(Outcome::Released),
+            left::NOTHING => self.outcomes.get(&told.file).map_or(Outcome::Released, |(how, _)| *how),
             left::OVERDUE => Outcome::TimedOut,
             _ => {
                 self.waits.get_mut(&told.actor.tid)?.stopped = Some(time);
@@ -235,21 +235,22 @@ impl Leases {
             }
         };
         let wait = self.waits.remove(&told.actor.tid)?;
-        if self.waits.values().all(|other| other.file != wait.file) {
-            self.outcomes.remove(&wait.file);
-        }
         Some(ended(wait, time, outcome))
     }
 
-    /// The waits that were given up.
+    /// The waits that have ended though a lease was still in the way when the thread woke up: it gave up, unless the kernel
+    /// took the lease just then, its time being up.
     pub fn settle(&mut self, now: i64) -> Vec<Pending> {
         let is_over = |wait: &Wait| wait.stopped.is_some_and(|stopped| now - stopped > BETWEEN);
-        let over = self.waits.extract_if(|_, wait| is_over(wait));
-        over.map(|(_, wait)| {
+        let over: Vec<Wait> = self.waits.extract_if(|_, wait| is_over(wait)).map(|(_, wait)| wait).collect();
+        let ended = over.into_iter().map(|wait| {
             let stopped = wait.stopped.unwrap_or(now);
-            ended(wait, stopped, Outcome::GivenUp)
-        })
-        .collect()
+            let since = |(_, time): &&(Outcome, i64)| (stopped..stopped + BETWEEN).contains(time);
+            let outcome =
+                self.outcomes.get(&wait.file).filter(since).map_or(Outcome::GivenUp, |(how, _)| *how);
+            ended(wait, stopped, outcome)
+        });
+        ended.collect()
     }
 
     /// The leases in a breaker's way: those that were seen being taken, or else those of the latest look.

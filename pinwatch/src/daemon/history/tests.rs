@@ -91,6 +91,19 @@ fn who_waits_for_one_lease_after_the_other_waits_once_and_who_is_interrupted_giv
 }
 
 #[test]
+fn a_lease_that_is_taken_away_just_after_its_waiter_woke_up_has_timed_out() {
+    let mut history = History::default();
+    history.lease(&told(1, event::BREAK_WAITS, 990, WRITE), CLOCKS);
+    history.lease(&LeaseEvent { left: left::LEASE, ..told(2, event::BREAK_DONE, 990, WRITE) }, CLOCKS);
+    let mut taken = LeaseEvent { overdue: 1, ..told(2, event::LEASE_CHANGED, 990, NONE) };
+    taken.event.time += 9000;
+    history.lease(&taken, CLOCKS);
+    let events = all(&mut history, 3);
+    let timed_out = |what: &Happened| matches!(what, Happened::BreakEnded { outcome: Outcome::TimedOut, .. });
+    assert!(events.iter().any(timed_out), "{events:?}");
+}
+
+#[test]
 fn who_tries_again_and_again_is_told_of_once() {
     let mut history = History::default();
     for second in 1..50 {
