@@ -7,6 +7,7 @@ mod identity;
 mod lease_events;
 mod lease_nfsd;
 mod leases;
+mod metrics;
 mod objects;
 mod procfs;
 mod programs;
@@ -80,6 +81,7 @@ all! {
     "no-bpffs" => programs::no_bpffs,
     "no-btf" => programs::no_btf,
     "check" => programs::check,
+    "metrics" => metrics::metrics_are_totals,
     "proc-holders" => procfs::kcmp,
     "proc-leases" => procfs::leases,
     "proc-hiding" => procfs::hiding,
