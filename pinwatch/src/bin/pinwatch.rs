@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Parser, Subcommand, ValueEnum};
 use pinwatch::daemon::{self, Settings};
 use pinwatch::kernel::plan::AttachMode;
+use pinwatch::listing::escape;
 use pinwatch::model::Policy;
 use pinwatch::source;
 use pinwatch::wire::{self, Reply, Request};
@@ -109,7 +110,9 @@ fn main() -> ExitCode {
 fn metrics(socket: &Path, require_lease: Option<Policy>) -> Result<String, String> {
     let table = match wire::ask(socket, &Request::List {}, PATIENCE) {
         Ok(Reply::Table(table)) => table,
-        Ok(Reply::Error(sentence)) => return Err(format!("the daemon says: {sentence}")),
+        Ok(Reply::Error(sentence)) => {
+            return Err(format!("the daemon says: {}", escape::sentence(&sentence)));
+        }
         Ok(Reply::Events(_)) => return Err("the daemon answered another question; restart it".to_owned()),
         Err(error) if error.no_daemon() => source::proc::table()
             .map_err(|error| format!("cannot read /proc: {error}; mount procfs there"))?,

@@ -9,7 +9,6 @@ use tracing::{debug, warn};
 
 use super::Watch;
 use super::history::History;
-use crate::listing;
 use crate::model::{Device, Event, File, Name, Policy, Table};
 use crate::source::trace::{Clocks, OVERLAYFS, Snapshot, Told, nameless};
 
@@ -56,11 +55,11 @@ impl Follow {
     pub fn looked(&mut self, began: Instant, table: &Table, now: i64) {
         self.due = false;
         let mut unleased = self.history.observe(table, now);
-        unleased.retain(|pin| listing::is_unleased(table, pin, self.policy));
+        unleased.retain(|pin| table.is_unleased(pin, self.policy));
         for pin in unleased.iter().take(WARNINGS) {
             let file = pin.parts.iter().find_map(|part| table.file(part.file?));
-            let file = file.map(listing::path).unwrap_or_default();
-            warn!(pin = %pin.id, file, "a pin has lost its lease: nobody is asked before its file is taken away");
+            let file = file.map(|file| file.path.text()).unwrap_or_default();
+            warn!(pin = %pin.id, file = &*file, "a pin has lost its lease: nobody is asked before its file is taken away");
         }
         if unleased.len() > WARNINGS {
             warn!(

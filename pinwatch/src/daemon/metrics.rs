@@ -7,7 +7,6 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::listing;
 use crate::model::{Backing, CoverageState, HeldState, LeaseKind, LeaseState, Pin, Policy, Subsystem, Table};
 
 /// Why there is no text.
@@ -136,7 +135,7 @@ impl Pins {
             pin.parts.iter().filter_map(|part| table.file(part.file?)).any(|file| file.deleted == Some(true))
         };
         for pin in &table.pins {
-            if listing::is_unleased(table, pin, policy) {
+            if table.is_unleased(pin, policy) {
                 unleased.add(pin.bytes);
                 oldest = oldest.max(pin.created.map_or(0, |created| (now - created) / 1_000_000_000));
             }

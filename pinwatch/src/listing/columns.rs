@@ -1,6 +1,6 @@
 //! The columns of the table, as data: the renderer, `-o`, `-H` and the order of dropping all read this one list.
 
-use super::{Row, escape, is_unleased, label, path, size};
+use super::{Row, escape, label, path, size};
 use crate::model::{Backing, Namespaces, Policy, Via, Workload};
 
 /// What cells need to know besides the row.
@@ -216,7 +216,7 @@ fn lease(row: &Row, context: &Context) -> String {
     let coverage = &row.pin.coverage;
     match coverage.state.word() {
         "unknown" => unknown(),
-        "none" if is_unleased(row.table, row.pin, context.policy) => "none!".to_owned(),
+        "none" if row.table.is_unleased(row.pin, context.policy) => "none!".to_owned(),
         "partial" => format!("partial {}/{}", coverage.covered, coverage.holders),
         "other" => coverage.lease_pids.first().map_or_else(|| "other".to_owned(), |p| format!("other {p}")),
         "breaking" => {

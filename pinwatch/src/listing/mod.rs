@@ -16,7 +16,7 @@ pub mod size;
 pub mod sort;
 pub mod summary;
 
-use crate::model::{CoverageState, File, Part, Pin, Policy, Process, Table};
+use crate::model::{File, Part, Pin, Process, Table};
 
 /// A line of the listing: a pin, and what it has of one file.
 #[derive(Clone, Copy, Debug)]
@@ -57,12 +57,6 @@ pub fn path(file: &File) -> String {
 pub fn involved<'a>(table: &'a Table, pin: &'a Pin) -> impl Iterator<Item = &'a Process> {
     let holders = table.holders(pin).iter().map(|h| h.process);
     pin.creator.into_iter().chain(holders).filter_map(|p| table.process(p))
-}
-
-/// Whether a pin is to have a lease and none is on its file.
-pub fn is_unleased(table: &Table, pin: &Pin, policy: Policy) -> bool {
-    let required = |part: &Part| policy.requires(part.backing, part.file.and_then(|at| table.file(at)));
-    pin.coverage.state == CoverageState::None && pin.parts.iter().any(required)
 }
 
 /// The ids of the processes that a set of pins needs to end: holders, and creators that are alive. Ascending, each once.

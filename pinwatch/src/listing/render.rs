@@ -7,7 +7,7 @@ use tabled::settings::{Alignment, Color, Padding, Style};
 
 use super::columns::{Column, Context};
 use super::select::Selection;
-use super::{Row, escape, is_unleased, size};
+use super::{Row, escape, size};
 use crate::model::{Policy, Table};
 
 /// Columns between two columns of the table.
@@ -71,7 +71,7 @@ pub fn table(rows: &[Row], columns: &[&'static Column], look: Look, context: &Co
 
 fn colour(row: &Row, context: &Context) -> Option<Color> {
     match row.pin.coverage.state.word() {
-        "none" if is_unleased(row.table, row.pin, context.policy) => Some(Color::FG_RED),
+        "none" if row.table.is_unleased(row.pin, context.policy) => Some(Color::FG_RED),
         "partial" | "breaking" | "other" => Some(Color::FG_YELLOW),
         _ => None,
     }
@@ -115,7 +115,7 @@ pub fn footer(table: &Table, rows: &[Row], page: u64, policy: Policy, lacking: &
     let pins = Selection::pins(rows);
     let bytes = rows.iter().fold(0u64, |sum, r| sum.saturating_add(r.part.bytes));
     let mut totals = format!("{}, {}", counted(pins.len() as u64, "pin"), size::long(bytes));
-    match pins.iter().filter(|p| is_unleased(table, p, policy)).count() {
+    match pins.iter().filter(|p| table.is_unleased(p, policy)).count() {
         0 => {}
         n => totals.push_str(&format!("; {n} without a lease")),
     }

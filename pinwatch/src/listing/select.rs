@@ -114,7 +114,7 @@ impl Selection {
             && (self.types.is_empty() || self.types.iter().any(word))
             && pin.bytes >= self.min_size
             && (self.coverage.is_empty() || self.coverage.contains(&pin.coverage.state))
-            && self.unleased.is_none_or(|policy| super::is_unleased(table, pin, policy))
+            && self.unleased.is_none_or(|policy| table.is_unleased(pin, policy))
             && (!self.unheld || table.holding(pin).is_some_and(|h| h.holders.is_empty()))
     }
 

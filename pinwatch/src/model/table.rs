@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{File, HeldState, Holder, Holding, Lease, Pin, Policy, Process};
+use super::{CoverageState, File, HeldState, Holder, Holding, Lease, Part, Pin, Policy, Process};
 
 /// Place of a file in [`Table::files`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +83,12 @@ impl Table {
                 self.files.len() - 1
             });
         FileIndex(at as u32)
+    }
+
+    /// Whether a pin is to have a lease and none is on its file.
+    pub fn is_unleased(&self, pin: &Pin, policy: Policy) -> bool {
+        let required = |part: &Part| policy.requires(part.backing, part.file.and_then(|at| self.file(at)));
+        pin.coverage.state == CoverageState::None && pin.parts.iter().any(required)
     }
 
     /// Whether every pin that exists is here and none that does not.

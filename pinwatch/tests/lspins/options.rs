@@ -5,7 +5,7 @@ use crate::support::*;
 
 #[test]
 fn errors_are_one_sentence_that_says_what_to_do() {
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 16] = [
         (&["-o", "PID,SZIE"], "no column \"SZIE\"; did you mean SIZE? `lspins -H` lists them"),
         (&["-o", "nothing_like_it"], "no column \"nothing_like_it\"; `lspins -H` lists them"),
         (&["-u", "xyz-nobody"], "no user \"xyz-nobody\""),
@@ -15,6 +15,8 @@ fn errors_are_one_sentence_that_says_what_to_do() {
         (&["--coverage", "nnoe"], "no coverage \"nnoe\"; there are n/a, write, read,"),
         (&["--require-lease", "often"], "invalid value 'often'"),
         (&["--leases", "--by", "file"], "the argument '--leases' cannot be used with"),
+        (&["--leases", "-p", "1"], "the argument '--leases' cannot be used with"),
+        (&["--events", "--unleased"], "the argument '--events' cannot be used with"),
         (&["--follow"], "the following required arguments were not provided"),
         (&["--events", "--no-daemon"], "the argument '--events' cannot be used with"),
         (&["--min-size", "1Q"], "invalid value '1Q'"),

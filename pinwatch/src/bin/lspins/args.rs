@@ -8,6 +8,12 @@ use pinwatch::listing::size::Size;
 use pinwatch::listing::summary::By;
 use pinwatch::model::Policy;
 
+/// What is said of pins, and not of leases or events: these can be selected by file only.
+const OF_PINS: [&str; 14] = [
+    "terse", "explain", "summary", "by", "pids", "users", "commands", "types", "min_size", "unheld",
+    "unleased", "coverage", "columns", "sort",
+];
+
 /// Lists long-term page pins: which memory, on which file, and who keeps it.
 ///
 /// One row for each pin and file, largest first. Asks the daemon pinwatch; without it, shows what procfs and netlink
@@ -81,12 +87,14 @@ pub struct Args {
     /// One pin on one screen: who keeps it, and what must be closed or killed to release it.
     #[arg(long, value_name = "ID", group = "form")]
     pub explain: Option<String>,
-    /// The leases themselves, also those without a pin: kind, state, who holds them, pins behind them.
-    #[arg(long, conflicts_with_all = ["terse", "explain", "summary", "by"])]
+    /// The leases themselves, also those without a pin: kind, state, who holds them and who waits, pins behind them. Can be
+    /// selected by file.
+    #[arg(long, conflicts_with_all = OF_PINS)]
     pub leases: bool,
     /// What happened: leases taken, broken and dropped, verdicts that changed, pins made and released. Asks pinwatch, which
     /// keeps the last 1,000 breaks and verdicts, and as many others; pins are told of while somebody follows.
-    #[arg(long, conflicts_with_all = ["terse", "explain", "summary", "by", "leases", "repeat", "no_daemon"])]
+    /// Can be selected by file.
+    #[arg(long, conflicts_with_all = OF_PINS.into_iter().chain(["leases", "repeat", "no_daemon", "strict"]).collect::<Vec<_>>())]
     pub events: bool,
     /// With --events: go on until interrupted.
     #[arg(long, requires = "events")]
