@@ -148,15 +148,18 @@ impl Programs {
     /// # Errors
     /// [`BpfError::Map`]
     pub fn waiters(&mut self) -> Result<Vec<WaiterRecord>, BpfError> {
-        /// A thread that waits for one lease after the other is between two of them for microseconds.
+        /// Who waits for a lease without a deadline does so for a tick of `jiffies`, and again: in between it has ended for
+        /// microseconds.
+        const BETWEEN: u64 = 1_000_000;
         const LONG_AGO: u64 = 10_000_000_000;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now = now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned();
         let mut all: Vec<(u64, WaiterRecord)> = self.entries("WAITERS")?;
-        let latest = all.iter().map(|(_, waiter)| waiter.ended).max().unwrap_or(0);
-        let is_old = |waiter: &WaiterRecord| waiter.ended != 0 && latest - waiter.ended > LONG_AGO;
+        let is_old = |waiter: &WaiterRecord| waiter.ended != 0 && now.saturating_sub(waiter.ended) > LONG_AGO;
         let old: Vec<u64> =
             all.iter().filter(|(_, waiter)| is_old(waiter)).map(|(thread, _)| *thread).collect();
         self.remove::<u64, WaiterRecord>("WAITERS", &old)?;
-        all.retain(|(_, waiter)| waiter.ended == 0);
+        all.retain(|(_, waiter)| waiter.ended == 0 || waiter.ended + BETWEEN > now);
         Ok(all.into_iter().map(|(_, waiter)| waiter).collect())
     }
 
