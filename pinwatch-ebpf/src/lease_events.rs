@@ -80,11 +80,13 @@ extern "C" fn break_waits(arguments: *const u64) -> i32 {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let mut waiter = WaiterRecord { file: key(inode), since: now, ..EMPTY };
+    let mut again = false;
     if let Some(known) = WAITERS.get_ptr(&thread) {
         // SAFETY: a live map value that only this thread writes.
         unsafe {
             if (*known).file == waiter.file && now.wrapping_sub((*known).ended) < SAME_WAIT {
                 waiter.since = (*known).since;
+                again = true;
             }
         }
     }
@@ -93,7 +95,9 @@ extern "C" fn break_waits(arguments: *const u64) -> i32 {
     if WAITERS.insert(&thread, &waiter, 0).is_err() {
         count(counter::WAITERS_FULL);
     }
-    tell_breaker(event::BREAK_WAITS, &waiter, left::LEASE);
+    if !again {
+        tell_breaker(event::BREAK_WAITS, &waiter, left::LEASE);
+    }
     0
 }
 
@@ -131,7 +135,11 @@ extern "C" fn break_done(arguments: *const u64) -> i32 {
     };
     // SAFETY: the callback gets a pointer that outlives the loop.
     unsafe { bpf_loop(MAX_LEASES, in_the_way as *mut c_void, (&raw mut in_way).cast(), 0) };
-    tell_breaker(event::BREAK_DONE, waiter, in_way.left as u32);
+    // For a lease without a deadline the kernel waits tick by tick. Whether a thread goes on is seen in the map: it does so at
+    // once, or has given up.
+    if in_way.left as u32 != left::LEASE {
+        tell_breaker(event::BREAK_DONE, waiter, in_way.left as u32);
+    }
     0
 }
 

@@ -139,6 +139,12 @@ impl Watch {
     /// Puts what was noted into the history.
     fn tell(&mut self) {
         self.follow.history.lost(self.programs.events_lost());
+        let clocks = Clocks::now();
+        for (tid, thread) in self.follow.history.waiting() {
+            if let Some(ended) = self.programs.wait_ended(thread, clocks.boottime.cast_unsigned()) {
+                self.follow.history.stopped(tid, clocks.of(ended));
+            }
+        }
         let (programs, mut searches) = (&self.programs, SEARCHES);
         let name = |key: &FileKey, pid: u32| {
             Snapshot::file(programs, key).or_else(|| {

@@ -102,6 +102,16 @@ impl History {
         noted.into_iter().for_each(|pending| self.add(pending));
     }
 
+    /// The threads that wait for leases, as far as was told: thread id, and the key that the kernel's programs know it by.
+    pub fn waiting(&self) -> Vec<(u32, u64)> {
+        self.leases.waiting()
+    }
+
+    /// Takes note of a thread that was found not to wait any more.
+    pub fn stopped(&mut self, tid: u32, time: i64) {
+        self.leases.stopped(tid, time);
+    }
+
     /// Takes note of events that found no room in the kernel's buffer.
     pub fn lost(&mut self, total: u64) {
         self.lost += total.saturating_sub(std::mem::replace(&mut self.lost_before, total));

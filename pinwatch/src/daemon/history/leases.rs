@@ -238,6 +238,19 @@ impl Leases {
         Some(ended(wait, time, outcome))
     }
 
+    /// The threads that wait, as far as was told: thread id, and the key that the kernel's programs know it by.
+    pub fn waiting(&self) -> Vec<(u32, u64)> {
+        let key = |(tid, wait): (&u32, &Wait)| (*tid, u64::from(wait.by.who.pid) << 32 | u64::from(*tid));
+        self.waits.iter().map(key).collect()
+    }
+
+    /// A thread was found not to wait any more.
+    pub fn stopped(&mut self, tid: u32, time: i64) {
+        if let Some(wait) = self.waits.get_mut(&tid) {
+            wait.stopped.get_or_insert(time);
+        }
+    }
+
     /// The waits that have ended though a lease was still in the way when the thread woke up: it gave up, unless the kernel
     /// took the lease just then, its time being up.
     pub fn settle(&mut self, now: i64) -> Vec<Pending> {

@@ -163,6 +163,16 @@ impl Programs {
         Ok(all.into_iter().map(|(_, waiter)| waiter).collect())
     }
 
+    /// When a thread has stopped waiting, CLOCK_BOOTTIME in nanoseconds; `None` if it waits, or stopped so shortly before `now`
+    /// that what there is to tell of it may still be under way.
+    pub fn wait_ended(&self, thread: u64, now: u64) -> Option<u64> {
+        const UNDER_WAY: u64 = 1_000_000_000;
+        let found: Vec<(u64, WaiterRecord)> = self.some("WAITERS", &[thread]).ok()?;
+        // One that found no room there is not known to have ended.
+        let ended = found.first()?.1.ended;
+        (ended != 0 && ended + UNDER_WAY < now).then_some(ended)
+    }
+
     /// The ring buffer of events.
     pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
         RingBuf::try_from(self.ebpf.take_map("EVENTS")?).ok()
