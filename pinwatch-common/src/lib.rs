@@ -5,9 +5,11 @@
 
 #![no_std]
 
+mod lease_records;
 mod offsets;
 mod records;
 
+pub use lease_records::*;
 pub use offsets::{ModuleOffsets, Offsets};
 pub use records::*;
 

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{HolderRecord, via};
 
-use crate::kernel::{load, load16, load32, offset, opaque_zero, read, read32, try_read};
+use crate::kernel::{copy_leader, load, load16, load32, offset, opaque_zero, read, read32, try_read};
 use crate::leases::{self, Kept};
 use crate::ring_files::{self, RingFiles, is_ring};
 
@@ -133,14 +133,10 @@ pub fn tell(seq: *mut seq_file, task: u64, found: &Found) {
     let at = record.as_mut_ptr();
     // SAFETY: all of the record is written; `task` has its BTF type, and so has its leader.
     unsafe {
-        let leader = load(task, offset!(task_leader));
         (*at).anchor = found.anchor;
         (*at).value = found.value;
         (*at).message = found.message;
-        (*at).start = load(leader, offset!(task_start));
-        let comm = (&raw mut (*at).comm).cast::<u64>();
-        comm.write(load(leader, offset!(task_comm)));
-        comm.add(1).write(load(leader, offset!(task_comm) + 8));
+        let leader = copy_leader(task, &raw mut (*at).start, &raw mut (*at).comm);
         (*at).pid = load32(leader, offset!(task_tgid));
         (*at).uid = read32(load(task, offset!(task_cred)) + offset!(cred_euid));
         (*at).via = found.via;

@@ -128,6 +128,23 @@ pub fn current() -> *mut task_struct {
     unsafe { bpf_get_current_task_btf() }
 }
 
+/// Copies start and command name of a task's thread group leader; gives the leader.
+///
+/// # Safety
+/// `task` must be a task to the verifier; the others valid places, `comm` at a multiple of 8.
+#[inline(always)]
+pub unsafe fn copy_leader(task: u64, start: *mut u64, comm: *mut [u8; 16]) -> u64 {
+    // SAFETY: by the caller; a leader has its BTF type, too.
+    unsafe {
+        let leader = load(task, offset!(task_leader));
+        let comm = comm.cast::<u64>();
+        start.write(load(leader, offset!(task_start)));
+        comm.write(load(leader, offset!(task_comm)));
+        comm.add(1).write(load(leader, offset!(task_comm) + 8));
+        leader
+    }
+}
+
 /// Zeroes a record word by word. aya-ebpf's `memset` works byte by byte, and the compiler calls it for anything of this
 /// size that is not volatile.
 ///

@@ -16,7 +16,8 @@ use pinwatch_common::{Actor, Event, FileKey, LeaseEvent, WaiterRecord, counter, 
 
 use crate::{
     call::{Call, entry_hook, exit_hook},
-    kernel::{copy, current, load, load32, offset, opaque_zero, read, read32, try_read, try_read_user},
+    kernel::{copy, copy_leader, current, load, load32, offset, opaque_zero, read, read32, try_read_user},
+    leases::{MAX_LEASES, key, kind, magic},
     registry::{count, send, uid_of},
 };
 
@@ -39,8 +40,6 @@ const IO_URING_ENTER: i32 = 426;
 const USER32_CS: u16 = 0x23;
 /// A thread that waits for a file's leases one after the other does so without a pause.
 const SAME_WAIT: u64 = 1_000_000;
-/// As `leases::MAX_LEASES`.
-const MAX_LEASES: u32 = 4096;
 
 exit_hook!(11, set, lease_set, lease_set_twin, lease_set_kprobe, lease_set_kretprobe);
 entry_hook!(12, change, lease_change, lease_change_twin, lease_change_kprobe);
@@ -323,25 +322,6 @@ fn jiffies() -> u64 {
     unsafe { bpf_jiffies64() }
 }
 
-#[inline(always)]
-fn kind(lease: u64) -> u32 {
-    u32::from(try_read::<u8>(lease + offset!(lease_type)).unwrap_or(u8::MAX))
-}
-
-#[inline(always)]
-fn magic(inode: u64) -> u32 {
-    if offset!(sb_magic) == 0 { 0 } else { read32(read(inode + offset!(inode_sb)) + offset!(sb_magic)) }
-}
-
-#[inline(always)]
-pub fn key(inode: u64) -> FileKey {
-    FileKey {
-        ino: read(inode + offset!(inode_ino)),
-        dev: read32(read(inode + offset!(inode_sb)) + offset!(sb_dev)),
-        generation: read32(inode + offset!(inode_generation)),
-    }
-}
-
 /// The current task.
 #[inline(always)]
 fn actor(into: &mut Actor) {
@@ -352,14 +332,8 @@ fn actor(into: &mut Actor) {
     into.uid = uid_of(task as u64);
     into.call = system_call(task);
     if offset!(task_comm) != 0 {
-        // SAFETY: `task` and its leader have BTF types; `comm` is 16 bytes at a multiple of 8.
-        unsafe {
-            let leader = load(task as u64, offset!(task_leader));
-            let comm = (&raw mut into.comm).cast::<u64>();
-            into.start = load(leader, offset!(task_start));
-            comm.write(load(leader, offset!(task_comm)));
-            comm.add(1).write(load(leader, offset!(task_comm) + 8));
-        }
+        // SAFETY: `task` has its BTF type; both are places in the record.
+        unsafe { copy_leader(task as u64, &raw mut into.start, &raw mut into.comm) };
     }
 }
 

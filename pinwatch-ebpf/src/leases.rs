@@ -9,7 +9,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray},
 };
 use core::ffi::c_void;
-use pinwatch_common::{LeaseRecord, counter};
+use pinwatch_common::{FileKey, LeaseRecord, counter};
 
 use crate::{
     holders::{Found, tell},
@@ -29,7 +29,7 @@ static LEASE_ROUND: Array<u64> = Array::with_max_entries(1, 0);
 static LEASE: PerCpuArray<LeaseRecord> = PerCpuArray::with_max_entries(1, 0);
 
 /// Leases of one inode that are looked at. There is one for each open file at most.
-const MAX_LEASES: u32 = 4096;
+pub const MAX_LEASES: u32 = 4096;
 
 /// How a task keeps a file.
 #[repr(C)]
@@ -95,22 +95,41 @@ fn record(lease: u64, file: u64, inode: u64) {
     let record = unsafe {
         (*record).file = file;
         (*record).inode = inode;
-        (*record).key.ino = read(inode + offset!(inode_ino));
-        let sb = read(inode + offset!(inode_sb));
-        (*record).key.dev = read32(sb + offset!(sb_dev));
-        (*record).key.generation = read32(inode + offset!(inode_generation));
+        (*record).key = key(inode);
         (*record).break_time = read(lease + offset!(lease_break_time));
         (*record).downgrade_time = read(lease + offset!(lease_downgrade_time));
         (*record).jiffies = bpf_jiffies64();
         (*record).round = round;
         (*record).flags = read32(lease + offset!(lease_flags));
-        (*record).kind = u32::from(try_read::<u8>(lease + offset!(lease_type)).unwrap_or(u8::MAX));
+        (*record).kind = kind(lease);
         (*record).pid = read32(lease + offset!(lease_pid));
-        (*record).magic = if offset!(sb_magic) == 0 { 0 } else { read32(sb + offset!(sb_magic)) };
+        (*record).magic = magic(inode);
         &*record
     };
     if LEASES.insert(&lease, record, 0).is_err() {
         count(counter::LEASES_FULL);
+    }
+}
+
+/// `F_RDLCK`, `F_WRLCK` or, of one that is dropped, `F_UNLCK`.
+#[inline(always)]
+pub fn kind(lease: u64) -> u32 {
+    u32::from(try_read::<u8>(lease + offset!(lease_type)).unwrap_or(u8::MAX))
+}
+
+/// The lower half of the file system's magic number.
+#[inline(always)]
+pub fn magic(inode: u64) -> u32 {
+    if offset!(sb_magic) == 0 { 0 } else { read32(read(inode + offset!(inode_sb)) + offset!(sb_magic)) }
+}
+
+/// Which file an inode is.
+#[inline(always)]
+pub fn key(inode: u64) -> FileKey {
+    FileKey {
+        ino: read(inode + offset!(inode_ino)),
+        dev: read32(read(inode + offset!(inode_sb)) + offset!(sb_dev)),
+        generation: read32(inode + offset!(inode_generation)),
     }
 }
 

@@ -5,7 +5,7 @@ use pinwatch_common::{FileKey, OverlayQuery};
 
 use crate::{
     kernel::{offset, read},
-    lease_events::key,
+    leases::key,
 };
 
 /// One question, and its answer.

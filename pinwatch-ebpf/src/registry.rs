@@ -19,7 +19,7 @@ use pinwatch_common::{
 use crate::{
     backing::{self, Pages, Search},
     call::Call,
-    kernel::{copy, current, fetch_add, load, load32, offset, zero},
+    kernel::{copy, copy_leader, current, fetch_add, load, load32, offset, zero},
     path::Walk,
 };
 
@@ -120,11 +120,7 @@ pub fn made(call: &Call, new: &Made) {
         let pin = &raw mut (*scratch).pin;
         zero(pin);
         if offset!(task_comm) != 0 {
-            let comm = (&raw mut (*pin).comm).cast::<u64>();
-            let leader = load(task, offset!(task_leader));
-            (*pin).start = load(leader, offset!(task_start));
-            comm.write(load(leader, offset!(task_comm)));
-            comm.add(1).write(load(leader, offset!(task_comm) + 8));
+            copy_leader(task, &raw mut (*pin).start, &raw mut (*pin).comm);
         }
         (*pin).sequence = add(counter::SEQUENCE, 1);
         (*pin).created = bpf_ktime_get_boot_ns();

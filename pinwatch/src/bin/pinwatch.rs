@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use pinwatch::daemon::{self, Settings};
 use pinwatch::kernel::plan::AttachMode;
 use pinwatch::listing::escape;
 use pinwatch::model::Policy;
-use pinwatch::source;
+use pinwatch::source::{self, trace::Clocks};
 use pinwatch::wire::{self, Reply, Request};
 use tracing_subscriber::EnvFilter;
 
@@ -118,10 +118,8 @@ fn metrics(socket: &Path, require_lease: Option<Policy>) -> Result<String, Strin
             .map_err(|error| format!("cannot read /proc: {error}; mount procfs there"))?,
         Err(error) => return Err(format!("cannot ask the daemon at {}: {error}", socket.display())),
     };
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
     let policy = require_lease.or(table.policy).unwrap_or_default();
-    daemon::metrics::text(&table, policy, now).map_err(|error| error.to_string())
+    daemon::metrics::text(&table, policy, Clocks::now().realtime).map_err(|error| error.to_string())
 }
 
 /// Prints what was asked for.

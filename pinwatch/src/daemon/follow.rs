@@ -9,7 +9,8 @@ use tracing::{debug, warn};
 
 use super::Watch;
 use super::history::History;
-use crate::model::{Device, Event, File, Name, Policy, Table};
+use crate::model::{Device, Event, File, Policy, Table};
+use crate::source::proc::Opened;
 use crate::source::trace::{Clocks, OVERLAYFS, Snapshot, Told, nameless};
 
 /// A look that nobody asked for comes no sooner than so many times as long as the latest one took: it is to cost 5 % of one
@@ -77,10 +78,10 @@ impl Follow {
 }
 
 impl Watch {
-    /// Looks at what has happened since the last time. Gives whether modules came or went.
-    pub(super) fn drain(&mut self) -> bool {
+    /// Looks at what has happened since the last time.
+    pub(super) fn drain(&mut self) {
         let mut modules_changed = false;
-        let Some(ring) = &mut self.follow.ring else { return false };
+        let Some(ring) = &mut self.follow.ring else { return };
         let (clocks, history) = (Clocks::now(), &mut self.follow.history);
         while let Some(item) = ring.next() {
             match Told::read(&item) {
@@ -102,22 +103,20 @@ impl Watch {
                 None => {}
             }
         }
-        modules_changed
+        if modules_changed {
+            self.follow_modules();
+        }
     }
 
     /// What is done when the ring has something that cannot wait.
     pub fn hurry(&mut self) {
-        if self.drain() {
-            self.follow_modules();
-        }
+        self.drain();
         self.catch_up(false);
     }
 
     /// What is done twice a second.
     pub fn tick(&mut self) {
-        if self.drain() {
-            self.follow_modules();
-        }
+        self.drain();
         self.tidy();
         let watches = self.follow.history.watches();
         self.catch_up(watches && self.ticks.is_multiple_of(WATCH_TICKS));
@@ -189,15 +188,8 @@ fn opened(pid: u32, key: &FileKey) -> Option<File> {
     }
     let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().take(DESCRIPTORS);
     let dev = Device::from_kernel(key.dev);
-    let found = fds.map(|fd| fd.path()).find_map(|link| {
-        let stat = rustix::fs::stat(&link).ok()?;
-        // Where stat tells another device than the kernel's (btrfs, overlayfs) a file has no name here.
-        if stat.st_ino != key.ino || Device::from_user(stat.st_dev) != dev {
-            return None;
-        }
-        Some((rustix::fs::readlink(&link, Vec::new()).ok()?.into_bytes(), stat.st_nlink == 0))
-    });
-    let (target, deleted) = found?;
-    let path = target.strip_suffix(b" (deleted)").unwrap_or(&target);
-    Some(File { path: Name::from(path), path_complete: true, deleted: Some(deleted), ..nameless(key) })
+    // Where stat tells another device than the kernel's (btrfs, overlayfs) a file has no name here.
+    let is_it = |file: &Opened| file.stat.st_ino == key.ino && Device::from_user(file.stat.st_dev) == dev;
+    let Opened { path, deleted, .. } = fds.filter_map(|fd| Opened::at(&fd.path())).find(is_it)?;
+    Some(File { path, path_complete: true, deleted: Some(deleted), ..nameless(key) })
 }

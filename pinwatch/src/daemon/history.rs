@@ -212,9 +212,8 @@ impl History {
     }
 
     /// Tells of all that was noted. `name` finds a file that had neither pins nor leases at the latest look, by its identity
-    /// and a process that may have it open. Gives whether there is anything new.
-    pub fn tell(&mut self, now: i64, mut name: impl FnMut(&FileKey, u32) -> Option<File>) -> bool {
-        let before = self.number;
+    /// and a process that may have it open.
+    pub fn tell(&mut self, now: i64, mut name: impl FnMut(&FileKey, u32) -> Option<File>) {
         let mut events = Vec::new();
         for pending in self.leases.settle(now) {
             self.add(pending);
@@ -248,7 +247,6 @@ impl History {
             let (pins, uids) = (Vec::new(), Vec::new());
             self.push(Event { number: 0, time: now, what, file: None, pins, pin_count: 0, uids });
         }
-        self.number != before
     }
 
     fn push(&mut self, event: Event) {

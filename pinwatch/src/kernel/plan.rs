@@ -1,7 +1,7 @@
 //! What is hooked, how, and with which offsets. Rules only: everything follows from [`Facts`], nothing is looked at here.
 //!
-//! What is not known is left out, with a reason, and never guessed. Offsets are filled in by [`super::table::Part`]s; the offsets of a
-//! part that is off are all 0, and one of them never is 0 otherwise, so that a BPF program can ask for it:
+//! What is not known is left out, with a reason, and never guessed. Offsets are filled in by [`super::table::Part`]s; the
+//! offsets of a part that is off are all 0, and one of them never is 0 otherwise, so that a BPF program can ask for it:
 //! `vma_end` (extents), `dentry_name` (paths), `page_size` (page check), `task_comm` (owners), `regs_arg0` (anchors),
 //! `ib_device_name` (the RDMA device), `ib_umem_sgl` (an RDMA buffer's pages), `restrack_id` (RDMA names).
 

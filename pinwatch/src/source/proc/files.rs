@@ -27,6 +27,26 @@ const MAGIC: [(u32, &str); 7] = [
     (0x0000_6969, "nfs"),
 ];
 
+/// A file that a process has open, seen through its link in procfs.
+pub struct Opened {
+    /// The file itself.
+    pub stat: rustix::fs::Stat,
+    /// The name it was opened by.
+    pub path: Name,
+    /// Whether no name is left.
+    pub deleted: bool,
+}
+
+impl Opened {
+    /// The one behind a link; `None` if it was closed meanwhile.
+    pub fn at(link: &Path) -> Option<Self> {
+        let stat = rustix::fs::stat(link).ok()?;
+        let target = rustix::fs::readlink(link, Vec::new()).ok()?.into_bytes();
+        let path = Name::from(target.strip_suffix(DELETED).unwrap_or(&target));
+        Some(Self { deleted: stat.st_nlink == 0, stat, path })
+    }
+}
+
 /// What tells mappings apart that have different answers: device, inode, whether shared, name.
 type Key = (Device, u64, bool, Vec<u8>);
 

@@ -25,6 +25,7 @@ use std::io;
 use std::path::Path;
 
 use self::files::Files;
+pub use self::files::Opened;
 use self::process::Users;
 use self::scan::Scan;
 use crate::model::{PinId, ProcessIndex, Subsystem, Table};

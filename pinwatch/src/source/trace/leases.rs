@@ -1,6 +1,7 @@
 //! Leases: what the pass over all processes saw, what `/proc/locks` has besides, and the verdict for each pin.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use pinwatch_common::{FileKey, LeaseRecord, WaiterRecord, lease_flag};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
@@ -13,6 +14,7 @@ use crate::model::{
     Breaker, FileId, FileIndex, Holding, Lease, LeaseKind, LeaseMode, LeaseState, Name, Pin, ProcessIndex,
     Table, Via, Waiter, Who,
 };
+use crate::source::proc::Opened;
 use crate::source::proc::locks::Lock;
 use crate::source::weigh;
 
@@ -227,15 +229,11 @@ fn name(table: &mut Table, at: FileIndex, holding: &Holding) {
     });
     let ino = file.id.ino;
     let named = link.into_iter().find_map(|(pid, fd)| {
-        let link = format!("/proc/{pid}/fd/{fd}");
         // Closed meanwhile, the number may be another file's.
-        let stat = rustix::fs::stat(&link).ok().filter(|stat| stat.st_ino == ino)?;
-        let target = rustix::fs::readlink(&link, Vec::new()).ok()?.into_bytes();
-        let path = target.strip_suffix(b" (deleted)").unwrap_or(&target).to_vec();
-        Some((path, stat.st_nlink == 0))
+        Opened::at(Path::new(&format!("/proc/{pid}/fd/{fd}"))).filter(|file| file.stat.st_ino == ino)
     });
-    if let (Some((path, deleted)), Some(file)) = (named, table.files.get_mut(at.0 as usize)) {
-        (file.path, file.path_complete, file.deleted) = (Name::from(path), true, Some(deleted));
+    if let (Some(Opened { path, deleted, .. }), Some(file)) = (named, table.files.get_mut(at.0 as usize)) {
+        (file.path, file.path_complete, file.deleted) = (path, true, Some(deleted));
     }
 }
 
