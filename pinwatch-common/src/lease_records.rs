@@ -121,6 +121,10 @@ pub struct LeaseEvent {
     pub reserved: u32,
 }
 
+/// Who waits for a lease without a deadline does so for a tick of `jiffies`, and again: between two ticks it has stopped for
+/// microseconds, or longer if it does not run meanwhile. Nanoseconds.
+pub const BETWEEN_TICKS: u64 = 100_000_000;
+
 /// A thread that waits for leases on a file to go. Its key is the thread's id.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,6 +141,10 @@ pub struct WaiterRecord {
     pub flags: u32,
     /// As [`LeaseEvent::wanted`].
     pub wanted: u32,
+    /// `left` when it last stopped waiting.
+    pub left: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 const _: () = {
@@ -144,5 +152,5 @@ const _: () = {
     no_padding::<Actor>(8 + 16 + 4 * 4);
     no_padding::<LeaseEvent>(32 + 16 + 40 + 8 * 4);
     no_padding::<OverlayQuery>(6 * 8 + 2 * 16);
-    no_padding::<WaiterRecord>(16 + 2 * 8 + 40 + 2 * 4);
+    no_padding::<WaiterRecord>(16 + 2 * 8 + 40 + 4 * 4);
 };

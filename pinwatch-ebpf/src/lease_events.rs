@@ -12,7 +12,9 @@ use aya_ebpf::{
     maps::HashMap,
 };
 use core::{ffi::c_void, mem::MaybeUninit};
-use pinwatch_common::{Actor, Event, FileKey, LeaseEvent, WaiterRecord, counter, event, lease_flag, left};
+use pinwatch_common::{
+    Actor, BETWEEN_TICKS, Event, FileKey, LeaseEvent, WaiterRecord, counter, event, lease_flag, left,
+};
 
 use crate::{
     call::{Call, entry_hook, exit_hook},
@@ -38,8 +40,6 @@ const PF_IO_WORKER: u32 = 0x10;
 const IO_URING_ENTER: i32 = 426;
 /// `__USER32_CS` (arch/x86/include/asm/segment.h): the numbers of 32-bit system calls mean others.
 const USER32_CS: u16 = 0x23;
-/// A thread that waits for a file's leases one after the other does so without a pause.
-const SAME_WAIT: u64 = 1_000_000;
 
 exit_hook!(11, set, lease_set, lease_set_twin, lease_set_kprobe, lease_set_kretprobe);
 entry_hook!(12, change, lease_change, lease_change_twin, lease_change_kprobe);
@@ -83,7 +83,8 @@ extern "C" fn break_waits(arguments: *const u64) -> i32 {
     if let Some(known) = WAITERS.get_ptr(&thread) {
         // SAFETY: a live map value that only this thread writes.
         unsafe {
-            if (*known).file == waiter.file && now.wrapping_sub((*known).ended) < SAME_WAIT {
+            let stays = (*known).left == left::LEASE && now.wrapping_sub((*known).ended) < BETWEEN_TICKS;
+            if (*known).file == waiter.file && stays {
                 waiter.since = (*known).since;
                 again = true;
             }
@@ -122,13 +123,10 @@ extern "C" fn break_done(arguments: *const u64) -> i32 {
     let thread = bpf_get_current_pid_tgid();
     let Some(waiter) = WAITERS.get_ptr_mut(&thread) else { return 0 };
     // SAFETY: a live map value that only this thread writes.
-    let waiter = unsafe {
-        (*waiter).ended = bpf_ktime_get_boot_ns();
-        &*waiter
-    };
+    let (flags, wanted) = unsafe { ((*waiter).flags, (*waiter).wanted) };
     let mut in_way = InWay {
         walk: Walk::new(inode),
-        wish: u64::from(waiter.flags) | u64::from(waiter.wanted) << 32,
+        wish: u64::from(flags) | u64::from(wanted) << 32,
         now: jiffies(),
         left: opaque_zero(),
     };
@@ -136,8 +134,14 @@ extern "C" fn break_done(arguments: *const u64) -> i32 {
     unsafe { bpf_loop(MAX_LEASES, in_the_way as *mut c_void, (&raw mut in_way).cast(), 0) };
     // For a lease without a deadline the kernel waits tick by tick. Whether a thread goes on is seen in the map: it does so at
     // once, or has given up.
-    if in_way.left as u32 != left::LEASE {
-        tell_breaker(event::BREAK_DONE, waiter, in_way.left as u32);
+    // SAFETY: as above.
+    let waiter = unsafe {
+        (*waiter).left = in_way.left as u32;
+        (*waiter).ended = bpf_ktime_get_boot_ns();
+        &*waiter
+    };
+    if waiter.left != left::LEASE {
+        tell_breaker(event::BREAK_DONE, waiter, waiter.left);
     }
     0
 }
@@ -213,6 +217,8 @@ const EMPTY: WaiterRecord = WaiterRecord {
     actor: Actor { start: 0, comm: [0; 16], pid: 0, tid: 0, uid: 0, call: -1 },
     flags: 0,
     wanted: 0,
+    left: 0,
+    reserved: 0,
 };
 
 /// Where a walk over an inode's leases is.

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
-use pinwatch_common::{AGAIN, FileKey, FileRecord, LongPath, ModuleOffsets, WaiterRecord, counter};
+use pinwatch_common::{
+    AGAIN, BETWEEN_TICKS, FileKey, FileRecord, LongPath, ModuleOffsets, WaiterRecord, counter, left,
+};
 
 use super::{BpfError, Losses, Programs};
 use crate::kernel::raw;
@@ -148,9 +150,6 @@ impl Programs {
     /// # Errors
     /// [`BpfError::Map`]
     pub fn waiters(&mut self) -> Result<Vec<WaiterRecord>, BpfError> {
-        /// Who waits for a lease without a deadline does so for a tick of `jiffies`, and again: in between it has ended for
-        /// microseconds.
-        const BETWEEN: u64 = 1_000_000;
         const LONG_AGO: u64 = 10_000_000_000;
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let now = now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned();
@@ -159,7 +158,10 @@ impl Programs {
         let old: Vec<u64> =
             all.iter().filter(|(_, waiter)| is_old(waiter)).map(|(thread, _)| *thread).collect();
         self.remove::<u64, WaiterRecord>("WAITERS", &old)?;
-        all.retain(|(_, waiter)| waiter.ended == 0 || waiter.ended + BETWEEN > now);
+        let goes_on = |waiter: &WaiterRecord| {
+            waiter.left == left::LEASE && now.saturating_sub(waiter.ended) < BETWEEN_TICKS
+        };
+        all.retain(|(_, waiter)| waiter.ended == 0 || goes_on(waiter));
         Ok(all.into_iter().map(|(_, waiter)| waiter).collect())
     }
 
