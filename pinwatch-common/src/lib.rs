@@ -38,6 +38,7 @@ mod pod {
         FileRecord,
         LongPath,
         ModuleOffsets,
+        Totals,
         Offsets,
         PinRecord,
         DeviceName,

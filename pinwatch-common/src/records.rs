@@ -96,6 +96,37 @@ pub mod counter {
     pub const COUNT: u32 = 32;
 }
 
+/// The subsystems whose registrations are totalled, by their place in the map TOTALS.
+pub const SUBSYSTEMS: u32 = 3;
+/// The first size class of [`Totals::sizes`], a power of two; each further one is four times as large.
+pub const SMALLEST_SIZE: u32 = 12;
+/// How many size classes there are; the last one has no upper bound.
+pub const SIZES: usize = 16;
+
+/// The place in the map TOTALS of a subsystem, by `kind`.
+#[inline(always)]
+pub const fn subsystem(kind: u32) -> u32 {
+    match kind {
+        kind::IO_URING => 0,
+        kind::XDP => 1,
+        _ => 2,
+    }
+}
+
+/// What a subsystem has registered since it is watched.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Pins made.
+    pub made: u64,
+    /// Pins whose release was seen.
+    pub released: u64,
+    /// Bytes of the pins made.
+    pub bytes: u64,
+    /// Pins made by size: the first has those of at most 4 KiB, the next of at most 16 KiB.
+    pub sizes: [u64; SIZES],
+}
+
 /// The hooks' numbers: those of their scratch slots, and of their `counter::RECOVERED`.
 pub const HOOKS: [(&str, u32); 12] = [
     ("rdma_get", 1),
@@ -383,6 +414,7 @@ const _: () = {
     no_padding::<ExtentKey>(16);
     no_padding::<PinRecord>(9 * 8 + 16 + 10 * 4 + 40);
     no_padding::<ShareKey>(16);
+    no_padding::<Totals>((3 + SIZES) * 8);
     no_padding::<HolderRecord>(4 * 8 + 16 + 4 * 4);
     no_padding::<FileRecord>(6 * 8 + 4 * 4 + 32 + SHORT_PATH);
     no_padding::<LongPath>(LONG_PATH);

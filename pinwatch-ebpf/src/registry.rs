@@ -13,7 +13,8 @@ use aya_log_ebpf::debug;
 use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{
     DeviceName, Event, ExtentKey, ExtentRecord, FileKey, FileRecord, LONG_PATH, LongPath, ModuleOffsets,
-    PinEvent, PinRecord, SHORT_PATH, counter, doubt, event,
+    PinEvent, PinRecord, SHORT_PATH, SIZES, SMALLEST_SIZE, SUBSYSTEMS, Totals, counter, doubt, event,
+    subsystem,
 };
 
 use crate::{
@@ -47,6 +48,9 @@ pub static MODULE_OFFSETS: Array<ModuleOffsets> = Array::with_max_entries(1, 0);
 /// `counter`s.
 #[map]
 static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, 0);
+/// What was made and released, by subsystem.
+#[map]
+static TOTALS: Array<Totals> = Array::with_max_entries(SUBSYSTEMS, 0);
 /// 1: somebody follows pins that are made and released.
 #[map]
 static FOLLOWED: Array<u64> = Array::with_max_entries(1, 0);
@@ -138,12 +142,33 @@ pub fn made(call: &Call, new: &Made) {
         &*pin
     };
     match insert(call, new, pin) {
-        Inserted::New => tell(call, event::MADE, new.object, pin),
+        Inserted::New => {
+            total(pin);
+            tell(call, event::MADE, new.object, pin);
+        }
         Inserted::Known => remove_extents(pin.sequence, pin.extents),
         Inserted::Full => {
             count(counter::PINS_FULL);
             remove_extents(pin.sequence, pin.extents);
         }
+    }
+}
+
+/// Adds a new pin to its subsystem's totals.
+#[inline(always)]
+fn total(pin: &PinRecord) {
+    let Some(totals) = TOTALS.get_ptr_mut(subsystem(pin.kind)) else { return };
+    let mut size = 0;
+    let mut rest = pin.length.saturating_sub(1) >> SMALLEST_SIZE;
+    while rest != 0 && size < SIZES - 1 {
+        rest >>= 2;
+        size += 1;
+    }
+    // SAFETY: a live, aligned map value; `size` is within the array.
+    unsafe {
+        fetch_add(&raw mut (*totals).made, 1);
+        fetch_add(&raw mut (*totals).bytes, pin.length);
+        fetch_add((&raw mut (*totals).sizes).cast::<u64>().add(size), 1);
     }
 }
 
@@ -197,6 +222,10 @@ pub fn released(call: &Call, object: u64) {
 fn released_record(call: &Call, object: u64, pin: *const PinRecord) {
     // SAFETY: a live map value; it stays valid until the program ends, even when removed.
     let pin = unsafe { &*pin };
+    if let Some(totals) = TOTALS.get_ptr_mut(subsystem(pin.kind)) {
+        // SAFETY: a live, aligned map value.
+        unsafe { fetch_add(&raw mut (*totals).released, 1) };
+    }
     tell(call, event::RELEASED, object, pin);
     remove_extents(pin.sequence, pin.extents);
     let _ = PINS.remove(&object);

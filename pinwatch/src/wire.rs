@@ -18,7 +18,7 @@ use crate::model::{Event, Table};
 /// The first bytes of every message.
 pub const MAGIC: [u8; 4] = *b"PINW";
 /// The version of the messages; it changes with every change of [`Request`], [`Reply`] or the model's types.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 /// Bytes of a header.
 pub const HEADER: usize = 10;
 /// The longest request body, in bytes.
@@ -40,6 +40,8 @@ pub enum Request {
         /// Whether to go on telling what happens.
         follow: bool,
     },
+    /// The metrics of the whole machine; only for root.
+    Metrics {},
 }
 
 /// What the daemon answers.
@@ -51,6 +53,8 @@ pub enum Reply {
     Error(String),
     /// What happened.
     Events(Vec<Event>),
+    /// Metrics in Prometheus' text format.
+    Metrics(String),
 }
 
 /// A reply that borrows; its variants are those of [`Reply`], in the same order, so that a table need not be cloned.
@@ -59,6 +63,7 @@ enum ReplyRef<'a> {
     Table(&'a Table),
     Error(&'a str),
     Events(&'a [Event]),
+    Metrics(&'a str),
 }
 
 /// Why a message could not be had from the other side.
@@ -147,6 +152,11 @@ pub fn encode_table(table: &Table) -> Result<Vec<u8>, WireError> {
 /// Events as a reply, ready to be sent.
 pub fn encode_events(events: &[Event]) -> Result<Vec<u8>, WireError> {
     encode(&ReplyRef::Events(events), REPLY_LIMIT, 0)
+}
+
+/// Metrics as a reply, ready to be sent.
+pub fn encode_metrics(text: &str) -> Result<Vec<u8>, WireError> {
+    encode(&ReplyRef::Metrics(text), REPLY_LIMIT, text.len())
 }
 
 /// An error as a reply, ready to be sent. The sentence is cut to what a reader wants to see.

@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 mod build;
 mod cache;
+mod dashboards;
 mod demo;
 mod kernels;
 mod process;
@@ -45,6 +46,12 @@ enum Task {
     Bench(bench::Bench),
     /// Get what a build and a virtual machine need: eBPF toolchain, QEMU, Debian packages
     Setup,
+    /// Make Grafana's dashboards from dashboards/panels.toml
+    Dashboards {
+        /// Only say whether they are up to date
+        #[arg(long)]
+        check: bool,
+    },
     /// Virtual machines with real kernels
     #[command(subcommand)]
     Vm(Vm),
@@ -151,6 +158,7 @@ fn perform(task: Task) -> Result<u8> {
         Task::Demo(options) => Ok(report(&demo::show(&options)?, demo::limit())),
         Task::Test(options) => test::run(&options),
         Task::Bench(what) => bench::run(&what),
+        Task::Dashboards { check } => dashboards::make(check),
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(Vm::List) => {
             print!("{}", vm::list()?);

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use pinwatch::daemon::{self, Settings};
+use pinwatch::daemon::metrics::Limits;
+use pinwatch::daemon::{self, Settings, web};
 use pinwatch::kernel::plan::AttachMode;
 use pinwatch::listing::escape;
 use pinwatch::model::Policy;
@@ -73,6 +74,48 @@ struct Options {
     /// What to log: error, warn, info, debug (which has every pin, and the BPF programs' own log)
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: tracing::Level,
+    #[command(flatten)]
+    web: WebOptions,
+    #[command(flatten)]
+    metrics: MetricsOptions,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "HTTP")]
+struct WebOptions {
+    /// Where to serve metrics, can be repeated: HOST:PORT, or :PORT for all addresses; "" for nowhere
+    ///
+    /// [default: 127.0.0.1:9746, or the sockets that systemd hands over]
+    #[arg(long = "web.listen-address", value_name = "ADDRESS")]
+    listen_address: Vec<String>,
+    /// Where the metrics are
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = web::check_path)]
+    telemetry_path: String,
+    /// TLS, certificates and passwords, in the format of the Prometheus exporter-toolkit; followed when it changes
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    config_file: Option<PathBuf>,
+}
+
+/// So many groups of a kind are told apart at most.
+const MOST_GROUPS: usize = 1000;
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "Metrics by name, off by default: anybody who may scrape sees these names")]
+struct MetricsOptions {
+    /// Pinned bytes of the N users with most, and of all others as one
+    #[arg(long = "metrics.users", value_name = "N", default_value_t = 0, value_parser = groups)]
+    users: usize,
+    /// Pinned bytes of the N slices and pods with most, and of all others as one
+    #[arg(long = "metrics.cgroups", value_name = "N", default_value_t = 0, value_parser = groups)]
+    cgroups: usize,
+    /// Pinned bytes of the N files with most, and of all others as one
+    #[arg(long = "metrics.files", value_name = "N", default_value_t = 0, value_parser = groups)]
+    files: usize,
+}
+
+fn groups(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|_| "a number is wanted".to_owned())?;
+    if number <= MOST_GROUPS { Ok(number) } else { Err(format!("{MOST_GROUPS} at most")) }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -108,7 +151,11 @@ fn main() -> ExitCode {
 
 /// The metrics of now.
 fn metrics(socket: &Path, require_lease: Option<Policy>) -> Result<String, String> {
-    let table = match wire::ask(socket, &Request::List {}, PATIENCE) {
+    // What the daemon serves to Prometheus is of all users. Others get the totals of what they may see.
+    let whole = require_lease.is_none() && rustix::process::geteuid().is_root();
+    let request = if whole { Request::Metrics {} } else { Request::List {} };
+    let table = match wire::ask(socket, &request, PATIENCE) {
+        Ok(Reply::Metrics(text)) => return Ok(text),
         Ok(Reply::Table(table)) => table,
         Ok(Reply::Error(sentence)) => {
             return Err(format!("the daemon says: {}", escape::sentence(&sentence)));
@@ -144,6 +191,16 @@ fn run(options: &Options) -> ExitCode {
         max_pins: options.max_pins,
         bpf_log: options.log >= tracing::Level::DEBUG,
         policy: options.require_lease,
+        limits: Limits {
+            users: options.metrics.users,
+            cgroups: options.metrics.cgroups,
+            files: options.metrics.files,
+        },
+        web: web::Settings {
+            addresses: (!options.web.listen_address.is_empty()).then(|| options.web.listen_address.clone()),
+            path: options.web.telemetry_path.clone(),
+            config: options.web.config_file.clone(),
+        },
     };
     match daemon::run(&settings) {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Settings, Watch, probe};
+use super::metrics::Limits;
+use super::{Settings, Watch, probe, web};
 use crate::kernel::check::Check;
 use crate::kernel::facts::Depth;
 use crate::kernel::plan::{AttachMode, Method, Plan, Verdict};
@@ -16,8 +17,15 @@ pub fn check(attach: AttachMode) -> Check {
     if plan.verdict() == Verdict::Unusable {
         return Check::new(&facts, &plan, &[]);
     }
-    let policy = Policy::default();
-    let settings = Settings { socket: wire::SOCKET.into(), attach, max_pins: 64, bpf_log: false, policy };
+    let settings = Settings {
+        socket: wire::SOCKET.into(),
+        attach,
+        max_pins: 64,
+        bpf_log: false,
+        policy: Policy::default(),
+        limits: Limits::default(),
+        web: web::Settings::default(),
+    };
     let results: Vec<(&str, Result<Method, String>)> = match Watch::start(&settings) {
         Ok(watch) => {
             let attached: BTreeMap<_, _> =

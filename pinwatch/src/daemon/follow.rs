@@ -8,7 +8,7 @@ use pinwatch_common::FileKey;
 use tracing::{debug, warn};
 
 use super::Watch;
-use super::history::History;
+use super::history::{Breaks, History};
 use crate::model::{Device, Event, File, Policy, Table};
 use crate::source::proc::Opened;
 use crate::source::trace::{Clocks, OVERLAYFS, Snapshot, Told, nameless};
@@ -39,6 +39,7 @@ pub struct Follow {
     looked: Option<(Instant, Duration)>,
     followers: u32,
     policy: Policy,
+    received: u64,
 }
 
 impl Follow {
@@ -50,6 +51,26 @@ impl Follow {
     /// Which pins are to have a lease.
     pub fn policy(&self) -> Policy {
         self.policy
+    }
+
+    /// Whether a lease on a pinned file has changed since the latest look.
+    pub fn is_due(&self) -> bool {
+        self.due
+    }
+
+    /// Events that came from the kernel's programs.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// How waits for leases have ended.
+    pub fn breaks(&self) -> &Breaks {
+        self.history.breaks()
+    }
+
+    /// Whether a look that nobody asked for is due by its cost.
+    pub fn has_rested_long(&self) -> bool {
+        self.has_rested(REST)
     }
 
     /// Takes note of a look: what it cost, and what it says.
@@ -84,6 +105,7 @@ impl Watch {
         let Some(ring) = &mut self.follow.ring else { return };
         let (clocks, history) = (Clocks::now(), &mut self.follow.history);
         while let Some(item) = ring.next() {
+            self.follow.received += 1;
             match Told::read(&item) {
                 Some(Told::Modules) => modules_changed = true,
                 Some(Told::Pin(pin)) => {
@@ -118,6 +140,7 @@ impl Watch {
     pub fn tick(&mut self) {
         self.drain();
         self.tidy();
+        self.refresh();
         let watches = self.follow.history.watches();
         self.catch_up(watches && self.ticks.is_multiple_of(WATCH_TICKS));
     }

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use pinwatch_common::{FileKey, LeaseEvent, PinEvent, event, kind};
 
+use super::metrics::Distribution;
 use crate::model::{
-    CoverageState, Event, File, FileId, FileIndex, Happened, LeaseTag, Pin, PinId, Subsystem, Table, Who,
+    CoverageState, Event, File, FileId, FileIndex, Happened, LeaseTag, Outcome, Pin, PinId, Subsystem, Table,
+    Who,
 };
 use crate::source::trace::{Clocks, nameless};
 use leases::Leases;
@@ -47,6 +49,50 @@ pub(super) struct Pending {
     pub(super) uids: Vec<u32>,
 }
 
+/// Bounds of the classes of waits, nanoseconds: up to the kernel's usual deadline, 45 s, and beyond.
+const WAITS: [u64; 10] = [
+    1_000_000,
+    10_000_000,
+    100_000_000,
+    1_000_000_000,
+    5_000_000_000,
+    15_000_000_000,
+    45_000_000_000,
+    90_000_000_000,
+    300_000_000_000,
+    900_000_000_000,
+];
+
+/// How waits for leases have ended.
+#[derive(Default)]
+pub struct Breaks {
+    /// By [`Outcome::ALL`].
+    pub outcomes: [u64; 4],
+    by_length: [u64; WAITS.len() + 1],
+    nanoseconds: u64,
+}
+
+impl Breaks {
+    fn add(&mut self, outcome: Outcome, waited: u64) {
+        for (count, known) in self.outcomes.iter_mut().zip(Outcome::ALL) {
+            *count += u64::from(known == outcome);
+        }
+        let class = WAITS.iter().position(|bound| waited <= *bound).unwrap_or(WAITS.len());
+        self.by_length[class] += 1;
+        self.nanoseconds = self.nanoseconds.saturating_add(waited);
+    }
+
+    /// How long they took, in seconds.
+    pub fn waits(&self) -> Distribution {
+        let bounds = WAITS.iter().map(|bound| *bound as f64 / 1e9);
+        Distribution {
+            buckets: bounds.zip(self.by_length).collect(),
+            larger: self.by_length[WAITS.len()],
+            sum: self.nanoseconds as f64 / 1e9,
+        }
+    }
+}
+
 /// The events, and what it takes to tell of the next ones.
 #[derive(Default)]
 pub struct History {
@@ -64,6 +110,7 @@ pub struct History {
     /// When the latest look was at which there was no lease anywhere: pins that were there then had none.
     quiet: Option<i64>,
     places: HashMap<FileId, Place>,
+    breaks: Breaks,
 }
 
 /// A file's identity.
@@ -250,12 +297,20 @@ impl History {
     }
 
     fn push(&mut self, event: Event) {
+        if let Happened::BreakEnded { waited, outcome, .. } = &event.what {
+            self.breaks.add(*outcome, *waited);
+        }
         self.number += 1;
         let ring = if event.what.is_kept_longer() { &mut self.kept } else { &mut self.others };
         if ring.len() == KEPT {
             ring.pop_front();
         }
         ring.push_back(Event { number: self.number, ..event });
+    }
+
+    /// How waits for leases have ended so far.
+    pub fn breaks(&self) -> &Breaks {
+        &self.breaks
     }
 
     /// Events after this number that a user may see, in the order of their numbers. Root sees all.

@@ -9,6 +9,7 @@ mod instance;
 pub mod metrics;
 mod socket;
 mod watch;
+pub mod web;
 
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::model::Policy;
 pub use check::check;
 pub use instance::InstanceError;
 pub use watch::{StartError, Watch, probe};
+use web::Web;
 
 /// How often the ring is drained and unused file names are removed, if nothing happens.
 const TICK: Duration = Duration::from_millis(500);
@@ -42,6 +44,10 @@ pub struct Settings {
     pub bpf_log: bool,
     /// Which pins are to have a lease.
     pub policy: Policy,
+    /// What metrics tell by name.
+    pub limits: metrics::Limits,
+    /// HTTP.
+    pub web: web::Settings,
 }
 
 /// Why the daemon cannot run.
@@ -53,6 +59,9 @@ pub enum DaemonError {
     /// The kernel's side.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// HTTP cannot be served; the sentence says why.
+    #[error("{0}")]
+    Web(String),
     /// Anything else of the operating system.
     #[error("{what}: {error}")]
     System {
@@ -77,11 +86,13 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
         .build()
         .map_err(system("cannot start the event loop"))?;
     let _instance = instance::claim(&settings.socket)?;
+    // Before the programs are loaded, which takes a while: who comes early waits instead of being refused.
+    let web = runtime.block_on(async { Web::bind(&settings.web) })?;
     let watch = Watch::start(settings)?;
-    LocalSet::new().block_on(&runtime, serve(settings, watch))
+    LocalSet::new().block_on(&runtime, serve(settings, watch, web))
 }
 
-async fn serve(settings: &Settings, mut watch: Watch) -> Result<(), DaemonError> {
+async fn serve(settings: &Settings, mut watch: Watch, web: Web) -> Result<(), DaemonError> {
     let system = |what: &str| {
         let what = what.to_owned();
         move |error| DaemonError::System { what, error }
@@ -93,10 +104,17 @@ async fn serve(settings: &Settings, mut watch: Watch) -> Result<(), DaemonError>
     }
     let mut events = watch.events_fd().and_then(wait_on).map_err(system("cannot watch the events"))?;
     let listener = socket::bind(&settings.socket)?;
+    // The first look has the kernel verify what it takes; only the second one tells what a look costs.
+    for _ in 0..2 {
+        if let Err(error) = watch.table() {
+            warn!(%error, "pins cannot be looked at");
+        }
+    }
     info!(socket = %settings.socket.display(), "watching");
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let watch = std::rc::Rc::new(std::cell::RefCell::new(watch));
+    web.serve(&watch);
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(socket::MAX_CLIENTS));
     loop {
         tokio::select! {

@@ -55,6 +55,7 @@ pub async fn answer(mut stream: UnixStream, watch: &RefCell<Watch>) {
                 wire::encode_events(&watch.borrow().events_after(0, uid))
             }
             Ok(Request::Events { follow: true }) => return Ok(Some(uid)),
+            Ok(Request::Metrics {}) => metrics(watch, uid),
             Err(WireError::Io(error)) => return Err(error),
             Err(error) => wire::encode_error(&format!("the daemon did not understand: {error}")),
         };
@@ -142,6 +143,16 @@ async fn read_request(stream: &mut UnixStream) -> Result<Request, WireError> {
 fn list(watch: &RefCell<Watch>, uid: u32) -> Result<Vec<u8>, WireError> {
     match watch.borrow_mut().table() {
         Ok(table) => wire::encode_table(&visible_to(table, uid)),
+        Err(error) => wire::encode_error(&error.to_string()),
+    }
+}
+
+fn metrics(watch: &RefCell<Watch>, uid: u32) -> Result<Vec<u8>, WireError> {
+    if uid != 0 {
+        return wire::encode_error("the metrics of the whole machine are for root");
+    }
+    match watch.borrow_mut().scrape() {
+        Ok(text) => wire::encode_metrics(&text),
         Err(error) => wire::encode_error(&error.to_string()),
     }
 }

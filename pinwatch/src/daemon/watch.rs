@@ -13,9 +13,10 @@ use tracing::{debug, info, warn};
 
 use super::Settings;
 use super::follow::Follow;
+use super::metrics::Kept;
 use crate::kernel::bpf::{BpfError, LoadOptions, Losses, Programs};
 use crate::kernel::facts::{Depth, Facts};
-use crate::kernel::feature::{FeatureName, State};
+use crate::kernel::feature::{Feature, FeatureName, State};
 use crate::kernel::plan::{AttachMode, Hook, Method, Plan, Verdict};
 use crate::kernel::raw;
 use crate::model::{HeldState, Pin, Table};
@@ -66,6 +67,8 @@ pub struct Watch {
     unheld: u64,
     /// What happens.
     pub(super) follow: Follow,
+    /// What the next scrape gets.
+    pub(super) metrics: Kept,
 }
 
 /// The facts, with the one that only trying tells.
@@ -119,6 +122,7 @@ impl Watch {
             hugetlb_leases: hugetlb_leases(),
             unheld: 0,
             follow: Follow::default(),
+            metrics: Kept::new(settings.limits),
         };
         watch.follow = Follow::new(watch.programs.take_events(), settings.policy);
         watch.attach_breaks();
@@ -139,6 +143,22 @@ impl Watch {
     /// The programs, for `pinwatch check`.
     pub fn programs(&self) -> &Programs {
         &self.programs
+    }
+
+    /// What can be told of pins here.
+    pub fn features(&self) -> &[Feature] {
+        &self.plan.features
+    }
+
+    /// The hooks that the plan has, and how each is attached.
+    pub fn hooks(&self) -> Vec<(&'static str, Option<Method>)> {
+        let attached = |name| self.programs.attached().get(name).map(|attached| attached.method);
+        self.plan.hooks.iter().map(|hook| (hook.name, attached(hook.name))).collect()
+    }
+
+    /// Pins that were found released though nobody had seen it.
+    pub fn healed(&self) -> u64 {
+        self.healed
     }
 
     /// Hooks that could not be attached, and why.
@@ -330,6 +350,7 @@ impl Watch {
         // A module that was loaded a moment ago may not have been seen yet.
         self.drain();
         self.follow_modules();
+        let seen = self.seen();
         let snapshot = Snapshot::read(&self.programs)?;
         let watched =
             self.plan.feature(FeatureName::Leases).is_some_and(|feature| feature.state == State::On);
@@ -347,6 +368,7 @@ impl Watch {
         incomplete.append(&mut table.incomplete);
         table.incomplete = incomplete;
         self.follow.looked(began, &table, Clocks::now().realtime);
+        self.metrics.looked(&table, self.follow.policy(), began, seen, snapshot.entries());
         Ok((snapshot, table))
     }
 

@@ -20,7 +20,7 @@ use pinwatch_common::{HOOKS, Offsets, counter};
 use super::module_program::{ModuleLink, ModulePrograms, fd_of};
 use super::overlay::Overlay;
 use super::plan::{Hook, Method, When};
-use super::raw;
+use super::raw::{self, ProgramCounts};
 
 /// The object, aligned as its parser wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinwatch-ebpf"));
@@ -360,6 +360,27 @@ impl Programs {
                     + self.own_misses(&format!("{hook}_kretprobe"))
             })
             .sum()
+    }
+
+    /// What the kernel counts of each program that is loaded.
+    pub fn run_counts(&self) -> Vec<(String, ProgramCounts)> {
+        let own = self.ebpf.programs().filter_map(|(name, program)| {
+            Some((name.to_owned(), raw::program_counts(program.fd().ok()?.as_fd()).ok()?))
+        });
+        // Those on functions of modules have the names of aya's own, which are not loaded then.
+        let mut all: BTreeMap<String, ProgramCounts> = own.collect();
+        for (hook, links) in &self.links {
+            for link in links {
+                if let Link::Module(link) = link
+                    && let Ok(counts) = raw::program_counts(link.program())
+                {
+                    let sum = all.entry((*hook).to_owned()).or_default();
+                    sum.runs += counts.runs;
+                    sum.nanoseconds += counts.nanoseconds;
+                }
+            }
+        }
+        all.into_iter().collect()
     }
 
     /// How often the kernel skipped one of aya's programs.

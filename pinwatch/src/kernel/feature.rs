@@ -138,6 +138,17 @@ impl State {
         }
     }
 
+    /// The word that scripts get.
+    pub fn long_word(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Degraded => "degraded",
+            Self::Waiting => "waiting",
+            Self::Absent => "absent",
+            Self::Off => "off",
+        }
+    }
+
     /// Nothing is missed that happens on this host.
     pub fn is_fine(self) -> bool {
         matches!(self, Self::On | Self::Waiting | Self::Absent)

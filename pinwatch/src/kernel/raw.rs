@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use aya::Pod;
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_info, bpf_prog_type,
+    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_map_info, bpf_prog_info, bpf_prog_type,
 };
 
 /// At most so many entries are asked for at once.
@@ -110,6 +110,10 @@ pub struct ProgramCounts {
     pub missed: u64,
     /// Instructions the verifier went through.
     pub verified_instructions: u32,
+    /// Calls, while the kernel counted them (`kernel.bpf_stats_enabled`).
+    pub runs: u64,
+    /// Time that they took, nanoseconds.
+    pub nanoseconds: u64,
 }
 
 /// How often a program was skipped.
@@ -124,7 +128,27 @@ pub fn program_counts(program: BorrowedFd<'_>) -> io::Result<ProgramCounts> {
     attr.info.info_len = size_of::<bpf_prog_info>() as u32;
     attr.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(ProgramCounts { missed: info.recursion_misses, verified_instructions: info.verified_insns })
+    Ok(ProgramCounts {
+        missed: info.recursion_misses,
+        verified_instructions: info.verified_insns,
+        runs: info.run_cnt,
+        nanoseconds: info.run_time_ns,
+    })
+}
+
+/// How many entries a map has room for.
+///
+/// # Errors
+/// What the kernel says.
+pub fn map_capacity(map: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: a struct of integers.
+    let mut info: bpf_map_info = unsafe { zeroed() };
+    let mut attr = empty_attr();
+    attr.info.bpf_fd = map.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<bpf_map_info>() as u32;
+    attr.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info.max_entries)
 }
 
 /// Opens a kernel module's BTF.

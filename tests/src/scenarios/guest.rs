@@ -13,6 +13,21 @@ pub const SOON: Duration = Duration::from_secs(3);
 pub const EMPTY: Duration = Duration::from_secs(15);
 /// Loading and verifying all programs.
 const START: Duration = Duration::from_secs(120);
+/// The daemon's web configuration: empty, until a scenario writes something into it.
+pub const WEB_CONFIG: &str = "/tmp/pinwatch-web.yml";
+/// What the daemon is started with.
+const ARGUMENTS: &[&str] = &[
+    "--log",
+    "debug",
+    "--web.config.file",
+    WEB_CONFIG,
+    "--metrics.users",
+    "2",
+    "--metrics.cgroups",
+    "2",
+    "--metrics.files",
+    "2",
+];
 /// Where the daemon's log goes.
 const LOG: &str = "/tmp/pinwatch.log";
 
@@ -53,7 +68,8 @@ impl Guest {
         shell("modprobe ext4; modprobe xfs; mount /dev/ram0 /mnt/ext4 && mount /dev/ram1 /mnt/xfs")?;
         shell("rdma-up")?;
         let devdax = persistent_memory()?;
-        let daemon = start_daemon(&["--attach", attach, "--log", "debug"], LOG)?;
+        fs::write(WEB_CONFIG, "")?;
+        let daemon = start_daemon(&[&["--attach", attach], ARGUMENTS].concat(), LOG)?;
         let guest = Self { daemon, attach: attach.to_owned(), seed, full, kernel, devdax };
         guest.wait_until_empty()?;
         Ok(guest)
@@ -112,8 +128,13 @@ impl Guest {
     pub fn revive(&mut self) -> Result<Option<String>> {
         let Some(status) = self.daemon.try_wait()? else { return Ok(None) };
         let tail = self.log_tail();
-        self.daemon = start_daemon(&["--attach", &self.attach, "--log", "debug"], LOG)?;
+        self.daemon = start_daemon(&[&["--attach", &self.attach], ARGUMENTS].concat(), LOG)?;
         Ok(Some(format!("the daemon had ended ({status}); its log ended with:\n{tail}")))
+    }
+
+    /// The daemon's process id.
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
     }
 
     /// The daemon's log.

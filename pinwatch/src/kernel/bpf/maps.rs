@@ -7,7 +7,8 @@ use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
 use pinwatch_common::{
-    AGAIN, BETWEEN_TICKS, FileKey, FileRecord, LongPath, ModuleOffsets, WaiterRecord, counter, left,
+    AGAIN, BETWEEN_TICKS, FileKey, FileRecord, LongPath, ModuleOffsets, SUBSYSTEMS, Totals, WaiterRecord,
+    counter, left,
 };
 
 use super::{BpfError, Losses, Programs};
@@ -184,6 +185,28 @@ impl Programs {
     pub fn events_lost(&self) -> u64 {
         self.counter(counter::EVENTS_LOST).unwrap_or(0)
     }
+
+    /// What each subsystem has registered since it is watched, in the order of `pinwatch_common::subsystem`.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn totals(&self) -> Result<Vec<Totals>, BpfError> {
+        let _undisturbed = Undisturbed::begin();
+        let failed = |error: String| BpfError::Map { map: "TOTALS", error: io::Error::other(error) };
+        let map = self.ebpf.map("TOTALS").ok_or_else(|| failed("not there".to_owned()))?;
+        let totals: Array<&MapData, Totals> =
+            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
+        let of = |at| totals.get(&at, 0).map_err(|error| failed(error.to_string()));
+        (0..SUBSYSTEMS).map(of).collect()
+    }
+
+    /// How many entries a map has room for.
+    pub fn capacity(&self, map: &str) -> Option<u32> {
+        raw::map_capacity(self.maps.get(map)?.as_fd()).ok()
+    }
+
+    /// What [`Losses::full`] counts.
+    pub const FULL: [&str; 7] = ["pins", "extents", "files", "calls", "shares", "leases", "waiters"];
 
     /// What was lost so far.
     ///

@@ -18,6 +18,7 @@ mod same_file;
 mod scan;
 mod uring;
 mod uverbs;
+pub mod vmstat;
 mod xdp;
 
 use std::collections::HashMap;

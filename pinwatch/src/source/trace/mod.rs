@@ -141,6 +141,11 @@ impl Snapshot {
         self.pins.is_empty()
     }
 
+    /// Maps, and how many of their entries were read.
+    pub fn entries(&self) -> [(&'static str, usize); 3] {
+        [("pins", self.pins.len()), ("extents", self.extents.len()), ("files", self.files.len())]
+    }
+
     /// Files that no pin refers to and that were last used before `since` (boot time, nanoseconds).
     ///
     /// # Errors

@@ -91,7 +91,7 @@ pub fn agrees(step: &str) -> Result<()> {
 }
 
 /// The kinds that can be pinned on a file system, and how.
-fn kinds(guest: &Guest, on_disk: bool) -> &'static [(&'static str, &'static str)] {
+pub fn kinds(guest: &Guest, on_disk: bool) -> &'static [(&'static str, &'static str)] {
     match (on_disk, guest.at_least(6, 5)) {
         (false, _) => &[("rdma-mr", "rw"), ("io_uring", "rw"), ("xdp", "rw")],
         (true, false) => &[("rdma-mr", "rw"), ("xdp", "rw")],

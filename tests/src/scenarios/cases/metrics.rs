@@ -7,16 +7,25 @@ use serde_json::Value;
 
 use super::leases::{Pinned, covered, pinned};
 use super::programs::output;
+use super::prometheus::{ADDRESS, curl, eventually};
 use crate::Outcome;
 use crate::actors::Actors;
 use crate::factory::Mkpins;
-use crate::guest::Guest;
+use crate::guest::{Guest, SOON};
 
 /// Values by name and labels.
-fn metrics(arguments: &[&str]) -> Result<BTreeMap<String, i64>> {
+fn metrics(arguments: &[&str]) -> Result<BTreeMap<String, f64>> {
     let all: Vec<&str> = ["metrics"].iter().chain(arguments).copied().collect();
     let (code, text, error) = output("pinwatch", &all)?;
     ensure!(code == 0, "pinwatch metrics: {code} {error}");
+    values(&text)
+}
+
+/// The same of a text, which promtool has to find no fault with.
+fn values(text: &str) -> Result<BTreeMap<String, f64>> {
+    std::fs::write("/tmp/metrics.prom", text)?;
+    let (code, said, error) = output("sh", &["-c", "promtool check metrics < /tmp/metrics.prom"])?;
+    ensure!(code == 0 && said.is_empty() && error.is_empty(), "promtool: {code} {said}{error}");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
         .map(|line| {
@@ -27,21 +36,69 @@ fn metrics(arguments: &[&str]) -> Result<BTreeMap<String, i64>> {
 }
 
 /// What the metrics of pins should be, by the listing.
-fn totals(pins: &[Value]) -> BTreeMap<String, i64> {
+fn totals(pins: &[Value]) -> BTreeMap<String, f64> {
     let mut totals = BTreeMap::new();
     for pin in pins {
         let word = |value: &Value| value.as_str().unwrap_or("?").to_owned();
         let labels = format!(
-            "{{backing=\"{}\",coverage=\"{}\",subsystem=\"{}\"}}",
+            "{{subsystem=\"{}\",backing=\"{}\",coverage=\"{}\"}}",
+            word(&pin["subsystem"]),
             word(&pin["backing"]),
-            word(&pin["coverage"]["state"]),
-            word(&pin["subsystem"])
+            word(&pin["coverage"]["state"])
         );
-        *totals.entry(format!("pinwatch_pins{labels}")).or_default() += 1;
+        *totals.entry(format!("pinwatch_pins{labels}")).or_default() += 1.0;
         *totals.entry(format!("pinwatch_pinned_bytes{labels}")).or_default() +=
-            pin["bytes"].as_i64().unwrap_or(0);
+            pin["bytes"].as_f64().unwrap_or(0.0);
     }
     totals
+}
+
+/// What the daemon serves.
+fn served() -> Result<BTreeMap<String, f64>> {
+    values(&curl(&[&format!("http://{ADDRESS}/metrics")])?.body)
+}
+
+/// Names that others choose are in the metrics only where they are asked for, and never more than so many.
+pub fn names(guest: &mut Guest) -> Result<Outcome> {
+    let cgroup = "/sys/fs/cgroup/e\"vil\\.slice";
+    std::fs::create_dir_all(cgroup)?;
+    let mut actors = Actors::new()?;
+    let mut pids = Vec::new();
+    for n in 0..4 {
+        let path = format!("/mnt/tmpfs/a\"}} {n}\n# HELP x \\");
+        std::fs::write(&path, vec![0_u8; 16384])?;
+        let pid = actors.spawn()?.pid;
+        std::fs::write(format!("{cgroup}/cgroup.procs"), pid.to_string())?;
+        let ring = actors.number(pid, "open io_uring keep", "fd")?;
+        let link = format!("/tmp/link{n}");
+        std::os::unix::fs::symlink(&path, &link)?;
+        let file = actors.number(pid, &format!("open-file {link} rw keep"), "fd")?;
+        actors.tell(pid, &format!("pin {ring} io_uring 0 {file} 4 rw"))?;
+        std::fs::remove_file(&link)?;
+        std::fs::remove_file(&path)?;
+        pids.push(pid);
+    }
+    guest.wait_for(SOON, |pins| {
+        ensure!(pins.len() == 4, "{} pins", pins.len());
+        Ok(())
+    })?;
+    let text = eventually(SOON, || {
+        let text = curl(&[&format!("http://{ADDRESS}/metrics")])?.body;
+        ensure!(text.contains("pinwatch_folded_groups{by=\"file\"} 2"), "{text}");
+        Ok(text)
+    })?;
+    let all = values(&text)?;
+    let of = |name: &str| all.keys().filter(|key| key.starts_with(name)).count();
+    // Two, and all others.
+    ensure!(of("pinwatch_file_pinned_bytes{") == 3 && of("pinwatch_user_pinned_bytes{") == 1, "{all:?}");
+    ensure!(all.keys().any(|key| key.contains(r#"slice="e\"vil\\\\.slice""#)), "{all:?}");
+    ensure!(text.lines().all(|line| line.starts_with("# ") || line.starts_with("p")), "{text}");
+    for pid in pids {
+        actors.end(pid, true)?;
+    }
+    guest.wait_until_empty()?;
+    std::fs::remove_dir(cgroup)?;
+    Ok(Outcome::Passed(None))
 }
 
 /// `metrics`.
@@ -55,16 +112,24 @@ pub fn metrics_are_totals(guest: &mut Guest) -> Result<Outcome> {
     let (wanted, said) = (totals(&pins), metrics(&[])?);
     let of_pins =
         |name: &str| name.starts_with("pinwatch_pins{") || name.starts_with("pinwatch_pinned_bytes{");
-    let listed: BTreeMap<String, i64> = said.clone().into_iter().filter(|(name, _)| of_pins(name)).collect();
+    let listed: BTreeMap<String, f64> = said.clone().into_iter().filter(|(name, _)| of_pins(name)).collect();
     ensure!(listed == wanted, "the metrics are {listed:?}, the listing has {wanted:?}");
     ensure!(wanted.len() == 6, "{wanted:?}");
-    ensure!(said["pinwatch_leases{kind=\"lease\",state=\"active\"}"] == 1, "{said:?}");
+    ensure!(said["pinwatch_leases{kind=\"lease\",state=\"active\"}"] == 1.0, "{said:?}");
+    let served = served()?;
+    let differs = |name: &String| of_pins(name) && served.get(name) != said.get(name);
+    ensure!(!said.keys().chain(served.keys()).any(differs), "HTTP has {served:?}, the command {said:?}");
+    ensure!(served["pinwatch_pins_made_total{subsystem=\"xdp\"}"] >= 1.0, "{served:?}");
+    ensure!(served.len() < 500, "{} series", served.len());
     // None of these has to have a lease, unless all have to.
-    ensure!(said["pinwatch_unleased_pins"] == 0, "{said:?}");
+    ensure!(said["pinwatch_unleased_pins"] == 0.0, "{said:?}");
     let all = metrics(&["--require-lease", "all"])?;
-    ensure!(all["pinwatch_unleased_pins"] == 3 && all["pinwatch_unleased_bytes"] == 3 << 18, "{all:?}");
+    ensure!(
+        all["pinwatch_unleased_pins"] == 3.0 && all["pinwatch_unleased_bytes"] == f64::from(3 << 18),
+        "{all:?}"
+    );
     let without = metrics(&["--socket", "/tmp/no-daemon.sock"])?;
-    ensure!(without["pinwatch_complete"] == 0, "{without:?}");
+    ensure!(without["pinwatch_complete"] == 0.0, "{without:?}");
     drop((anonymous, huge));
     guest.wait_for(crate::guest::EMPTY, |pins| {
         ensure!(pins.len() == 1, "{} pins", pins.len());

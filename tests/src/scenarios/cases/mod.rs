@@ -11,6 +11,7 @@ mod metrics;
 mod objects;
 mod procfs;
 mod programs;
+mod prometheus;
 mod threads;
 mod truth_table;
 mod users;
@@ -82,6 +83,10 @@ all! {
     "no-btf" => programs::no_btf,
     "check" => programs::check,
     "metrics" => metrics::metrics_are_totals,
+    "metrics-names" => metrics::names,
+    "web" => prometheus::web::pages_and_bounds,
+    "web-tls" => prometheus::tls::tls,
+    "alerts" => prometheus::alerts::alerts,
     "proc-holders" => procfs::kcmp,
     "proc-leases" => procfs::leases,
     "proc-hiding" => procfs::hiding,

@@ -1,0 +1,91 @@
+//! Prometheus metrics: what the table comes to, and what the daemon knows of itself. No path, process or address is among the
+//! labels, unless the administrator asks for the largest of them.
+
+mod families;
+mod groups;
+mod overview;
+mod own;
+
+pub use families::{Distribution, Families};
+pub use groups::Limits;
+pub use overview::Overview;
+pub use own::Kept;
+
+use crate::model::{Policy, Table};
+
+/// Why there is no text.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the metrics: {0}")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+/// The metrics of a table in the text format. `now` in nanoseconds since the Unix epoch.
+///
+/// # Errors
+/// [`MetricsError`], which nothing in a table leads to.
+pub fn text(table: &Table, policy: Policy, now: i64) -> Result<String, MetricsError> {
+    let mut families = Families::default();
+    Overview::of(table, policy, Limits::default()).tell(now, &mut families);
+    build_info(&mut families);
+    families.text()
+}
+
+fn build_info(families: &mut Families) {
+    let version = vec![env!("CARGO_PKG_VERSION").to_owned()];
+    families.gauges(
+        "pinwatch_build_info",
+        "The version of pinwatch; always 1.",
+        &["version"],
+        [(version, 1.0)],
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listing::sample;
+    use crate::model::CoverageState;
+
+    #[test]
+    fn totals_are_those_of_the_table_and_no_name_gets_out() {
+        let mut table = sample::table();
+        table.pins.iter_mut().skip(1).for_each(|pin| pin.coverage.state = CoverageState::None);
+        let text = text(&table, Policy::Persistent, sample::CREATED + 5_000_000_000).unwrap();
+        let value = |line: &str| text.lines().find_map(|l| l.strip_prefix(line)).map(str::trim);
+        let rdma = r#"{subsystem="rdma",backing="file",coverage="none"}"#;
+        assert_eq!(value(&format!("pinwatch_pins{rdma}")), Some("1"), "{text}");
+        assert_eq!(value(&format!("pinwatch_pinned_bytes{rdma}")), Some("67108864"));
+        let sum: u64 = (text.lines())
+            .filter(|line| line.starts_with("pinwatch_pinned_bytes{"))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum();
+        assert_eq!(sum, table.pins.iter().map(|pin| pin.bytes).sum::<u64>());
+        assert_eq!(value("pinwatch_unleased_pins"), Some("2"));
+        assert_eq!(value("pinwatch_unleased_oldest_seconds"), Some("5"));
+        assert_eq!(value("pinwatch_unheld_pins"), Some("1"));
+        assert_eq!(value("pinwatch_deleted_file_bytes"), Some("16785408"));
+        assert_eq!(value("pinwatch_complete"), Some("1"));
+        for name in ["srv", "ib_server", "user2", "812"] {
+            assert!(!text.contains(name), "{name} in {text}");
+        }
+        // Each name has its help, and none is there twice.
+        let helps: Vec<&str> = text.lines().filter(|line| line.starts_with("# HELP")).collect();
+        let names = text.lines().filter(|line| line.starts_with("# TYPE")).count();
+        assert_eq!(helps.len(), names);
+    }
+
+    #[test]
+    fn many_pins_are_few_series() {
+        let mut table = sample::table();
+        let pin = table.pins[1].clone();
+        table.pins = vec![pin; 10_000];
+        table.leases = Some(Vec::new());
+        let text = text(&table, Policy::All, 0).unwrap();
+        assert!(text.lines().filter(|line| !line.starts_with('#')).count() < 40, "{text}");
+    }
+
+    #[test]
+    fn an_empty_table_has_metrics_too() {
+        let text = text(&Table::default(), Policy::Persistent, 0).unwrap();
+        assert!(text.contains("pinwatch_unleased_pins 0\n") && !text.contains("pinwatch_leases"), "{text}");
+    }
+}

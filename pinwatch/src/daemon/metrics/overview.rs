@@ -1,0 +1,205 @@
+//! What a table comes to: totals by closed sets of words, and nothing that a user could choose.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::families::Families;
+use super::groups::{Groups, Limits};
+use crate::model::{
+    Backing, CoverageState, HeldState, Lease, LeaseKind, LeaseState, Pin, Policy, Subsystem, Table,
+};
+
+/// Pins and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Total {
+    pins: u64,
+    bytes: u64,
+}
+
+impl Total {
+    fn add(&mut self, bytes: u64) {
+        self.pins += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// Leases by kind and state, and who waits for them.
+#[derive(Clone, Debug, Default)]
+struct Leases {
+    counts: BTreeMap<(&'static str, &'static str), u64>,
+    waiters: u64,
+    /// Those who wait for leases on pinned files.
+    pinned_waiters: u64,
+    /// Since when the first of them waits, nanoseconds since the epoch.
+    waiting_since: Option<i64>,
+}
+
+/// What a table comes to.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    kinds: BTreeMap<(Subsystem, Backing, CoverageState), Total>,
+    unleased: Total,
+    /// When the oldest pin was made that is to have a lease and has none, nanoseconds since the epoch.
+    unleased_since: Option<i64>,
+    unheld: Total,
+    deleted: Total,
+    leases: Option<Leases>,
+    complete: bool,
+    watching_since: Option<i64>,
+    groups: Groups,
+}
+
+/// By nanoseconds since the epoch, as seconds.
+fn age(now: i64, since: Option<i64>) -> f64 {
+    since.map_or(0.0, |since| now.saturating_sub(since).max(0) as f64 / 1e9)
+}
+
+impl Overview {
+    /// Adds up a table.
+    pub fn of(table: &Table, policy: Policy, limits: Limits) -> Self {
+        let mut all = Self {
+            complete: table.complete(),
+            watching_since: table.watching_since,
+            groups: Groups::of(table, limits),
+            ..Self::default()
+        };
+        let is_deleted = |pin: &Pin| {
+            pin.parts.iter().filter_map(|part| table.file(part.file?)).any(|file| file.deleted == Some(true))
+        };
+        for pin in &table.pins {
+            // A pin on several files counts where its largest part is.
+            let backing =
+                pin.parts.iter().max_by_key(|part| part.bytes).map_or(Backing::Unknown, |part| part.backing);
+            all.kinds.entry((pin.id.subsystem, backing, pin.coverage.state)).or_default().add(pin.bytes);
+            if table.is_unleased(pin, policy) {
+                all.unleased.add(pin.bytes);
+                all.unleased_since = [all.unleased_since, pin.created].into_iter().flatten().min();
+            }
+            if matches!(table.held_state(pin), HeldState::Unheld | HeldState::InFlight) {
+                all.unheld.add(pin.bytes);
+            }
+            if is_deleted(pin) {
+                all.deleted.add(pin.bytes);
+            }
+        }
+        all.leases = table.leases.as_ref().map(|leases| Leases::of(leases, table));
+        all
+    }
+
+    /// The metrics of it. `now` in nanoseconds since the epoch.
+    pub fn tell(&self, now: i64, families: &mut Families) {
+        let rows = |of: fn(&Total) -> u64| {
+            self.kinds.iter().map(move |((subsystem, backing, coverage), total)| {
+                let words = [subsystem.word(), backing.word(), coverage.word()];
+                (words.map(str::to_owned).to_vec(), of(total) as f64)
+            })
+        };
+        let labels = ["subsystem", "backing", "coverage"];
+        families.gauges(
+            "pinwatch_pins",
+            "Long-term pins: kernel objects that keep pages where they are.",
+            &labels,
+            rows(|total| total.pins),
+        );
+        families.gauges(
+            "pinwatch_pinned_bytes",
+            "Bytes of memory that long-term pins keep.",
+            &labels,
+            rows(|total| total.bytes),
+        );
+        for (name, what, total) in [
+            ("unleased", "that the policy wants to have a lease and that have none", self.unleased),
+            ("unheld", "that no process holds, so that nobody can let them go", self.unheld),
+            (
+                "deleted_file",
+                "on files whose name is gone, so that their space is lost to everybody",
+                self.deleted,
+            ),
+        ] {
+            families.gauge(
+                &format!("pinwatch_{name}_pins"),
+                &format!("Long-term pins {what}."),
+                total.pins as f64,
+            );
+            families.gauge(
+                &format!("pinwatch_{name}_bytes"),
+                &format!("Bytes of long-term pins {what}."),
+                total.bytes as f64,
+            );
+        }
+        families.gauge(
+            "pinwatch_unleased_oldest_seconds",
+            "Age of the oldest pin that the policy wants to have a lease and that has none; 0 if there is none.",
+            age(now, self.unleased_since),
+        );
+        families.gauge(
+            "pinwatch_complete",
+            "Whether every pin that exists is counted: 1, or 0 if some may be missing, as those made before pinwatch began to watch.",
+            f64::from(u8::from(self.complete)),
+        );
+        if let Some(since) = self.watching_since {
+            families.gauge(
+                "pinwatch_watching_since_timestamp_seconds",
+                "Since when pins are watched, in seconds since the Unix epoch.",
+                since as f64 / 1e9,
+            );
+        }
+        if let Some(leases) = &self.leases {
+            leases.tell(now, families);
+        }
+        self.groups.tell(families);
+    }
+}
+
+impl Leases {
+    fn of(leases: &[Lease], table: &Table) -> Self {
+        let mut all = Self::default();
+        let states = [LeaseState::Active, LeaseState::Breaking { seconds_left: None }, LeaseState::Expired];
+        for kind in [LeaseKind::Lease, LeaseKind::Delegation, LeaseKind::Layout] {
+            for state in states {
+                all.counts.insert((kind.word(), state.word()), 0);
+            }
+        }
+        // Who waits does so for all leases of a file.
+        let (mut waiters, mut pinned) = (BTreeSet::new(), BTreeSet::new());
+        let pinned_files: BTreeSet<_> = match leases.iter().any(|lease| !lease.waiters.is_empty()) {
+            true => table.pins.iter().flat_map(|pin| pin.parts.iter().filter_map(|part| part.file)).collect(),
+            false => BTreeSet::new(),
+        };
+        for lease in leases {
+            *all.counts.entry((lease.kind.word(), lease.state.word())).or_default() += 1;
+            let is_pinned = lease.files().any(|file| pinned_files.contains(&file));
+            for waiter in &lease.waiters {
+                waiters.insert(waiter.breaker.who.pid);
+                if is_pinned {
+                    pinned.insert(waiter.breaker.who.pid);
+                    all.waiting_since = [all.waiting_since, Some(waiter.since)].into_iter().flatten().min();
+                }
+            }
+        }
+        (all.waiters, all.pinned_waiters) = (waiters.len() as u64, pinned.len() as u64);
+        all
+    }
+
+    fn tell(&self, now: i64, families: &mut Families) {
+        let rows = self
+            .counts
+            .iter()
+            .map(|((kind, state), count)| (vec![(*kind).to_owned(), (*state).to_owned()], *count as f64));
+        families.gauges("pinwatch_leases", "Leases on files, pinned or not.", &["kind", "state"], rows);
+        families.gauge(
+            "pinwatch_lease_waiters",
+            "Processes that wait for leases to go.",
+            self.waiters as f64,
+        );
+        families.gauge(
+            "pinwatch_pinned_lease_waiters",
+            "Processes that wait for leases on pinned files to go.",
+            self.pinned_waiters as f64,
+        );
+        families.gauge(
+            "pinwatch_pinned_lease_oldest_wait_seconds",
+            "For how long the first of the processes has waited that wait for leases on pinned files; 0 if none does.",
+            age(now, self.waiting_since),
+        );
+    }
+}

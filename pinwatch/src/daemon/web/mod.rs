@@ -1,0 +1,200 @@
+//! HTTP for Prometheus: metrics, a landing page, health. Bounded: so many connections, so much patience with each, and only
+//! requests without a body.
+
+mod auth;
+mod config;
+mod listen;
+mod pages;
+mod tls;
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::AUTHORIZATION;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, info, warn};
+
+use super::{DaemonError, Watch};
+use auth::{Answer, Doorman};
+use config::{Config, Loaded};
+use pages::Body;
+
+pub use listen::ADDRESS;
+pub use pages::check_path;
+
+/// So many connections are served at once; more are turned away.
+const MAX_CONNECTIONS: usize = 32;
+/// How long a client may take for a handshake, or for the head of a request, the pause before it included.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a client may take nothing of its answer.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+/// The longest head of a request, in bytes.
+const HEAD: usize = 16 << 10;
+
+/// What is asked for on the command line.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen; `None`: at [`ADDRESS`], if nobody else does.
+    pub addresses: Option<Vec<String>>,
+    /// Where the metrics are.
+    pub path: String,
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { addresses: None, path: "/metrics".to_owned(), config: None }
+    }
+}
+
+/// A server that does not serve yet: connections wait until it does.
+pub struct Web {
+    listeners: Vec<TcpListener>,
+    loaded: RefCell<Loaded>,
+    has_config: bool,
+    path: String,
+    doorman: Doorman,
+    places: Arc<Semaphore>,
+}
+
+impl Web {
+    /// Reads the configuration and listens.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, or why it cannot listen.
+    pub fn bind(settings: &Settings) -> Result<Self, DaemonError> {
+        let loaded = Loaded::read(settings.config.as_deref())
+            .map_err(|error| DaemonError::Web(format!("cannot use the web configuration: {error}")))?;
+        let listeners = listen::listeners(settings.addresses.as_deref())
+            .map_err(|error| DaemonError::Web(error.to_string()))?;
+        Ok(Self {
+            listeners,
+            loaded: RefCell::new(loaded),
+            has_config: settings.config.is_some(),
+            path: settings.path.clone(),
+            doorman: Doorman::default(),
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        })
+    }
+
+    /// Serves, in tasks of the local set, for as long as that lives.
+    pub fn serve(mut self, watch: &Rc<RefCell<Watch>>) {
+        watch.borrow_mut().metrics.configured = self.has_config.then_some(true);
+        let listeners = std::mem::take(&mut self.listeners);
+        let web = Rc::new(self);
+        for listener in listeners {
+            let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+            let tls = web.loaded.borrow().config.tls.is_some();
+            info!(address, tls, "metrics are served");
+            tokio::task::spawn_local(web.clone().accept(listener, watch.clone()));
+        }
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener, watch: Rc<RefCell<Watch>>) {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "an HTTP client cannot be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Ok(place) = self.places.clone().try_acquire_owned() else {
+                watch.borrow_mut().metrics.turned_away += 1;
+                continue;
+            };
+            let (web, watch) = (self.clone(), watch.clone());
+            tokio::task::spawn_local(async move {
+                if let Err(error) = web.connection(stream, &watch).await {
+                    debug!(%error, "an HTTP client went away");
+                }
+                drop(place);
+            });
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, watch: &RefCell<Watch>) -> io::Result<()> {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_read_timeout(Some(PATIENCE));
+        stream.set_write_timeout(Some(WRITE_PATIENCE));
+        let stream = Box::pin(stream);
+        match self.config(watch).tls.clone() {
+            None => self.requests(stream, watch).await,
+            Some(tls) => {
+                let handshake = TlsAcceptor::from(tls).accept(stream);
+                let stream = tokio::time::timeout(PATIENCE, handshake).await??;
+                self.requests(stream, watch).await
+            }
+        }
+    }
+
+    async fn requests(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin,
+        watch: &RefCell<Watch>,
+    ) -> io::Result<()> {
+        let service = service_fn(|request| self.answer(request, watch));
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .max_buf_size(HEAD)
+            .serve_connection(TokioIo::new(io), service)
+            .await
+            .map_err(io::Error::other)
+    }
+
+    /// The configuration as it is now; if it has errors, as it was.
+    fn config(&self, watch: &RefCell<Watch>) -> Arc<Config> {
+        let mut loaded = self.loaded.borrow_mut();
+        match loaded.follow() {
+            Ok(false) => {}
+            Ok(true) => {
+                info!("the web configuration was read again");
+                watch.borrow_mut().metrics.configured = Some(true);
+            }
+            Err(error) => {
+                warn!(%error, "the new web configuration cannot be used: the old one stays in use");
+                watch.borrow_mut().metrics.configured = Some(false);
+            }
+        }
+        loaded.config.clone()
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        watch: &RefCell<Watch>,
+    ) -> Result<Response<Body>, Infallible> {
+        let config = self.config(watch);
+        let header = request.headers().get(AUTHORIZATION);
+        let mut response = match self.doorman.check(&config.users, header).await {
+            Answer::Welcome => pages::answer(&request, &self.path, watch),
+            Answer::Unknown => {
+                watch.borrow_mut().metrics.unauthorized += 1;
+                pages::unauthorized()
+            }
+            Answer::Later => pages::later(),
+        };
+        debug!(path = request.uri().path(), status = response.status().as_u16(), "HTTP");
+        for (name, value) in &config.headers {
+            response.headers_mut().insert(name.clone(), value.clone());
+        }
+        Ok(response)
+    }
+}
