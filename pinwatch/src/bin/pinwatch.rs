@@ -100,8 +100,11 @@ struct WebOptions {
 const MOST_GROUPS: usize = 1000;
 
 #[derive(clap::Args)]
-#[command(next_help_heading = "Metrics by name, off by default: anybody who may scrape sees these names")]
+#[command(next_help_heading = "More metrics; anybody who may scrape sees the names in them")]
 struct MetricsOptions {
+    /// How often and how long each BPF program ran: the kernel counts it for all of the machine's, which slows them down a bit
+    #[arg(long = "metrics.bpf")]
+    bpf_statistics: bool,
     /// Pinned bytes of the N users with most, and of all others as one
     #[arg(long = "metrics.users", value_name = "N", default_value_t = 0, value_parser = groups)]
     users: usize,
@@ -196,6 +199,7 @@ fn run(options: &Options) -> ExitCode {
             cgroups: options.metrics.cgroups,
             files: options.metrics.files,
         },
+        statistics: options.metrics.bpf_statistics,
         web: web::Settings {
             addresses: (!options.web.listen_address.is_empty()).then(|| options.web.listen_address.clone()),
             path: options.web.telemetry_path.clone(),

@@ -25,6 +25,7 @@ pub fn check(attach: AttachMode) -> Check {
         policy: Policy::default(),
         limits: Limits::default(),
         web: web::Settings::default(),
+        statistics: false,
     };
     let results: Vec<(&str, Result<Method, String>)> = match Watch::start(&settings) {
         Ok(watch) => {

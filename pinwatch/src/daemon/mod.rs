@@ -11,7 +11,7 @@ mod socket;
 mod watch;
 pub mod web;
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub struct Settings {
     pub limits: metrics::Limits,
     /// HTTP.
     pub web: web::Settings,
+    /// Whether the kernel counts how often and how long BPF programs run.
+    pub statistics: bool,
 }
 
 /// Why the daemon cannot run.
@@ -97,6 +99,7 @@ async fn serve(settings: &Settings, mut watch: Watch, web: Web) -> Result<(), Da
         let what = what.to_owned();
         move |error| DaemonError::System { what, error }
     };
+    let _statistics = if settings.statistics { count_runs() } else { None };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot wait for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot wait for SIGINT"))?;
     if settings.bpf_log {
@@ -153,6 +156,15 @@ async fn serve(settings: &Settings, mut watch: Watch, web: Web) -> Result<(), Da
         debug!(%error, "the socket was gone already");
     }
     Ok(())
+}
+
+/// Has the kernel count for as long as what this gives lives.
+fn count_runs() -> Option<OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime)
+        .inspect_err(
+            |error| warn!(%error, "the kernel does not count how often and how long BPF programs run"),
+        )
+        .ok()
 }
 
 /// Lets the event loop wait for a descriptor.

@@ -21,7 +21,8 @@ const HOOKS: &str = include_str!("hooks.sh");
 const LEASES: &str = include_str!("leases.sh");
 const LIST: &str = include_str!("list.sh");
 const HOLDERS: &str = include_str!("holders.sh");
-/// Before these two.
+const SCRAPE: &str = include_str!("scrape.sh");
+/// Before these three.
 const DAEMON: &str = include_str!("daemon.sh");
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
@@ -39,6 +40,17 @@ pub enum Bench {
         /// Pins, and descriptors
         #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=500_000))]
         count: u32,
+    },
+    /// CPU time of a scrape, with few and with many pins, against one of node_exporter
+    Scrape {
+        #[command(flatten)]
+        on: Where,
+        /// Pins
+        #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..=500_000))]
+        count: u32,
+        /// Files under them
+        #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+        files: u32,
     },
     /// Time of `lspins -j` over 1,000 pins with few and with many processes and descriptors that keep nothing
     Holders(Where),
@@ -66,6 +78,11 @@ pub fn run(bench: &Bench) -> Result<u8> {
         Bench::List { on, count } => {
             table::list(&measure(on, &format!("{DAEMON}{LIST}"), &[&count.to_string()])?, *count)
         }
+        Bench::Scrape { on, count, files } => table::scrape(&measure(
+            on,
+            &format!("{DAEMON}{SCRAPE}"),
+            &[&count.to_string(), &files.to_string()],
+        )?),
         Bench::Holders(on) => table::holders(&measure(on, &format!("{DAEMON}{HOLDERS}"), &[])?),
     };
     // Who does not read the table any more still gets the status.

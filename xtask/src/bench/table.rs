@@ -138,6 +138,46 @@ pub fn holders(output: &str) -> (String, bool) {
     (text, good)
 }
 
+/// A scrape may cost this part of one of node_exporter.
+const SCRAPE_PART: f64 = 0.25;
+/// It does not grow with the number of pins: what differs is noise.
+const SCRAPE_GROWTH: f64 = 1.25;
+/// More series a scrape does not have.
+const SERIES: u32 = 500;
+
+/// The table of `bench scrape`, and whether it is within its budgets.
+pub fn scrape(output: &str) -> (String, bool) {
+    let measured = |wanted: &str| {
+        output.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["scraped", what, series, nanoseconds] if what == wanted => {
+                Some((series.parse::<u32>().ok()?, nanoseconds.parse::<f64>().ok()?))
+            }
+            _ => None,
+        })
+    };
+    let (Some((_, few)), Some((series, many)), Some((_, theirs))) =
+        (measured("few"), measured("many"), measured("node_exporter"))
+    else {
+        return ("not measured\n".to_owned(), false);
+    };
+    let mut text = String::new();
+    let mut good = true;
+    let word = |within: bool| if within { "within" } else { "OVER" };
+    for (what, nanoseconds) in [("few pins", few), ("many pins", many), ("node_exporter", theirs)] {
+        let _ = writeln!(text, "{what:<14} {:>8.2} ms of CPU for one scrape", nanoseconds / 1e6);
+    }
+    for (what, ratio, most) in [
+        ("many pins / node_exporter", many / theirs, SCRAPE_PART),
+        ("many pins / few pins", many / few, SCRAPE_GROWTH),
+    ] {
+        good &= ratio <= most;
+        let _ = writeln!(text, "{what:<26} {ratio:.3}, budget <= {most}: {}", word(ratio <= most));
+    }
+    good &= series < SERIES;
+    let _ = writeln!(text, "{series} series, budget < {SERIES}: {}", word(series < SERIES));
+    (text, good)
+}
+
 /// Rows and microseconds of a line `elapsed WHAT ROWS MICROSECONDS`.
 fn elapsed(output: &str, wanted: &str) -> Option<(u32, f64)> {
     output.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
@@ -205,6 +245,18 @@ mod tests {
         assert!(!good && text.contains("2.00 not < 2: OVER"), "{text}");
         assert!(!holders(&with(19).replace("alone 1000", "alone 999")).1);
         assert!(!holders("").1);
+    }
+
+    #[test]
+    fn scrapes_are_compared_with_node_exporter_and_with_few_pins() {
+        let of = |few: u32, many: u32, series: u32| {
+            format!("scraped few 150 {few}\nscraped many {series} {many}\nscraped node_exporter 700 1000\n")
+        };
+        assert!(scrape(&of(240, 250, 499)).1);
+        assert!(!scrape(&of(240, 251, 499)).1, "more than a quarter");
+        assert!(!scrape(&of(100, 126, 499)).1, "it grows");
+        assert!(!scrape(&of(240, 250, 500)).1, "too many series");
+        assert!(!scrape("scraped few 150 1\n").1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the checks of this machine, then the scenarios on real kernels, and one summary.
 
 mod host;
+mod manifest;
 mod scenarios;
 mod tally;
 
@@ -69,7 +70,8 @@ pub fn run(options: &Options) -> Result<u8> {
     let seed = options.seed.unwrap_or_else(|| if options.full { clock() } else { 1 });
     setup::everything()?;
     let mut parts: Vec<(String, Tally)> = Vec::new();
-    let here = if options.no_unit { host::skipped("--no-unit") } else { host::check()? };
+    let here =
+        if options.no_unit { host::skipped("--no-unit") } else { host::check()?.and(manifest::check()?) };
     parts.push(("this machine".to_owned(), here));
     if !options.no_vm {
         progress("building the release binaries for the guests");

@@ -38,6 +38,14 @@ impl Tally {
         true
     }
 
+    /// Both together.
+    pub fn and(mut self, other: Self) -> Self {
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+        self.skipped.extend(other.skipped);
+        self
+    }
+
     /// Adds a failure for whatever the lines do not show: an end that was not reached, or numbers that do not agree.
     /// `end` says how the run ended if not by itself.
     pub fn close(&mut self, end: Option<&str>, status: Option<i32>) {

@@ -274,17 +274,17 @@ impl Watch {
             }),
         );
         let runs = self.programs.run_counts();
-        // Counted only while somebody has the kernel do so (sysctl kernel.bpf_stats_enabled), since it costs time.
+        // Counted only while somebody has the kernel do so, since it costs time.
         if runs.iter().any(|(_, counts)| counts.runs > 0) {
             families.counters(
                 "pinwatch_bpf_runs_total",
-                "How often a BPF program of pinwatch ran while the kernel counted (kernel.bpf_stats_enabled).",
+                "How often a BPF program of pinwatch ran while the kernel counted (--metrics.bpf or kernel.bpf_stats_enabled).",
                 &["program"],
                 runs.iter().map(|(name, counts)| (row(&[name]), counts.runs as f64)),
             );
             families.counters(
                 "pinwatch_bpf_run_seconds_total",
-                "How long a BPF program of pinwatch ran while the kernel counted (kernel.bpf_stats_enabled).",
+                "How long a BPF program of pinwatch ran while the kernel counted (--metrics.bpf or kernel.bpf_stats_enabled).",
                 &["program"],
                 runs.iter().map(|(name, counts)| (row(&[name]), counts.nanoseconds as f64 / 1e9)),
             );

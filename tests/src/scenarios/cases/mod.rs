@@ -79,6 +79,7 @@ all! {
     "stale-socket" => programs::stale_socket,
     "not-a-pinwatch" => programs::not_a_pinwatch,
     "no-capability" => programs::no_capability,
+    "capabilities" => programs::capabilities,
     "no-bpffs" => programs::no_bpffs,
     "no-btf" => programs::no_btf,
     "check" => programs::check,

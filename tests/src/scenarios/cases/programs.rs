@@ -134,6 +134,53 @@ pub fn no_capability(_guest: &mut Guest) -> Result<Outcome> {
     Ok(Outcome::Passed(None))
 }
 
+/// The capabilities that the Kubernetes manifest and the systemd unit name are enough, and both name the same.
+pub fn capabilities(guest: &mut Guest) -> Result<Outcome> {
+    const MANIFEST: &str = include_str!("../../../../deploy/kubernetes.yaml");
+    const UNIT: &str = include_str!("../../../../deploy/pinwatch.service");
+    let list = MANIFEST.lines().find_map(|line| line.trim().strip_prefix("add: [")?.strip_suffix(']'));
+    let named: Vec<&str> = list.context("no capabilities in the manifest")?.split(", ").collect();
+    let unit = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let of_unit: Vec<&str> =
+        unit.context("none in the unit")?.split(' ').filter_map(|word| word.strip_prefix("CAP_")).collect();
+    ensure!(named == of_unit, "the manifest has {named:?}, the unit {of_unit:?}");
+    let wanted: Vec<String> = named.iter().map(|name| format!("+{}", name.to_lowercase())).collect();
+    let bounding = format!("-all,{}", wanted.join(","));
+    let with = ["--bounding-set", &bounding, "--inh-caps", "-all", "--no-new-privs"];
+    let (code, text, error) =
+        output("setpriv", &[&with[..], &["pinwatch", "check", "--attach", &guest.attach]].concat())?;
+    ensure!(code == 0, "pinwatch check with {bounding} ends with {code}: {text}{error}");
+    let socket = "/tmp/capabilities.sock";
+    let run = ["pinwatch", "run", "--socket", socket, "--attach", &guest.attach, "--web.listen-address", ""];
+    let log = std::fs::File::create("/tmp/capabilities.log")?;
+    let child = Command::new("setpriv")
+        .args(with)
+        .args(run)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    let _own = Own(child);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !std::path::Path::new(socket).exists() {
+        let said = std::fs::read_to_string("/tmp/capabilities.log")?;
+        ensure!(std::time::Instant::now() < until, "the daemon does not listen: {said}");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    for kind in ["rdma-mr", "io_uring", "xdp"] {
+        let mut mkpins = Mkpins::start(&format!("{kind} memfd"))?;
+        let (code, json, error) = output("lspins", &["--socket", socket, "-J"])?;
+        let table: Value = serde_json::from_str(&json).with_context(|| format!("{code} {error}"))?;
+        let pins = table["pins"].as_array().context("no pins")?;
+        compare::exactly(&mkpins.made.clone(), pins).with_context(|| kind.to_owned())?;
+        ensure!(pins[0]["holders"][0]["pid"] == mkpins.pid(), "{kind}: holders {}", pins[0]["holders"]);
+        mkpins.tell("release")?;
+        mkpins.end();
+        guest.wait_until_empty()?;
+    }
+    Ok(Outcome::Passed(None))
+}
+
 /// bpffs is not needed.
 pub fn no_bpffs(guest: &mut Guest) -> Result<Outcome> {
     shell("umount /sys/fs/bpf")?;

@@ -268,3 +268,31 @@ fn stopped(guest: &Guest, webhook: &Webhook, fired: &mut Vec<&'static str>) -> R
     fires(webhook, "PinwatchEventsLost", fired)?;
     actors.end(pid, true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_alert_has_all_that_who_is_woken_needs() {
+        let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let alerts: Vec<&str> = RULES.split("- alert: ").skip(1).collect();
+        assert!(alerts.len() >= 10);
+        for alert in alerts {
+            let name = alert.lines().next().unwrap_or_default();
+            let value = |key: &str| {
+                alert.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap_or_default().trim()
+            };
+            assert!(matches!(value("severity:"), "critical" | "warning" | "info"), "{name}");
+            assert!(value("summary:").contains("{{ $labels.instance }}"), "{name}");
+            let command =
+                ["lspins", "pinwatch"].iter().any(|program| alert.contains(&format!("`{program} ")));
+            assert!(command, "{name} names no command to run next");
+            let page = fs::read_to_string(folder.join(value("runbook_url:"))).unwrap_or_default();
+            assert!(page.lines().next().unwrap_or_default().contains(name), "{name} has no runbook");
+            for part in ["**What it means.**", "**Look at**", "    $ ", "**Fix it.**", "**Ignore it**"] {
+                assert!(page.contains(part), "{name}: the runbook has no {part}");
+            }
+        }
+    }
+}

@@ -9,7 +9,8 @@ use anyhow::{Result, ensure};
 use super::{ADDRESS, curl, eventually};
 use crate::Outcome;
 use crate::cases::programs::output;
-use crate::guest::{Guest, start_daemon};
+use crate::factory::Mkpins;
+use crate::guest::{Guest, SOON, start_daemon};
 
 /// As many connections as are served at once.
 const PLACES: usize = 32;
@@ -80,13 +81,26 @@ fn own(guest: &Guest) -> Result<()> {
     let (socket, log) = ("/tmp/web.sock", "/tmp/web.log");
     let first = ["--attach", &guest.attach, "--socket", socket];
     let more = ["--web.listen-address", "127.0.0.1:9800", "--web.listen-address", "[::1]:9801"];
-    let path = ["--web.telemetry-path", "/pins"];
+    let path = ["--web.telemetry-path", "/pins", "--metrics.bpf"];
     let own = crate::cases::programs::Own(start_daemon(&[&first[..], &more, &path].concat(), log)?);
     for address in ["127.0.0.1:9800", "[::1]:9801"] {
         let got = curl(&["-g", &format!("http://{address}/pins")])?;
         ensure!(got.status == 200 && got.body.contains("pinwatch_pins"), "{address}: {}", got.status);
         ensure!(curl(&["-g", &format!("http://{address}/metrics")])?.status == 404, "/metrics is there too");
     }
+    let mut mkpins = Mkpins::start("io_uring anon")?;
+    mkpins.tell("release")?;
+    let ran = |name: &str| {
+        let text = curl(&["http://127.0.0.1:9800/pins"])?.body;
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with(&format!("pinwatch_bpf_{name}{{program=\"io_register")));
+        let sum: f64 = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+        ensure!(sum > 0.0, "{name} of io_register: {sum}");
+        Ok(())
+    };
+    eventually(SOON, || ran("runs_total"))?;
+    eventually(SOON, || ran("run_seconds_total"))?;
     drop(own);
     let refused = |arguments: &[&str], reason: &str| -> Result<()> {
         let all = [&["60", "pinwatch", "run", "--socket", "/tmp/web2.sock"], arguments].concat();
