@@ -78,12 +78,13 @@ pub fn alerts(guest: &mut Guest) -> Result<Outcome> {
          receivers: [{{name: hook, webhook_configs: [{{url: '{}', send_resolved: true}}]}}]\n",
         webhook.url
     ))?;
+    // The small daemon is there only for a while: its job is not one of those that PinwatchDown is about.
     let server = Server::prometheus(&format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
          rule_files: [/tmp/quick.rules.yml]\n\
          alerting: {{alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:9093']}}]}}]}}\n\
          scrape_configs:\n- job_name: pinwatch\n  static_configs: [{{targets: ['{ADDRESS}']}}]\n\
-         - job_name: pinwatch-small\n  static_configs: [{{targets: ['{SMALL}']}}]\n"
+         - job_name: small\n  static_configs: [{{targets: ['{SMALL}']}}]\n"
     ))?;
     eventually(SOON * 10, || {
         let up = server.query("up{job=\"pinwatch\"} == 1")?;
