@@ -106,13 +106,13 @@ async fn serve(settings: &Settings, mut watch: Watch, web: Web) -> Result<(), Da
         start_bpf_log(&mut watch);
     }
     let mut events = watch.events_fd().and_then(wait_on).map_err(system("cannot watch the events"))?;
-    let listener = socket::bind(&settings.socket)?;
     // The first look has the kernel verify what it takes; only the second one tells what a look costs.
     for _ in 0..2 {
         if let Err(error) = watch.table() {
             warn!(%error, "pins cannot be looked at");
         }
     }
+    let listener = socket::bind(&settings.socket)?;
     info!(socket = %settings.socket.display(), "watching");
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
