@@ -163,14 +163,8 @@ fn variables(instances: Instances) -> Vec<Value> {
         }),
         query("job", "Job", "label_values(pinwatch_build_info, job)", true),
     ];
-    if instances == Instances::One {
-        all.push(query(
-            "instance",
-            "Machine",
-            "label_values(pinwatch_build_info{job=~\"$job\"}, instance)",
-            false,
-        ));
-    }
+    let of_job = "label_values(pinwatch_build_info{job=~\"$job\"}, instance)";
+    all.push(query("instance", "Machine", of_job, instances == Instances::All));
     all
 }
 

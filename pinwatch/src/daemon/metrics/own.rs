@@ -44,7 +44,8 @@ pub struct Kept {
     pub unauthorized: u64,
     /// Whether the latest web configuration is in use; `None` without one.
     pub configured: Option<bool>,
-    overview: Overview,
+    /// What the latest look came to; `None` while nobody scrapes: a look for `lspins` alone does not count for others.
+    overview: Option<Overview>,
     /// Pins made and released when that was last looked at.
     seen: (u64, u64),
     entries: [(&'static str, usize); 3],
@@ -71,7 +72,8 @@ impl Kept {
         seen: (u64, u64),
         entries: [(&'static str, usize); 3],
     ) {
-        self.overview = Overview::of(table, policy, self.limits);
+        self.overview = self.is_scraped().then(|| Overview::of(table, policy, self.limits));
+        self.answer = None;
         self.seen = seen;
         self.entries = entries;
         self.looks += 1;
@@ -157,12 +159,14 @@ impl Watch {
         let began = Instant::now();
         self.metrics.scraped = Some(began);
         self.drain();
-        if self.metrics.looks == 0 || self.metrics.latest_look < QUICK && self.has_changed() {
+        if self.metrics.overview.is_none() || self.metrics.latest_look < QUICK && self.has_changed() {
             self.look_for_metrics();
         }
         let mut families = Families::default();
         build_info(&mut families);
-        self.metrics.overview.tell(Clocks::now().realtime, &mut families);
+        if let Some(overview) = &self.metrics.overview {
+            overview.tell(Clocks::now().realtime, &mut families);
+        }
         self.tell_totals(&mut families);
         self.tell_breaks(&mut families);
         self.tell_kernel(&mut families);
