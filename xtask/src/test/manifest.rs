@@ -25,20 +25,22 @@ const NAME: &str = "kubernetes-validate";
 /// When there is no cache.
 pub fn check() -> Result<Tally> {
     println!("== {NAME} {MANIFEST}");
-    let mut tally = Tally::default();
     let has_venv = command("python3")
         .args(["-c", "import venv, ensurepip"])
         .stderr(Stdio::null())
         .status()
-        .is_ok_and(|s| s.success());
+        .is_ok_and(|status| status.success());
     if !has_venv {
-        let reason = "there is no python3 with venv; `apt-get install python3-venv` adds it".to_owned();
-        println!("{NAME}: skipped: {reason}");
-        tally.skipped.push((NAME.to_owned(), reason));
-        return Ok(tally);
+        return Ok(skipped(
+            "there is no python3 with venv; `apt-get install python3-venv` adds it".to_owned(),
+        ));
     }
-    let cache = Cache::open()?;
-    match validator(&cache).and_then(|folder| validate(&folder)) {
+    let folder = match validator(&Cache::open()?) {
+        Ok(folder) => folder,
+        Err(error) => return Ok(skipped(format!("it cannot be had: {error:#}").replace('\n', " / "))),
+    };
+    let mut tally = Tally::default();
+    match validate(&folder) {
         Ok(()) => {
             println!("{NAME}: ok");
             tally.passed += 1;
@@ -49,6 +51,11 @@ pub fn check() -> Result<Tally> {
         }
     }
     Ok(tally)
+}
+
+fn skipped(reason: String) -> Tally {
+    println!("{NAME}: skipped: {reason}");
+    Tally { skipped: vec![(NAME.to_owned(), reason)], ..Tally::default() }
 }
 
 /// The folder of a Python environment with the validator.
