@@ -116,18 +116,28 @@ pub struct ProgramCounts {
     pub nanoseconds: u64,
 }
 
-/// How often a program was skipped.
+/// What the kernel tells of a program or a map.
+///
+/// # Safety
+/// `T` must be the struct that the kernel fills in for this kind of object, made of integers.
+unsafe fn info<T>(object: BorrowedFd<'_>) -> io::Result<T> {
+    // SAFETY: a struct of integers.
+    let mut info: T = unsafe { zeroed() };
+    let mut attr = empty_attr();
+    attr.info.bpf_fd = object.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<T>() as u32;
+    attr.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
+}
+
+/// How often a program ran, and was skipped.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn program_counts(program: BorrowedFd<'_>) -> io::Result<ProgramCounts> {
-    // SAFETY: a struct of integers.
-    let mut info: bpf_prog_info = unsafe { zeroed() };
-    let mut attr = empty_attr();
-    attr.info.bpf_fd = program.as_raw_fd() as u32;
-    attr.info.info_len = size_of::<bpf_prog_info>() as u32;
-    attr.info.info = &raw mut info as u64;
-    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    // SAFETY: the struct of programs.
+    let info: bpf_prog_info = unsafe { info(program) }?;
     Ok(ProgramCounts {
         missed: info.recursion_misses,
         verified_instructions: info.verified_insns,
@@ -141,13 +151,8 @@ pub fn program_counts(program: BorrowedFd<'_>) -> io::Result<ProgramCounts> {
 /// # Errors
 /// What the kernel says.
 pub fn map_capacity(map: BorrowedFd<'_>) -> io::Result<u32> {
-    // SAFETY: a struct of integers.
-    let mut info: bpf_map_info = unsafe { zeroed() };
-    let mut attr = empty_attr();
-    attr.info.bpf_fd = map.as_raw_fd() as u32;
-    attr.info.info_len = size_of::<bpf_map_info>() as u32;
-    attr.info.info = &raw mut info as u64;
-    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    // SAFETY: the struct of maps.
+    let info: bpf_map_info = unsafe { info(map) }?;
     Ok(info.max_entries)
 }
 
