@@ -82,7 +82,7 @@ pub fn names(guest: &mut Guest) -> Result<Outcome> {
         ensure!(pins.len() == 4, "{} pins", pins.len());
         Ok(())
     })?;
-    let text = eventually(SOON, || {
+    let text = eventually(SOON * 5, || {
         let text = curl(&[&format!("http://{ADDRESS}/metrics")])?.body;
         ensure!(text.contains("pinwatch_folded_groups{by=\"file\"} 2"), "{text}");
         Ok(text)

@@ -161,7 +161,7 @@ pub fn capabilities(guest: &mut Guest) -> Result<Outcome> {
         .stderr(log)
         .spawn()?;
     let _own = Own(child);
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(120);
     while !std::path::Path::new(socket).exists() {
         let said = std::fs::read_to_string("/tmp/capabilities.log")?;
         ensure!(std::time::Instant::now() < until, "the daemon does not listen: {said}");

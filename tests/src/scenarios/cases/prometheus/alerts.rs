@@ -80,7 +80,7 @@ pub fn alerts(guest: &mut Guest) -> Result<Outcome> {
     ))?;
     // The small daemon is there only for a while: its job is not one of those that PinwatchDown is about.
     let server = Server::prometheus(&format!(
-        "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
+        "global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s}}\n\
          rule_files: [/tmp/quick.rules.yml]\n\
          alerting: {{alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:9093']}}]}}]}}\n\
          scrape_configs:\n- job_name: pinwatch\n  static_configs: [{{targets: ['{ADDRESS}']}}]\n\
@@ -171,7 +171,7 @@ fn dashboards(server: &Server) -> Result<()> {
                     .replace("$job", "pinwatch")
                     .replace("$instance", ADDRESS)
                     .replace("$__rate_interval", "30s");
-                eventually(SOON * 5, || {
+                eventually(SOON * 10, || {
                     let samples = server.query(&filled)?;
                     ensure!(samples.iter().any(|(_, value)| !value.is_nan()), "no data");
                     Ok(())

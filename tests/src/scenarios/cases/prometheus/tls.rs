@@ -173,7 +173,7 @@ fn prometheus() -> Result<()> {
     eventually(Duration::from_secs(60), check)?;
     // A password that changes is found by the next scrape.
     fs::write(WEB_CONFIG, config(mutual, OLD))?;
-    eventually(SOON * 5, || {
+    eventually(SOON * 20, || {
         let up = server.query("up{job=~\"good|password\"} == 1")?;
         let jobs: Vec<&str> = up.iter().filter_map(|(labels, _)| labels["job"].as_str()).collect();
         ensure!(jobs == ["password"], "after the password changed {jobs:?} are up");

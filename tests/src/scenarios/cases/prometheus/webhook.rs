@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::eventually;
 
 /// How long an alert may take: scrape, evaluation, grouping, in a slow guest.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Alerts that arrived, the latest last.
 #[derive(Clone)]
