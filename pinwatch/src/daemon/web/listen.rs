@@ -5,7 +5,6 @@ use std::net::{TcpListener as StdListener, ToSocketAddrs};
 
 use listenfd::ListenFd;
 use tokio::net::TcpListener;
-use tracing::warn;
 
 /// Where it is listened unless told otherwise.
 pub const ADDRESS: &str = "127.0.0.1:9746";
@@ -29,10 +28,10 @@ pub enum ListenError {
 }
 
 /// Listens. `None` means the default address, which is not worth failing for: who runs the daemon for `lspins` alone may have
-/// something else there.
-pub fn listeners(addresses: Option<&[String]>) -> Result<Vec<TcpListener>, ListenError> {
+/// something else there. Then there is a reason besides.
+pub fn listeners(addresses: Option<&[String]>) -> Result<(Vec<TcpListener>, Option<io::Error>), ListenError> {
     let mut activated = ListenFd::from_env();
-    let mut all = Vec::new();
+    let (mut all, mut taken) = (Vec::new(), None);
     for at in 0..activated.len() {
         if let Some(listener) = activated.take_tcp_listener(at).map_err(ListenError::Activated)? {
             all.push(ready(listener).map_err(ListenError::Activated)?);
@@ -45,10 +44,7 @@ pub fn listeners(addresses: Option<&[String]>) -> Result<Vec<TcpListener>, Liste
     match addresses {
         None if all.is_empty() => match bind(ADDRESS) {
             Ok(listener) => all.push(listener),
-            Err(error) => warn!(
-                %error,
-                "metrics are not served: {ADDRESS} is not free; --web.listen-address chooses another"
-            ),
+            Err(error) => taken = Some(error),
         },
         None => {}
         Some(addresses) => {
@@ -57,7 +53,7 @@ pub fn listeners(addresses: Option<&[String]>) -> Result<Vec<TcpListener>, Liste
             }
         }
     }
-    Ok(all)
+    Ok((all, taken))
 }
 
 /// `host:port`, `[v6]:port`, or `:port` for all addresses of the machine.
@@ -83,7 +79,7 @@ mod tests {
 
     fn listen(addresses: &[&str]) -> Result<Vec<TcpListener>, ListenError> {
         let owned: Vec<String> = addresses.iter().map(|&address| address.to_owned()).collect();
-        listeners(Some(&owned))
+        listeners(Some(&owned)).map(|(all, _)| all)
     }
 
     #[tokio::test]

@@ -65,6 +65,8 @@ impl Default for Settings {
 /// A server that does not serve yet: connections wait until it does.
 pub struct Web {
     listeners: Vec<TcpListener>,
+    /// Why nobody listens at the default address, if so.
+    unavailable: Option<io::Error>,
     loaded: RefCell<Loaded>,
     has_config: bool,
     path: String,
@@ -80,10 +82,11 @@ impl Web {
     pub fn bind(settings: &Settings) -> Result<Self, DaemonError> {
         let loaded = Loaded::read(settings.config.as_deref())
             .map_err(|error| DaemonError::Web(format!("cannot use the web configuration: {error}")))?;
-        let listeners = listen::listeners(settings.addresses.as_deref())
+        let (listeners, unavailable) = listen::listeners(settings.addresses.as_deref())
             .map_err(|error| DaemonError::Web(error.to_string()))?;
         Ok(Self {
             listeners,
+            unavailable,
             loaded: RefCell::new(loaded),
             has_config: settings.config.is_some(),
             path: settings.path.clone(),
@@ -95,6 +98,9 @@ impl Web {
     /// Serves, in tasks of the local set, for as long as that lives.
     pub fn serve(mut self, watch: &Rc<RefCell<Watch>>) {
         watch.borrow_mut().metrics.configured = self.has_config.then_some(true);
+        if let Some(error) = &self.unavailable {
+            warn!(%error, "metrics are not served: {ADDRESS} is not free; --web.listen-address chooses another");
+        }
         let listeners = std::mem::take(&mut self.listeners);
         let web = Rc::new(self);
         for listener in listeners {
