@@ -55,9 +55,9 @@ fn rules() -> Result<Vec<String>> {
 /// `alerts`.
 pub fn alerts(guest: &mut Guest) -> Result<Outcome> {
     let names = rules()?;
-    if guest.attach == "kprobe" && !guest.full {
+    if (guest.attach == "kprobe" || !guest.at_least(7, 0)) && !guest.full {
         return Ok(Outcome::Skipped(
-            "alerts do not depend on how hooks are attached: with kprobes only in a run with --full"
+            "alerts depend neither on the kernel nor on the hooks: with kprobes and before 7.0 only with --full"
                 .to_owned(),
         ));
     }
