@@ -5,10 +5,12 @@
 
 #![no_std]
 
+mod generic_records;
 mod lease_records;
 mod offsets;
 mod records;
 
+pub use generic_records::*;
 pub use lease_records::*;
 pub use offsets::{ModuleOffsets, Offsets};
 pub use records::*;
@@ -34,7 +36,9 @@ mod pod {
         LeaseRecord,
         OverlayQuery,
         PinEvent,
+        RefusedEvent,
         WaiterRecord,
+        WitnessRecord,
         FileRecord,
         LongPath,
         ModuleOffsets,

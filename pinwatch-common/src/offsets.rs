@@ -185,6 +185,38 @@ offsets! {
         xdp_sock_pool,
         /// `xsk_buff_pool.umem`
         xdp_pool_umem,
+        /// `page._refcount`
+        page_references,
+        /// `folio._pincount`: behind the first page, for large folios only
+        folio_pins,
+        /// `folio.index`
+        folio_index,
+        /// `address_space.host`
+        mapping_host,
+        /// Bit of `page.flags` that the first page of a large folio has (`PG_head`)
+        page_large,
+        /// Value of `FOLL_LONGTERM`; 0: pins that no subsystem claims are not looked for
+        long_term,
+        /// How many arguments `pin_user_pages` has
+        pin_pages_args,
+        /// `task_struct.mm`
+        task_mm,
+        /// `mm_struct.pinned_vm`
+        mm_pinned,
+        /// `mm_struct.locked_vm`
+        mm_locked,
+        /// `cred.user`
+        cred_user,
+        /// `user_struct.locked_vm`
+        user_locked,
+        /// `task_struct.signal`
+        task_signal,
+        /// `signal_struct.rlim`
+        limits,
+        /// `pt_regs.ax`: -ENOSYS while a system call is under way
+        regs_result,
+        /// `io_mapped_ubuf.nr_bvecs`
+        io_buf_bvecs,
         /// 1: every fentry/fexit program has a second instance behind it (kernels that preempt inside BPF programs)
         twins,
         /// 1: each pin that is made or released is told of in the ring buffer and in the log

@@ -16,6 +16,8 @@ pub mod kind {
     pub const IO_URING: u32 = 6;
     /// An AF_XDP umem.
     pub const XDP: u32 = 7;
+    /// Pages that were pinned for the long term by a caller that no hook of a subsystem knows.
+    pub const UNCLAIMED: u32 = 8;
 }
 
 /// Bits of [`PinRecord::doubt`]: why the extents may not be exact.
@@ -34,6 +36,8 @@ pub mod doubt {
     pub const NO_PATH: u32 = 32;
     /// The page at the start of an extent was not looked at.
     pub const UNCHECKED: u32 = 64;
+    /// The memory is another process's: only its first page was looked at.
+    pub const FOREIGN: u32 = 128;
 }
 
 /// Bits of [`ExtentRecord::flags`].
@@ -90,14 +94,16 @@ pub mod counter {
     pub const LEASES_FULL: u32 = 13;
     /// Threads that wait for a lease and that found no room.
     pub const WAITERS_FULL: u32 = 14;
+    /// Pins that nobody claimed at once; most are claimed by a subsystem a moment later.
+    pub const UNCLAIMED: u32 = 15;
     /// Plus a hook's number: calls that the first instance of its program missed, and the second one saw and had work with.
-    pub const RECOVERED: u32 = 16;
+    pub const RECOVERED: u32 = 32;
     /// How many counters there are.
-    pub const COUNT: u32 = 32;
+    pub const COUNT: u32 = 64;
 }
 
 /// The subsystems whose registrations are totalled, by their place in the map TOTALS.
-pub const SUBSYSTEMS: u32 = 3;
+pub const SUBSYSTEMS: u32 = 4;
 /// The first size class of [`Totals::sizes`], a power of two; each further one is four times as large.
 pub const SMALLEST_SIZE: u32 = 12;
 /// How many size classes there are; the last one has no upper bound.
@@ -109,6 +115,7 @@ pub const fn subsystem(kind: u32) -> u32 {
     match kind {
         kind::IO_URING => 0,
         kind::XDP => 1,
+        kind::UNCLAIMED => 3,
         _ => 2,
     }
 }
@@ -127,8 +134,8 @@ pub struct Totals {
     pub sizes: [u64; SIZES],
 }
 
-/// The hooks' numbers: those of their scratch slots, and of their `counter::RECOVERED`.
-pub const HOOKS: [(&str, u32); 12] = [
+/// The hooks' numbers, below 32: those of their `counter::RECOVERED`.
+pub const HOOKS: [(&str, u32); 17] = [
     ("rdma_get", 1),
     ("rdma_release", 2),
     ("rdma_track", 3),
@@ -141,7 +148,30 @@ pub const HOOKS: [(&str, u32); 12] = [
     ("io_clone", 10),
     ("lease_set", 11),
     ("lease_change", 12),
+    ("pin_pages", 13),
+    ("pin_fast", 14),
+    ("pin_remote", 15),
+    ("pin_unlocked", 16),
+    ("pin_folios", 17),
 ];
+
+/// The hooks whose programs record pins, by number: each of them, and its second instance, has scratch space of its own.
+const MAKERS: [u32; 8] = [1, 4, 6, 13, 14, 15, 16, 17];
+/// How much scratch space there is; the last is for what user space runs by itself.
+pub const SCRATCHES: u32 = MAKERS.len() as u32 * 2 + 1;
+
+/// The scratch space of a hook's program.
+pub const fn scratch(hook: u32, twin: bool) -> u32 {
+    let mut at = 0;
+    while at < MAKERS.len() {
+        if MAKERS[at] == hook {
+            return at as u32 * 2 + twin as u32;
+        }
+        at += 1;
+    }
+    // It records no pins.
+    SCRATCHES
+}
 
 /// At most so many VMAs of one pin are looked at.
 pub const MAX_EXTENTS: u32 = 4096;
@@ -201,7 +231,8 @@ pub struct ShareKey {
     pub anchor: u64,
 }
 
-/// One live pin. Its key is the address of the kernel object that holds the pages.
+/// One live pin. Its key is the address of the kernel object that holds the pages; that of an unclaimed one, whose object
+/// nobody knows, is its sequence number.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PinRecord {
@@ -213,7 +244,8 @@ pub struct PinRecord {
     pub address: u64,
     /// Bytes asked for.
     pub length: u64,
-    /// The object's owner: the ring's `io_ring_ctx`; for RDMA the `ib_umem` made before it by the same call, if unnamed.
+    /// The object's owner: the ring's `io_ring_ctx`; for RDMA the `ib_umem` made before it by the same call, if unnamed; the
+    /// address that an unclaimed pin was asked for from.
     pub owner: u64,
     /// What the anchor's `struct file` has in `private_data`, or leads to: `io_ring_ctx`, `ib_uverbs_file`, `xdp_umem`; 0
     /// if not known.
@@ -222,6 +254,8 @@ pub struct PinRecord {
     pub pid_tgid: u64,
     /// io_uring: how many unmaps of a shared buffer are under way.
     pub leaving: u64,
+    /// How many references the kernel counts for it; 0: one for each page.
+    pub references: u64,
     /// `start_boottime` of the thread group's leader, nanoseconds.
     pub start: u64,
     /// Command name of the thread group's leader.
@@ -236,7 +270,7 @@ pub struct PinRecord {
     pub extents: u32,
     /// The anchor's file descriptor in the creator; -1 if not known.
     pub anchor_fd: i32,
-    /// io_uring: slot, -1 if not known; RDMA: access flags; AF_XDP: umem id.
+    /// io_uring: slot, -1 if not known; RDMA: access flags; AF_XDP: umem id; unclaimed: `FOLL_*` flags.
     pub number: i32,
     /// RDMA: the device's index.
     pub device: u32,
@@ -364,6 +398,10 @@ pub mod event {
     pub const BREAK_REFUSED: u32 = 7;
     /// A thread no longer waits, or is about to wait for another lease on the same file.
     pub const BREAK_DONE: u32 = 8;
+    /// A pin was made that nobody claimed yet.
+    pub const UNCLAIMED: u32 = 9;
+    /// A pin was refused: a [`super::RefusedEvent`].
+    pub const REFUSED: u32 = 10;
 }
 
 /// History, and a reason to wake up. Losing one never loses a pin.
@@ -412,7 +450,7 @@ const _: () = {
     no_padding::<FileKey>(16);
     no_padding::<ExtentRecord>(40);
     no_padding::<ExtentKey>(16);
-    no_padding::<PinRecord>(9 * 8 + 16 + 10 * 4 + 40);
+    no_padding::<PinRecord>(10 * 8 + 16 + 10 * 4 + 40);
     no_padding::<ShareKey>(16);
     no_padding::<Totals>((3 + SIZES) * 8);
     no_padding::<HolderRecord>(4 * 8 + 16 + 4 * 4);

@@ -9,12 +9,13 @@ use aya_ebpf::{
     helpers::generated::{bpf_find_vma, bpf_loop},
 };
 use core::ffi::c_void;
-use pinwatch_common::{ExtentRecord, MAX_EXTENTS, counter, doubt, extent_flag};
+use pinwatch_common::{ExtentKey, ExtentRecord, MAX_EXTENTS, counter, doubt, extent_flag};
 
 use crate::{
-    kernel::{copy, current, load, load16, load32, offset, read, read32, try_read, zero},
+    kernel::{copy, current, load, load16, load32, offset, read, read_into, read32, zero},
+    pages::{Pages, folio_of, mapping_of, page_at},
     path,
-    registry::{FILES, Scratch, count, mark, store_extent},
+    registry::{EXTENTS, FILES, Scratch, count, mark, store_extent},
 };
 
 /// `VM_SHARED` and `VM_MAYSHARE` (include/linux/mm.h; the values have been the same since 2.6).
@@ -27,29 +28,6 @@ const MAX_RETRIES: u32 = 4096;
 /// For so long after its latest use, in nanoseconds, a name in the map of files need not be looked up: user space removes
 /// only those that were not used for a minute.
 const SURELY_THERE: u64 = 1_000_000_000;
-/// How many scatterlist entries are stepped over to find one page.
-const MAX_SCATTER: u32 = 1 << 16;
-
-/// Where an object keeps its pages, so that the one at an extent's start can be found.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Pages {
-    /// `PAGES_*`
-    pub form: u64,
-    /// Address of the array or of the first scatterlist entry; 0 if it could not be found.
-    pub at: u64,
-    /// For bio_vecs: log2 of the folio size, when all entries but the first cover one folio each.
-    pub shift: u64,
-    /// The first `struct page`; 0 if it was not read yet.
-    pub first: u64,
-}
-
-/// An array of `struct page *`.
-pub const PAGES_ARRAY: u64 = 1;
-/// An array of `struct bio_vec`.
-pub const PAGES_BVEC: u64 = 2;
-/// A scatterlist.
-pub const PAGES_SCATTER: u64 = 3;
 
 /// State of the walk over the VMAs. It is in the scratch record rather than on the stack: so the verifier knows nothing of
 /// its words, and neither follows the loops step by step nor (6.1) deletes what the first step does not need.
@@ -58,22 +36,26 @@ pub struct Search {
     address: u64,
     end: u64,
     start: u64,
-    counts: Counts,
+    pub counts: Counts,
     mapping: u64,
     /// Start and end of the VMA at `address`.
     vma: [u64; 2],
-    pages: Pages,
-    scatter_want: u64,
+    pub pages: Pages,
+    pub scatter_want: u64,
     extent: ExtentRecord,
+    last: ExtentRecord,
 }
 
 /// What a search begins with at zero.
 #[repr(C)]
-struct Counts {
+pub struct Counts {
     found: u64,
     retries: u64,
     doubt: u64,
-    scatter_page: u64,
+    /// The page that the scatterlist entry at hand begins with.
+    pub scatter_page: u64,
+    /// The number of extents there were, if the first one that is found may go on the last one; 0 otherwise.
+    joins: u64,
 }
 
 /// Finds the extents of `scratch.pin`'s range and writes them into it and into the map of extents.
@@ -82,6 +64,47 @@ struct Counts {
 /// `scratch` must be the program's own and the pin's address, length and sequence set.
 #[inline(always)]
 pub unsafe fn find(scratch: *mut Scratch, pages: &Pages) {
+    // SAFETY: by the caller.
+    unsafe {
+        let (pin, s) = (&raw mut (*scratch).pin, &raw mut (*scratch).search);
+        (*s).start = (*pin).address;
+        zero(&raw mut (*s).counts);
+        search(scratch, pages);
+    }
+}
+
+/// Begins a search of extents from an address on: of a new pin, or of a further piece of one, whose record is in
+/// `scratch.pin` then. If the last extent that it has goes on, that one is made longer.
+///
+/// # Safety
+/// As [`find`].
+#[inline(always)]
+pub unsafe fn begin(scratch: *mut Scratch, start: u64) {
+    // SAFETY: by the caller.
+    unsafe {
+        let (pin, s) = (&raw mut (*scratch).pin, &raw mut (*scratch).search);
+        zero(&raw mut (*s).counts);
+        (*s).start = start;
+        let extents = u64::from((*pin).extents);
+        (*s).counts.found = extents;
+        (*s).counts.joins = extents;
+        copy(&raw mut (*s).last, &raw const (*pin).first);
+        if extents > 1 {
+            let key = ExtentKey { sequence: (*pin).sequence, index: extents - 1 };
+            match EXTENTS.get_ptr(&key) {
+                Some(last) => copy(&raw mut (*s).last, last),
+                None => (*s).counts.joins = 0,
+            }
+        }
+    }
+}
+
+/// Goes over the VMAs from `search.start` to the pin's end.
+///
+/// # Safety
+/// As [`find`].
+#[inline(always)]
+pub unsafe fn search(scratch: *mut Scratch, pages: &Pages) {
     // SAFETY: `scratch` as above; the callbacks get a pointer that outlives the calls.
     unsafe {
         let (pin, s) = (&raw mut (*scratch).pin, &raw mut (*scratch).search);
@@ -90,10 +113,8 @@ pub unsafe fn find(scratch: *mut Scratch, pages: &Pages) {
             mark(pin, doubt::UNCHECKED);
             return;
         }
-        (*s).start = (*pin).address;
-        (*s).address = (*pin).address;
+        (*s).address = (*s).start;
         (*s).end = (*pin).address.wrapping_add((*pin).length);
-        zero(&raw mut (*s).counts);
         (*s).pages = *pages;
         let mut scratch = scratch;
         let context = (&raw mut scratch).cast::<c_void>();
@@ -140,15 +161,43 @@ extern "C" fn next_extent(_i: u32, context: *mut c_void) -> i64 {
         (*s).extent.length = end - address;
         check_page(s);
         let index = (*s).counts.found;
-        if index == 0 {
-            copy(&raw mut (*scratch).pin.first, &raw const (*s).extent);
-        } else if !store_extent((*scratch).pin.sequence, index, &(*s).extent) {
-            (*s).counts.doubt |= u64::from(doubt::MAP_FULL);
-            return 1;
+        let joins = (*s).counts.joins;
+        (*s).counts.joins = 0;
+        if joins != 0 && goes_on(&raw const (*s).last, &raw const (*s).extent) {
+            // What there was is written anew, and longer.
+            (*s).last.length += (*s).extent.length;
+            if joins == 1 {
+                copy(&raw mut (*scratch).pin.first, &raw const (*s).last);
+            } else {
+                store_extent((*scratch).pin.sequence, joins - 1, &(*s).last);
+            }
+        } else {
+            if index == 0 {
+                copy(&raw mut (*scratch).pin.first, &raw const (*s).extent);
+            } else if !store_extent((*scratch).pin.sequence, index, &(*s).extent) {
+                (*s).counts.doubt |= u64::from(doubt::MAP_FULL);
+                return 1;
+            }
+            (*s).counts.found = index + 1;
         }
-        (*s).counts.found = index + 1;
         (*s).address = end;
         i64::from(end >= (*s).end || (*s).counts.found >= u64::from(MAX_EXTENTS))
+    }
+}
+
+/// Whether an extent begins where another one ends.
+///
+/// # Safety
+/// Both must be valid.
+#[inline(always)]
+unsafe fn goes_on(last: *const ExtentRecord, next: *const ExtentRecord) -> bool {
+    // SAFETY: by the caller.
+    unsafe {
+        (*last).flags == (*next).flags
+            && (*last).file.ino == (*next).file.ino
+            && (*last).file.dev == (*next).file.dev
+            && (*last).file.generation == (*next).file.generation
+            && ((*last).flags & extent_flag::FILE == 0 || (*last).offset + (*last).length == (*next).offset)
     }
 }
 
@@ -227,6 +276,107 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
     0
 }
 
+/// The one extent of a pin of a file, which is known by the address of its `struct file`: what was asked for are offsets in
+/// it.
+///
+/// # Safety
+/// `scratch` must be the program's own, and the pin's length and time set.
+#[inline(always)]
+pub unsafe fn of_file(scratch: *mut Scratch, file: u64, offset: u64) {
+    // SAFETY: all kernel reads are probe reads.
+    unsafe {
+        let e = &raw mut (*scratch).pin.first;
+        let inode = read(file + offset!(file_inode));
+        if offset!(vma_end) == 0 || !identify(e, inode) {
+            mark(&raw mut (*scratch).pin, doubt::UNCHECKED);
+            return;
+        }
+        (*e).offset = offset;
+        (*e).length = (*scratch).pin.length;
+        (*e).flags = extent_flag::FILE | extent_flag::PAGE_FILE;
+        (*scratch).pin.extents = 1;
+        if offset!(dentry_name) == 0 {
+            return;
+        }
+        let key = &raw const (*e).file;
+        let dentry = read(file + offset!(file_path) + 8);
+        let created = (*scratch).pin.created;
+        if let Some(known) = FILES.get_ptr_mut(&*key)
+            && (*known).dentry == dentry
+        {
+            (*known).used = created;
+            return;
+        }
+        let name = &raw mut (*scratch).file;
+        copy(&raw mut (*scratch).latest, key);
+        (*name).dentry = dentry;
+        (*name).parent = read(dentry + offset!(dentry_parent));
+        (*name).hash_len = read(dentry + offset!(dentry_hash_len));
+        (*name).used = created;
+        (*name).mount = read(file + offset!(file_path));
+        (*name).mode = read32(inode + offset!(inode_mode)) & 0xffff;
+        if offset!(inode_flags) != 0 {
+            (*name).mode |= read32(inode + offset!(inode_flags)) << 16;
+        }
+        let sb = read(inode + offset!(inode_sb));
+        (*name).magic = read(sb + offset!(sb_magic));
+        let fstype = read(read(sb + offset!(sb_type)) + offset!(fstype_name));
+        if !path::store(scratch, key, fstype) {
+            (*name).used = 0;
+            mark(&raw mut (*scratch).pin, doubt::NO_PATH);
+        }
+    }
+}
+
+/// The one extent of a pin of another process's memory, of which only the first page is looked at.
+///
+/// # Safety
+/// As [`of_file`].
+#[inline(always)]
+pub unsafe fn of_page(scratch: *mut Scratch, page: u64) {
+    // SAFETY: all kernel reads are probe reads.
+    unsafe {
+        let pin = &raw mut (*scratch).pin;
+        mark(pin, doubt::FOREIGN);
+        // Read once: the compiler shall see that nothing is divided by zero.
+        let page_size = offset!(page_size);
+        if page_size == 0 || offset!(folio_index) == 0 {
+            mark(pin, doubt::UNCHECKED);
+            return;
+        }
+        let e = &raw mut (*pin).first;
+        let folio = folio_of(page);
+        let mapping = read(folio + offset!(page_mapping));
+        // The lowest bits tell anonymous memory.
+        if mapping & 3 == 0 && mapping != 0 && identify(e, read(mapping + offset!(mapping_host))) {
+            let into = (page - folio) / page_size;
+            (*e).offset = (read(folio + offset!(folio_index)) + into) << offset!(page_shift);
+            (*e).flags = extent_flag::FILE | extent_flag::PAGE_FILE;
+        } else {
+            (*e).flags = extent_flag::PAGE_ANON;
+        }
+        (*e).length = (*pin).length;
+        (*pin).extents = 1;
+    }
+}
+
+/// Fills in which file an inode is; false if it cannot be read.
+///
+/// # Safety
+/// `e` must be valid.
+#[inline(always)]
+unsafe fn identify(e: *mut ExtentRecord, inode: u64) -> bool {
+    // SAFETY: by the caller; all kernel reads are probe reads.
+    unsafe {
+        if !read_into(&raw mut (*e).file.ino, inode + offset!(inode_ino)) {
+            return false;
+        }
+        (*e).file.generation = read32(inode + offset!(inode_generation));
+        (*e).file.dev = read32(read(inode + offset!(inode_sb)) + offset!(sb_dev));
+        true
+    }
+}
+
 /// Compares the extent's first page with what its VMA promises.
 ///
 /// # Safety
@@ -260,105 +410,5 @@ unsafe fn check_page(s: *mut Search) {
             // A page without a mapping is the zero page, or was truncated meanwhile.
             (*s).counts.doubt |= u64::from(doubt::PAGE_MISMATCH);
         }
-    }
-}
-
-/// The `struct page` of page `number` of the object; 0 if it cannot be found.
-///
-/// # Safety
-/// `s` as in [`find`].
-#[inline(always)]
-unsafe fn page_at(s: *mut Search, number: u64) -> u64 {
-    // SAFETY: `s` as in `find`; all kernel reads are probe reads.
-    unsafe {
-        let pages = (*s).pages;
-        if pages.at == 0 {
-            return 0;
-        }
-        if pages.form == PAGES_ARRAY {
-            return read(pages.at + number * 8);
-        }
-        if pages.form == PAGES_BVEC {
-            let mut entry = number;
-            if pages.shift > offset!(page_shift) {
-                // The first entry may begin inside its folio: bv_offset (at 12) says where.
-                let into = u64::from(read32(pages.at + 12)) >> offset!(page_shift);
-                entry = (into + number) >> ((pages.shift - offset!(page_shift)) & 31);
-            }
-            return read(pages.at + entry * 16);
-        }
-        if number > (*s).counts.scatter_page {
-            (*s).scatter_want = number;
-            let mut context = s;
-            bpf_loop(MAX_SCATTER, next_scatter as *mut c_void, (&raw mut context).cast(), 0);
-        }
-        if (*s).pages.at == 0 {
-            return 0;
-        }
-        let page = read((*s).pages.at) & !3;
-        page + (number - (*s).counts.scatter_page) * offset!(page_size)
-    }
-}
-
-/// `struct scatterlist` (include/linux/scatterlist.h): page_link, offset, length; the layout is the same in all kernels
-/// with 64-bit DMA addresses, and its size of 32 bytes with it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Scatter {
-    page_link: u64,
-    offset: u32,
-    length: u32,
-}
-
-/// Steps to the next scatterlist entry, unless this one covers the page that is wanted.
-extern "C" fn next_scatter(_i: u32, context: *mut c_void) -> i64 {
-    const CHAIN: u64 = 1;
-    const LAST: u64 = 2;
-    // SAFETY: the context as in `page_at`.
-    unsafe {
-        let s = *context.cast::<*mut Search>();
-        let Some(entry) = try_read::<Scatter>((*s).pages.at) else {
-            (*s).pages.at = 0;
-            return 1;
-        };
-        if entry.page_link & CHAIN != 0 {
-            (*s).pages.at = entry.page_link & !3;
-            return 0;
-        }
-        let pages = u64::from(entry.length) >> offset!(page_shift);
-        if (*s).scatter_want < (*s).counts.scatter_page + pages {
-            return 1;
-        }
-        if entry.page_link & LAST != 0 {
-            (*s).pages.at = 0;
-            return 1;
-        }
-        (*s).counts.scatter_page += pages;
-        (*s).pages.at += 32;
-    }
-    0
-}
-
-/// `mapping` of the folio that a page belongs to. A tail page's word has bit 0 set and holds the head's address plus one,
-/// or, from 7.1 on (8c846c879e22), a mask for the tail's own address, which no address of a page looks like.
-#[inline(always)]
-fn mapping_of(page: u64) -> u64 {
-    const LOWEST_MASK: u64 = 0xffff_ffff_0000_0000;
-    const WORDS: usize = 4;
-    if offset!(page_head) >= WORDS as u64 * 8 || offset!(page_mapping) >= WORDS as u64 * 8 {
-        // Never so far: both are among the first words.
-        return 0;
-    }
-    let Some(words) = try_read::<[u64; WORDS]>(page) else { return 0 };
-    let word_at = |offset: u64| {
-        // SAFETY: within `words`, as just checked.
-        unsafe { (&raw const words).cast::<u8>().add(offset as usize).cast::<u64>().read_volatile() }
-    };
-    let head = word_at(offset!(page_head));
-    if head & 1 == 0 {
-        word_at(offset!(page_mapping))
-    } else {
-        let head = if head >= LOWEST_MASK { page & head } else { head - 1 };
-        read(head + offset!(page_mapping))
     }
 }

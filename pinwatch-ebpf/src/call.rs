@@ -34,12 +34,12 @@ pub struct Call {
 }
 
 impl Call {
-    /// Argument `n`, of the first four. The helper rather than a load from the context: arguments of type `T **` are
+    /// Argument `n`; at a probe of the first four. The helper rather than a load from the context: arguments of type `T **` are
     /// refused to loads by 6.1.
     #[inline(always)]
     pub fn arg(&self, n: u32) -> u64 {
         if !self.trampoline {
-            return self.probed[n as usize];
+            return self.probed.get(n as usize).copied().unwrap_or(0);
         }
         let mut value = 0u64;
         // SAFETY: ctx is the program's own context.
@@ -136,8 +136,8 @@ pub fn returned(hook: u32) -> Option<[u64; 4]> {
 /// Makes the programs of a hook that looks at a function's return.
 macro_rules! exit_hook {
     ($number:literal, $body:path, $fexit:ident, $twin:ident, $kprobe:ident, $kretprobe:ident) => {
-        exit_hook!(@fexit $number, $body, $fexit, First, $number);
-        exit_hook!(@fexit $number, $body, $twin, Second, $number + 16);
+        exit_hook!(@fexit $number, $body, $fexit, First, pinwatch_common::scratch($number, false));
+        exit_hook!(@fexit $number, $body, $twin, Second, pinwatch_common::scratch($number, true));
 
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "kprobe")]
@@ -152,7 +152,7 @@ macro_rules! exit_hook {
         extern "C" fn $kretprobe(ctx: *mut core::ffi::c_void) -> u32 {
             let Some(probed) = $crate::call::returned($number) else { return 0 };
             let ret = aya_ebpf::programs::RetProbeContext::new(ctx).ret();
-            $body(&$crate::call::Call { ctx, probed, ret, trampoline: false, slot: $number });
+            $body(&$crate::call::Call { ctx, probed, ret, trampoline: false, slot: pinwatch_common::scratch($number, false) });
             0
         }
     };
@@ -173,15 +173,15 @@ pub(crate) use exit_hook;
 /// Makes the programs of a hook that looks at a function's entry.
 macro_rules! entry_hook {
     ($number:literal, $body:path, $fentry:ident, $twin:ident, $kprobe:ident) => {
-        entry_hook!(@fentry $number, $body, $fentry, First, $number);
-        entry_hook!(@fentry $number, $body, $twin, Second, $number + 16);
+        entry_hook!(@fentry $number, $body, $fentry, First, pinwatch_common::scratch($number, false));
+        entry_hook!(@fentry $number, $body, $twin, Second, pinwatch_common::scratch($number, true));
 
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "kprobe")]
         extern "C" fn $kprobe(ctx: *mut core::ffi::c_void) -> u32 {
             let probe = aya_ebpf::programs::ProbeContext::new(ctx);
             let probed = $crate::call::probe_arguments(&probe);
-            $body(&$crate::call::Call { ctx, probed, ret: 0, trampoline: false, slot: $number });
+            $body(&$crate::call::Call { ctx, probed, ret: 0, trampoline: false, slot: pinwatch_common::scratch($number, false) });
             0
         }
     };

@@ -9,11 +9,13 @@ use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::kind;
 
 use crate::{
-    backing::{PAGES_BVEC, Pages},
     call::{Call, entry_hook, exit_hook},
+    generic,
     kernel::{
         current, fetch_add, is_err_or_null, load, offset, opaque_zero, read, read32, try_read, try_read_user,
     },
+    pages::{PAGES_BVEC, Pages},
+    refused::{self, Refused, error_of},
     registry::{Made, PINS, made, released},
     thread::{self, Left, purpose},
 };
@@ -46,15 +48,28 @@ pub fn system_call() -> [u64; 4] {
 /// `struct io_rsrc_node *io_sqe_buffer_register(ctx, struct iovec *, ...)`.
 #[inline(always)]
 fn register(call: &Call) {
+    generic::claim(call);
     let Some(wanted) = wanted(call) else { return };
     let buffer = buffer(call);
     let regs = system_call();
     if wanted[0] == 0 || buffer == 0 {
         // An empty slot of a sparse table, or an error: nothing is pinned, but slots are counted on.
         skip_slot(&regs);
+        let failed = if offset!(io_uring_returns_node) == 0 {
+            let code = call.ret as i32;
+            if code < 0 { Some(code.wrapping_neg()) } else { None }
+        } else {
+            error_of(call.ret)
+        };
+        if let Some(errno) = failed {
+            let (kind, caller, write, mapped) = (kind::IO_URING, 0, true, true);
+            let [address, length] = wanted;
+            refused::tell(call, &Refused { kind, errno, address, length, caller, write, mapped });
+        }
         return;
     }
     let ring = call.arg(0);
+    let (pages, references) = pages(buffer);
     made(
         call,
         &Made {
@@ -67,7 +82,8 @@ fn register(call: &Call) {
             anchor_fd: if regs[1] & REGISTERED_RING != 0 { -1 } else { regs[0] as i32 },
             number: slot_of(&regs, &wanted),
             device: 0,
-            pages: pages(buffer),
+            references,
+            pages,
         },
     );
 }
@@ -101,9 +117,10 @@ fn buffer(call: &Call) -> u64 {
     unsafe { load(node, offset!(io_node_buf)) }
 }
 
-/// Where a buffer's pages are. Its head is read in one go, with the first page, which comes behind it.
+/// Where a buffer's pages are, and how many references it has of them: one for each entry of its array, which may stand for
+/// many pages. Its head is read in one go, with the first page, which comes behind it.
 #[inline(always)]
-fn pages(buffer: u64) -> Pages {
+fn pages(buffer: u64) -> (Pages, u64) {
     let at = buffer + offset!(io_buf_bvec);
     let mut pages = Pages { form: PAGES_BVEC, at, shift: 0, first: 0 };
     if offset!(io_buf_bvec) + 8 > HEAD_WORDS as u64 * 8 {
@@ -111,7 +128,7 @@ fn pages(buffer: u64) -> Pages {
         if offset!(io_buf_folio_shift) != 0 {
             pages.shift = u64::from(read32(buffer + offset!(io_buf_folio_shift)));
         }
-        return pages;
+        return (pages, u64::from(read32(buffer + offset!(io_buf_bvecs))));
     }
     let mut head = MaybeUninit::<[u64; HEAD_WORDS]>::uninit();
     let head = head.as_mut_ptr().cast::<u8>();
@@ -124,8 +141,9 @@ fn pages(buffer: u64) -> Pages {
             pages.shift = u64::from(shift.read_volatile());
         }
         pages.first = head.add(offset!(io_buf_bvec) as usize).cast::<u64>().read_volatile();
+        let references = head.add(offset!(io_buf_bvecs) as usize).cast::<u32>().read_volatile();
+        (pages, u64::from(references))
     }
-    pages
 }
 
 /// Words of an `io_mapped_ubuf` before its array, and one more: 5 to 8 on known kernels.

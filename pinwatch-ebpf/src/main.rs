@@ -13,6 +13,7 @@
 
 mod backing;
 mod call;
+mod generic;
 mod holders;
 mod io_uring;
 mod kernel;
@@ -20,8 +21,10 @@ mod lease_events;
 mod leases;
 mod modules;
 mod overlay;
+mod pages;
 mod path;
 mod rdma;
+mod refused;
 mod registry;
 mod ring_files;
 mod shares;

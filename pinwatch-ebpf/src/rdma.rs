@@ -7,14 +7,18 @@
 use pinwatch_common::{DeviceName, kind};
 
 use crate::{
-    backing::{PAGES_SCATTER, Pages},
     call::{Call, entry_hook, exit_hook},
+    generic,
     io_uring::system_call,
     kernel::{is_err_or_null, read, read32, try_read},
+    pages::{PAGES_SCATTER, Pages},
+    refused::{self, Refused, error_of},
     registry::{DEVICES, MODULE_OFFSETS, Made, PINS, made, released},
     thread::{self, purpose},
 };
 
+/// `ib_access_writable` (include/rdma/ib_verbs.h): LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND.
+const WRITABLE: u32 = 1 | 2 | 8 | 16;
 /// A queue has a buffer, a doorbell page and perhaps one more.
 const MAX_BUFFERS: u32 = 4;
 
@@ -25,8 +29,15 @@ exit_hook!(3, track, rdma_track, rdma_track_twin, rdma_track_kprobe, rdma_track_
 /// `struct ib_umem *ib_umem_get(struct ib_device *, unsigned long addr, size_t size, int access)`
 #[inline(always)]
 fn get(call: &Call) {
+    generic::claim(call);
     let umem = call.ret;
     if is_err_or_null(umem) {
+        if let Some(errno) = error_of(umem) {
+            let write = call.arg(3) as u32 & WRITABLE != 0;
+            let (kind, caller, mapped) = (kind::RDMA_MR, 0, true);
+            let (address, length) = (call.arg(1), call.arg(2));
+            refused::tell(call, &Refused { kind, errno, address, length, caller, write, mapped });
+        }
         return;
     }
     let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return };
@@ -56,6 +67,7 @@ fn get(call: &Call) {
             anchor_fd: system_call()[0] as i32,
             number: access as i32,
             device: index,
+            references: 0,
             pages: Pages {
                 form: PAGES_SCATTER,
                 at: if at_sgl == 0 { 0 } else { read(umem + at_sgl) },

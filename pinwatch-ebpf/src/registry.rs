@@ -13,15 +13,18 @@ use aya_log_ebpf::debug;
 use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{
     DeviceName, Event, ExtentKey, ExtentRecord, FileKey, FileRecord, LONG_PATH, LongPath, ModuleOffsets,
-    PinEvent, PinRecord, SHORT_PATH, SIZES, SMALLEST_SIZE, SUBSYSTEMS, Totals, counter, doubt, event,
-    subsystem,
+    PinEvent, PinRecord, SCRATCHES, SHORT_PATH, SIZES, SMALLEST_SIZE, SUBSYSTEMS, Totals, WitnessRecord,
+    counter, doubt, event, kind, subsystem,
 };
 
 use crate::{
-    backing::{self, Pages, Search},
+    backing::{self, Search},
     call::Call,
+    generic::Witnesses,
     kernel::{copy, copy_leader, current, fetch_add, load, load32, offset, zero},
+    pages::Pages,
     path::Walk,
+    refused::Mappings,
 };
 
 /// Not preallocated: an idle machine pays nothing, a busy one what it uses (`BPF_F_NO_PREALLOC`).
@@ -57,10 +60,10 @@ static FOLLOWED: Array<u64> = Array::with_max_entries(1, 0);
 /// History, and the daemon's wake-up.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
-/// Room for a record and a path while they are put together (a stack has 512 bytes, callbacks included): one slot for each program that makes pins: they can preempt each other, but no
-/// program can preempt itself.
+/// Room for a record and a path while they are put together (a stack has 512 bytes, callbacks included): one slot for each program that makes pins: they can preempt each
+/// other, but no program can preempt itself.
 #[map]
-pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(32, 0);
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCHES, 0);
 
 /// See [`SCRATCH`]. The path is read into `file.path`, and runs on into `overflow`.
 #[repr(C)]
@@ -70,6 +73,9 @@ pub struct Scratch {
     pub file: FileRecord,
     overflow: [u8; LONG_PATH - SHORT_PATH + 256],
     pub walk: Walk,
+    pub witness: WitnessRecord,
+    pub witnesses: Witnesses,
+    pub mappings: Mappings,
     /// Which file `file` is.
     pub latest: FileKey,
     pub search: Search,
@@ -110,17 +116,32 @@ pub struct Made {
     pub anchor_fd: i32,
     pub number: i32,
     pub device: u32,
+    /// See [`PinRecord::references`].
+    pub references: u64,
     pub pages: Pages,
 }
 
-/// Records a pin.
+/// Records a pin of memory of this process.
 #[inline(always)]
 pub fn made(call: &Call, new: &Made) {
     let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+    // SAFETY: this program's own slot on this CPU.
+    unsafe {
+        fill(scratch, new);
+        backing::find(scratch, &new.pages);
+        keep(call, new.object, &(*scratch).pin);
+    }
+}
+
+/// Puts together all of a pin's record but what is behind it.
+///
+/// # Safety
+/// `scratch` must be the program's own slot on this CPU.
+#[inline(always)]
+pub unsafe fn fill(scratch: *mut Scratch, new: &Made) {
     let task = current() as u64;
-    // SAFETY: this program's own slot on this CPU; `task` and its leader have BTF
-    // types.
-    let pin = unsafe {
+    // SAFETY: by the caller; `task` and its leader have BTF types.
+    unsafe {
         let pin = &raw mut (*scratch).pin;
         zero(pin);
         if offset!(task_comm) != 0 {
@@ -138,13 +159,21 @@ pub fn made(call: &Call, new: &Made) {
         (*pin).anchor_fd = new.anchor_fd;
         (*pin).number = new.number;
         (*pin).device = new.device;
-        backing::find(scratch, &new.pages);
-        &*pin
-    };
-    match insert(call, new, pin) {
+        (*pin).references = new.references;
+    }
+}
+
+/// Puts a pin's record into the map, and tells of it; whether it is a new one.
+#[inline(always)]
+pub fn keep(call: &Call, object: u64, pin: &PinRecord) -> bool {
+    match insert(call, object, pin) {
         Inserted::New => {
             total(pin);
-            tell(call, event::MADE, new.object, pin);
+            // One that somebody may claim is told of once nobody has.
+            if pin.kind != kind::UNCLAIMED {
+                tell(call, event::MADE, object, pin);
+            }
+            return true;
         }
         Inserted::Known => remove_extents(pin.sequence, pin.extents),
         Inserted::Full => {
@@ -152,24 +181,31 @@ pub fn made(call: &Call, new: &Made) {
             remove_extents(pin.sequence, pin.extents);
         }
     }
+    false
 }
 
 /// Adds a new pin to its subsystem's totals.
 #[inline(always)]
 fn total(pin: &PinRecord) {
     let Some(totals) = TOTALS.get_ptr_mut(subsystem(pin.kind)) else { return };
+    // SAFETY: a live, aligned map value; `size_class` is within the array.
+    unsafe {
+        fetch_add(&raw mut (*totals).made, 1);
+        fetch_add(&raw mut (*totals).bytes, pin.length);
+        fetch_add((&raw mut (*totals).sizes).cast::<u64>().add(size_class(pin.length)), 1);
+    }
+}
+
+/// The place in [`Totals::sizes`] of a length.
+#[inline(always)]
+fn size_class(length: u64) -> usize {
     let mut size = 0;
-    let mut rest = pin.length.saturating_sub(1) >> SMALLEST_SIZE;
+    let mut rest = length.saturating_sub(1) >> SMALLEST_SIZE;
     while rest != 0 && size < SIZES - 1 {
         rest >>= 2;
         size += 1;
     }
-    // SAFETY: a live, aligned map value; `size` is within the array.
-    unsafe {
-        fetch_add(&raw mut (*totals).made, 1);
-        fetch_add(&raw mut (*totals).bytes, pin.length);
-        fetch_add((&raw mut (*totals).sizes).cast::<u64>().add(size), 1);
-    }
+    size
 }
 
 /// What became of a new pin.
@@ -182,12 +218,12 @@ enum Inserted {
 
 /// Puts a new pin into the map.
 #[inline(always)]
-fn insert(call: &Call, new: &Made, pin: &PinRecord) -> Inserted {
+fn insert(call: &Call, object: u64, pin: &PinRecord) -> Inserted {
     const NOEXIST: u64 = 1;
-    if PINS.insert(&new.object, pin, NOEXIST).is_ok() {
+    if PINS.insert(&object, pin, NOEXIST).is_ok() {
         return Inserted::New;
     }
-    let Some(old) = PINS.get_ptr(&new.object) else { return Inserted::Full };
+    let Some(old) = PINS.get_ptr(&object) else { return Inserted::Full };
     // SAFETY: a live map value.
     let same = unsafe {
         (*old).pid_tgid == pin.pid_tgid && (*old).address == pin.address && (*old).length == pin.length
@@ -197,8 +233,8 @@ fn insert(call: &Call, new: &Made, pin: &PinRecord) -> Inserted {
     }
     // The object's address was used again, so its last life ended unseen.
     count(counter::REPLACED);
-    released_record(call, new.object, old);
-    if PINS.insert(&new.object, pin, 0).is_ok() { Inserted::New } else { Inserted::Full }
+    released_record(call, object, old);
+    if PINS.insert(&object, pin, 0).is_ok() { Inserted::New } else { Inserted::Full }
 }
 
 /// The real user id of a task, in the initial user namespace.
@@ -227,6 +263,24 @@ fn released_record(call: &Call, object: u64, pin: *const PinRecord) {
         unsafe { fetch_add(&raw mut (*totals).released, 1) };
     }
     tell(call, event::RELEASED, object, pin);
+    remove_extents(pin.sequence, pin.extents);
+    let _ = PINS.remove(&object);
+}
+
+/// Takes back a pin that a subsystem has claimed: it was never one by itself.
+#[inline(always)]
+pub fn take_back(object: u64) {
+    let Some(pin) = PINS.get_ptr(&object) else { return };
+    // SAFETY: as in `released_record`.
+    let pin = unsafe { &*pin };
+    if let Some(totals) = TOTALS.get_ptr_mut(subsystem(pin.kind)) {
+        // SAFETY: a live, aligned map value; `size_class` is within the array.
+        unsafe {
+            fetch_add(&raw mut (*totals).made, u64::MAX);
+            fetch_add(&raw mut (*totals).bytes, pin.length.wrapping_neg());
+            fetch_add((&raw mut (*totals).sizes).cast::<u64>().add(size_class(pin.length)), u64::MAX);
+        }
+    }
     remove_extents(pin.sequence, pin.extents);
     let _ = PINS.remove(&object);
 }
@@ -319,6 +373,16 @@ pub fn send<T: 'static>(event: &T, file: &FileKey) {
     }
 }
 
+/// Puts an event into the ring that can wait for the daemon's next tick.
+#[inline(always)]
+pub fn send_later<T: 'static>(event: *const T) {
+    if let Some(mut room) = room::<T>() {
+        // SAFETY: as in `send`.
+        unsafe { copy(room.as_mut_ptr(), event) };
+        room.submit(NO_WAKEUP);
+    }
+}
+
 // The log has a function of its own because of the stack: 6.1 adds up all frames of a chain of calls.
 
 #[inline(never)]
@@ -329,11 +393,11 @@ fn log(ctx: *mut c_void, what: u32, object: u64, address: u64, length: u64) {
     );
 }
 
-/// Wakes the daemon: modules came or go.
+/// Wakes the daemon, which has something to look at.
 #[inline(always)]
-pub fn tell_modules() {
+pub fn wake(what: u32) {
     let Some(mut room) = room::<Event>() else { return };
-    let event = Event { what: event::MODULES, ..Event::default() };
+    let event = Event { what, ..Event::default() };
     // SAFETY: as in `send`.
     unsafe { copy(room.as_mut_ptr(), &raw const event) };
     room.submit(FORCE_WAKEUP);

@@ -13,18 +13,20 @@ use core::mem::MaybeUninit;
 
 use crate::kernel::{compare_exchange, copy};
 
-/// What something is carried for, and 16 numbers from here on: one for each hook.
+/// What something is carried for; some are followed by 31 more, one for each hook.
 pub mod purpose {
     /// The arguments of a call, between kprobe and kretprobe. Plus the hook's number.
     pub const CALL: u64 = 0;
     /// The first instance of a program has run. Plus the hook's number.
-    pub const MARK: u64 = 16;
+    pub const MARK: u64 = 32;
     /// The latest `ib_umem` of a thread that nothing was tracked for yet.
-    pub const UNNAMED: u64 = 32;
+    pub const UNNAMED: u64 = 64;
     /// A buffer that a thread is dropping a reference of.
-    pub const LEAVING: u64 = 33;
+    pub const LEAVING: u64 = 65;
     /// How far a thread has come in its array of iovecs.
-    pub const PROGRESS: u64 = 34;
+    pub const PROGRESS: u64 = 66;
+    /// The latest pin of a thread that nobody has claimed.
+    pub const UNCLAIMED: u64 = 67;
 }
 
 /// Words that are carried at most.
@@ -38,9 +40,9 @@ struct Place {
 }
 
 /// Threads with ids that differ in these bits have places of their own.
-const THREADS: u64 = 512;
+const THREADS: u64 = 256;
 /// More than there are purposes.
-const PURPOSES: u64 = 64;
+const PURPOSES: u64 = 128;
 
 #[map]
 static PLACES: Array<Place> = Array::with_max_entries((THREADS * PURPOSES) as u32, 0);
@@ -133,5 +135,23 @@ pub fn take<const N: usize>(purpose: u64) -> Option<[u64; N]> {
             let _ = DISPLACED.remove(&key);
         }
         Some(words.assume_init())
+    }
+}
+
+/// Clears what a thread has left, if it begins with this word: nothing will come of it any more, and the place is another
+/// thread's for the asking.
+#[inline(always)]
+pub fn clear(thread: u64, purpose: u64, first: u64) {
+    let key = key(thread, purpose);
+    let Some(place) = place(thread, purpose) else { return };
+    // SAFETY: live map values.
+    unsafe {
+        if (*place).key == key {
+            if (*place).words[0] == first {
+                compare_exchange(&raw mut (*place).key, key, 0);
+            }
+        } else if DISPLACED.get_ptr(&key).is_some_and(|words| (*words)[0] == first) {
+            let _ = DISPLACED.remove(&key);
+        }
     }
 }

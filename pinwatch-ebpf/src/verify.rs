@@ -1,11 +1,13 @@
 //! Whether the object of a pin is still there, for user space, which asks when the kernel says that calls went unseen: the
 //! release of a pin may have been one of them.
 
-use pinwatch_common::{kind, verdict};
+use pinwatch_common::{SCRATCHES, kind, verdict};
 
 use crate::{
+    call::Call,
+    generic::WITNESSES,
     kernel::{offset, read, try_read},
-    registry::PINS,
+    registry::{PINS, released},
 };
 
 /// Runs by itself: arguments are a pin's key, its owner and its kind. What has no count of its users is not judged.
@@ -43,7 +45,15 @@ extern "C" fn forget(arguments: *const u64) -> i32 {
     // SAFETY: a live map value.
     let same = PINS.get_ptr(&object).is_some_and(|pin| unsafe { (*pin).sequence == sequence });
     if same {
-        let _ = PINS.remove(&object);
+        let call = Call {
+            ctx: arguments.cast_mut().cast(),
+            probed: [0; 4],
+            ret: 0,
+            trampoline: false,
+            slot: SCRATCHES,
+        };
+        released(&call, object);
+        let _ = WITNESSES.remove(&sequence);
     }
     i32::from(same)
 }

@@ -5,10 +5,12 @@
 //! the pin ends when the pages are given back, in a kworker after the last socket is gone.
 
 use crate::{
-    backing::{PAGES_ARRAY, Pages},
     call::{Call, entry_hook, exit_hook},
+    generic,
     io_uring::system_call,
     kernel::{is_err_or_null, offset, read, read32, try_read},
+    pages::{PAGES_ARRAY, Pages},
+    refused::{self, Refused, error_of},
     registry::{Made, made, released},
 };
 use pinwatch_common::kind;
@@ -19,12 +21,18 @@ entry_hook!(5, unpin, xdp_release, xdp_release_twin, xdp_release_kprobe);
 /// `struct xdp_umem *xdp_umem_create(struct xdp_umem_reg *)`
 #[inline(always)]
 fn create(call: &Call) {
+    generic::claim(call);
     let umem = call.ret;
-    if is_err_or_null(umem) {
-        return;
-    }
     // The first two members of `struct xdp_umem_reg` (include/uapi/linux/if_xdp.h): addr, len.
     let Some(wanted) = try_read::<[u64; 2]>(call.arg(0)) else { return };
+    if is_err_or_null(umem) {
+        if let Some(errno) = error_of(umem) {
+            let (kind, caller, write, mapped) = (kind::XDP, 0, true, true);
+            let [address, length] = wanted;
+            refused::tell(call, &Refused { kind, errno, address, length, caller, write, mapped });
+        }
+        return;
+    }
     let pages = read(umem + offset!(xdp_pages));
     if pages == 0 {
         return;
@@ -41,6 +49,7 @@ fn create(call: &Call) {
             anchor_fd: system_call()[0] as i32,
             number: read32(umem + offset!(xdp_id)) as i32,
             device: 0,
+            references: 0,
             pages: Pages { form: PAGES_ARRAY, at: pages, shift: 0, first: 0 },
         },
     );

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Event, Table};
+use crate::model::{Event, Refusal, Table};
 
 /// The first bytes of every message.
 pub const MAGIC: [u8; 4] = *b"PINW";
 /// The version of the messages; it changes with every change of [`Request`], [`Reply`] or the model's types.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 /// Bytes of a header.
 pub const HEADER: usize = 10;
 /// The longest request body, in bytes.
@@ -42,6 +42,8 @@ pub enum Request {
     },
     /// The metrics of the whole machine; only for root.
     Metrics {},
+    /// The latest pins that the kernel refused, as far as the asking user may see them.
+    Refused {},
 }
 
 /// What the daemon answers.
@@ -55,6 +57,8 @@ pub enum Reply {
     Events(Vec<Event>),
     /// Metrics in Prometheus' text format.
     Metrics(String),
+    /// Pins that were refused.
+    Refused(Vec<Refusal>),
 }
 
 /// A reply that borrows; its variants are those of [`Reply`], in the same order, so that a table need not be cloned.
@@ -64,6 +68,7 @@ enum ReplyRef<'a> {
     Error(&'a str),
     Events(&'a [Event]),
     Metrics(&'a str),
+    Refused(&'a [Refusal]),
 }
 
 /// Why a message could not be had from the other side.
@@ -157,6 +162,11 @@ pub fn encode_events(events: &[Event]) -> Result<Vec<u8>, WireError> {
 /// Metrics as a reply, ready to be sent.
 pub fn encode_metrics(text: &str) -> Result<Vec<u8>, WireError> {
     encode(&ReplyRef::Metrics(text), REPLY_LIMIT, text.len())
+}
+
+/// Refused pins as a reply, ready to be sent.
+pub fn encode_refused(refusals: &[Refusal]) -> Result<Vec<u8>, WireError> {
+    encode(&ReplyRef::Refused(refusals), REPLY_LIMIT, 0)
 }
 
 /// An error as a reply, ready to be sent. The sentence is cut to what a reader wants to see.

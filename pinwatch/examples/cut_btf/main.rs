@@ -69,11 +69,15 @@ fn cut(base: Option<&str>, from: &str, to: &str) -> Result<(), Error> {
             cutter.function(function.symbol, &found);
         }
     }
-    if base.is_some() {
-        let values = table::ENUMERATORS.iter().filter_map(|(name, _)| Some((*name, btf.enum_value(name)?)));
-        let values: Vec<_> = values.collect();
-        cutter.writer.enumeration(4, &values);
-    }
+    let names: Vec<&str> = match base {
+        Some(_) => table::ENUMERATORS.iter().map(|(name, _)| *name).collect(),
+        None => {
+            let rules = table::KERNEL_ENUMERATORS.iter().map(|(name, _)| *name);
+            rules.chain([table::FOLL_LONGTERM]).collect()
+        }
+    };
+    let values: Vec<_> = names.into_iter().filter_map(|name| Some((name, btf.enum_value(name)?))).collect();
+    cutter.writer.enumeration(4, &values);
     fs::write(to, cutter.writer.finish())?;
     Ok(())
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use pinwatch::daemon::metrics::Limits;
 use pinwatch::daemon::{self, Settings, web};
-use pinwatch::kernel::plan::AttachMode;
+use pinwatch::kernel::feature::FeatureName;
+use pinwatch::kernel::plan::{AttachMode, Choices};
 use pinwatch::listing::escape;
 use pinwatch::model::Policy;
 use pinwatch::source::{self, trace::Clocks};
@@ -51,9 +52,8 @@ enum Command {
         /// One JSON document
         #[arg(short = 'J', long)]
         json: bool,
-        /// How to hook kernel functions
-        #[arg(long, value_enum, default_value_t = Attach::Auto)]
-        attach: Attach,
+        #[command(flatten)]
+        hooks: HookOptions,
     },
 }
 
@@ -62,9 +62,8 @@ struct Options {
     /// Where to listen
     #[arg(long, value_name = "PATH", env = wire::SOCKET_VARIABLE, default_value = wire::SOCKET)]
     socket: PathBuf,
-    /// How to hook kernel functions
-    #[arg(long, value_enum, default_value_t = Attach::Auto)]
-    attach: Attach,
+    #[command(flatten)]
+    hooks: HookOptions,
     /// Room for so many pins; the kernel uses memory only for those there are
     #[arg(long, value_name = "N", default_value_t = 1 << 18, value_parser = clap::value_parser!(u32).range(1..=1 << 22))]
     max_pins: u32,
@@ -78,6 +77,54 @@ struct Options {
     web: WebOptions,
     #[command(flatten)]
     metrics: MetricsOptions,
+}
+
+#[derive(clap::Args)]
+struct HookOptions {
+    /// How to hook kernel functions
+    #[arg(long, value_enum, default_value_t = Attach::Auto)]
+    attach: Attach,
+    /// Pins of drivers that pinwatch does not know [default: on, unless every direct read and write would pay for it]
+    #[arg(long, value_enum, value_name = "WHETHER")]
+    generic: Option<Switch>,
+    /// Leave a subsystem to --generic: its pins are shown as unclaimed then
+    #[arg(long, value_enum, value_name = "SUBSYSTEM", value_delimiter = ',')]
+    without: Vec<Known>,
+}
+
+impl HookOptions {
+    fn choices(&self) -> Choices {
+        Choices {
+            attach: self.attach.into(),
+            generic: self.generic.map(|generic| matches!(generic, Switch::On)),
+            without: self.without.iter().map(|known| known.feature()).collect(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// Subsystems that have hooks of their own.
+#[derive(Clone, Copy, ValueEnum)]
+enum Known {
+    Rdma,
+    #[value(name = "io_uring")]
+    IoUring,
+    Xdp,
+}
+
+impl Known {
+    fn feature(self) -> FeatureName {
+        match self {
+            Self::Rdma => FeatureName::Rdma,
+            Self::IoUring => FeatureName::IoUring,
+            Self::Xdp => FeatureName::Xdp,
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -141,7 +188,7 @@ impl From<Attach> for AttachMode {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { options } => run(&options),
-        Command::Check { json, attach } => check(json, attach.into()),
+        Command::Check { json, hooks } => check(json, &hooks.choices()),
         Command::Metrics { socket, require_lease } => match metrics(&socket, require_lease) {
             Ok(text) => print(&text, 0),
             Err(sentence) => {
@@ -163,7 +210,9 @@ fn metrics(socket: &Path, require_lease: Option<Policy>) -> Result<String, Strin
         Ok(Reply::Error(sentence)) => {
             return Err(format!("the daemon says: {}", escape::sentence(&sentence)));
         }
-        Ok(Reply::Events(_)) => return Err("the daemon answered another question; restart it".to_owned()),
+        Ok(Reply::Events(_) | Reply::Refused(_)) => {
+            return Err("the daemon answered another question; restart it".to_owned());
+        }
         Err(error) if error.no_daemon() => source::proc::table()
             .map_err(|error| format!("cannot read /proc: {error}; mount procfs there"))?,
         Err(error) => return Err(format!("cannot ask the daemon at {}: {error}", socket.display())),
@@ -190,7 +239,7 @@ fn run(options: &Options) -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let settings = Settings {
         socket: options.socket.clone(),
-        attach: options.attach.into(),
+        choices: options.hooks.choices(),
         max_pins: options.max_pins,
         bpf_log: options.log >= tracing::Level::DEBUG,
         policy: options.require_lease,
@@ -215,8 +264,8 @@ fn run(options: &Options) -> ExitCode {
     }
 }
 
-fn check(json: bool, attach: AttachMode) -> ExitCode {
-    let report = daemon::check(attach);
+fn check(json: bool, choices: &Choices) -> ExitCode {
+    let report = daemon::check(choices);
     let width =
         rustix::termios::tcgetwinsize(std::io::stdout()).map_or(100, |size| usize::from(size.ws_col).max(40));
     let text = match json {

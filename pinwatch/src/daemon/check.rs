@@ -6,20 +6,20 @@ use super::metrics::Limits;
 use super::{Settings, Watch, probe, web};
 use crate::kernel::check::Check;
 use crate::kernel::facts::Depth;
-use crate::kernel::plan::{AttachMode, Method, Plan, Verdict};
+use crate::kernel::plan::{Choices, Method, Plan, Verdict};
 use crate::model::Policy;
 use crate::wire;
 
 /// Looks at this kernel, and attaches what the plan has for it, unless nothing can be.
-pub fn check(attach: AttachMode) -> Check {
+pub fn check(choices: &Choices) -> Check {
     let facts = probe(Depth::Thorough);
-    let plan = Plan::decide(&facts, attach);
+    let plan = Plan::decide(&facts, choices.clone());
     if plan.verdict() == Verdict::Unusable {
         return Check::new(&facts, &plan, &[]);
     }
     let settings = Settings {
         socket: wire::SOCKET.into(),
-        attach,
+        choices: choices.clone(),
         max_pins: 64,
         bpf_log: false,
         policy: Policy::default(),

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
-use pinwatch_common::FileKey;
+use pinwatch_common::{Event as RingEvent, FileKey, PinEvent, PinRecord, event};
 use tracing::{debug, warn};
 
 use super::Watch;
@@ -68,6 +68,11 @@ impl Follow {
         self.history.breaks()
     }
 
+    /// When the latest look ended, and how long it took.
+    pub fn latest_look(&self) -> Option<(Instant, Duration)> {
+        self.looked
+    }
+
     /// Whether a look that nobody asked for is due by its cost.
     pub fn has_rested_long(&self) -> bool {
         self.has_rested(REST)
@@ -101,13 +106,15 @@ impl Follow {
 impl Watch {
     /// Looks at what has happened since the last time.
     pub(super) fn drain(&mut self) {
-        let mut modules_changed = false;
+        let (mut modules_changed, mut unclaimed, mut refused) = (false, false, Vec::new());
         let Some(ring) = &mut self.follow.ring else { return };
         let (clocks, history) = (Clocks::now(), &mut self.follow.history);
         while let Some(item) = ring.next() {
             self.follow.received += 1;
             match Told::read(&item) {
                 Some(Told::Modules) => modules_changed = true,
+                Some(Told::Unclaimed) => unclaimed = true,
+                Some(Told::Refused(event)) => refused.push(event),
                 Some(Told::Pin(pin)) => {
                     let (sequence, what) = (pin.event.sequence, pin.event.what);
                     debug!(sequence, pid = pin.event.pid, what, "pin");
@@ -126,8 +133,27 @@ impl Watch {
             }
         }
         if modules_changed {
+            self.unclaimed.callers.modules_changed();
             self.follow_modules();
         }
+        refused.iter().for_each(|event| self.refused(event, clocks));
+        // While the module that made it is there: its symbols go with it.
+        if unclaimed {
+            self.look_at_unclaimed();
+        }
+    }
+
+    /// Takes note of a pin that the kernel's programs do not tell of: that nobody claims it is known only afterwards.
+    pub(super) fn note_made(&mut self, pin: &PinRecord) {
+        if self.follow.followers == 0 {
+            return;
+        }
+        let creator = (pin.pid_tgid >> 32) as u32;
+        let (time, sequence, what) = (pin.created, pin.sequence, event::MADE);
+        let event = RingEvent { time, sequence, what, kind: pin.kind, pid: creator, reserved: 0 };
+        let (file, length, start, comm, uid) = (pin.first.file, pin.length, pin.start, pin.comm, pin.uid);
+        let told = PinEvent { event, file, length, start, comm, creator, uid };
+        self.follow.history.pin(&told, Clocks::now());
     }
 
     /// What is done when the ring has something that cannot wait.
@@ -139,6 +165,7 @@ impl Watch {
     /// What is done twice a second.
     pub fn tick(&mut self) {
         self.drain();
+        self.look_at_unclaimed();
         self.tidy();
         self.refresh();
         let watches = self.follow.history.watches();

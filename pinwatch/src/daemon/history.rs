@@ -5,15 +5,15 @@ mod leases;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use pinwatch_common::{FileKey, LeaseEvent, PinEvent, event, kind};
+use pinwatch_common::{FileKey, LeaseEvent, PinEvent, event};
 
 use super::metrics::Distribution;
 use crate::model::{
-    CoverageState, Event, File, FileId, FileIndex, Happened, LeaseTag, Outcome, Pin, PinId, Subsystem, Table,
-    Who,
+    CoverageState, Event, File, FileId, FileIndex, Happened, LeaseTag, Outcome, Pin, PinId, Table, Who,
 };
-use crate::source::trace::{Clocks, nameless};
+use crate::source::trace::{Clocks, nameless, subsystem};
 use leases::Leases;
+pub(super) use leases::comm;
 
 /// So many breaks and verdicts are kept, and as many events of other kinds.
 pub const KEPT: usize = 1000;
@@ -121,11 +121,7 @@ fn id_of(key: &FileKey) -> FileId {
 impl History {
     /// Takes note of a pin that was made or released.
     pub fn pin(&mut self, told: &PinEvent, clocks: Clocks) {
-        let subsystem = match told.event.kind {
-            kind::IO_URING => Subsystem::IoUring,
-            kind::XDP => Subsystem::Xdp,
-            _ => Subsystem::Rdma,
-        };
+        let subsystem = subsystem(told.event.kind);
         let by = Who { pid: told.creator, comm: leases::comm(&told.comm), uid: Some(told.uid) };
         let bytes = told.length;
         let what = match told.event.what {

@@ -3,11 +3,14 @@
 //! It keeps no copy of the pins: what the kernel's maps hold is the truth, and is read when somebody asks.
 
 mod check;
+mod count;
 mod follow;
 mod history;
 mod instance;
 pub mod metrics;
+mod refused;
 mod socket;
+mod unclaimed;
 mod watch;
 pub mod web;
 
@@ -21,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
 
-use crate::kernel::plan::AttachMode;
+use crate::kernel::plan::Choices;
 use crate::model::Policy;
 pub use check::check;
 pub use instance::InstanceError;
@@ -36,8 +39,8 @@ const TICK: Duration = Duration::from_millis(500);
 pub struct Settings {
     /// Where to listen.
     pub socket: PathBuf,
-    /// How to hook.
-    pub attach: AttachMode,
+    /// What is hooked, and how.
+    pub choices: Choices,
     /// Room for so many pins.
     pub max_pins: u32,
     /// Whether the BPF programs log.

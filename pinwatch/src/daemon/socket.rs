@@ -55,6 +55,11 @@ pub async fn answer(mut stream: UnixStream, watch: &RefCell<Watch>) {
                 wire::encode_events(&watch.borrow().events_after(0, uid))
             }
             Ok(Request::Events { follow: true }) => return Ok(Some(uid)),
+            Ok(Request::Refused {}) => {
+                let mut watch = watch.borrow_mut();
+                watch.drain();
+                wire::encode_refused(&watch.refusals.visible_to(uid))
+            }
             Ok(Request::Metrics {}) => metrics(watch, uid),
             Err(WireError::Io(error)) => return Err(error),
             Err(error) => wire::encode_error(&format!("the daemon did not understand: {error}")),
@@ -141,7 +146,7 @@ async fn read_request(stream: &mut UnixStream) -> Result<Request, WireError> {
 }
 
 fn list(watch: &RefCell<Watch>, uid: u32) -> Result<Vec<u8>, WireError> {
-    match watch.borrow_mut().table() {
+    match watch.borrow_mut().counted() {
         Ok(table) => wire::encode_table(&visible_to(table, uid)),
         Err(error) => wire::encode_error(&error.to_string()),
     }

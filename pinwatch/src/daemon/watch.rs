@@ -14,12 +14,14 @@ use tracing::{debug, info, warn};
 use super::Settings;
 use super::follow::Follow;
 use super::metrics::Kept;
+use super::refused::Refusals;
+use super::unclaimed::Unclaimed;
 use crate::kernel::bpf::{BpfError, LoadOptions, Losses, Programs};
 use crate::kernel::facts::{Depth, Facts};
 use crate::kernel::feature::{Feature, FeatureName, State};
-use crate::kernel::plan::{AttachMode, Hook, Method, Plan, Verdict};
+use crate::kernel::plan::{Choices, Hook, Method, Plan, Verdict};
 use crate::kernel::raw;
-use crate::model::{HeldState, Pin, Table};
+use crate::model::Table;
 use crate::source::trace::{Clocks, FileStates, LeaseRules, Snapshot, Whereabouts};
 
 /// Why watching cannot start.
@@ -48,7 +50,7 @@ const FILE_AGE: u64 = 60_000_000_000;
 pub struct Watch {
     pub(super) programs: Programs,
     plan: Plan,
-    attach: AttachMode,
+    choices: Choices,
     states: FileStates,
     whereabouts: Whereabouts,
     /// Since when each subsystem is watched, nanoseconds since the epoch.
@@ -65,6 +67,10 @@ pub struct Watch {
     hugetlb_leases: bool,
     /// Pins that no process held when that was last looked at without being asked.
     unheld: u64,
+    /// Pins that were refused.
+    pub(super) refusals: Refusals,
+    /// Pins that no subsystem claims.
+    pub(super) unclaimed: Unclaimed,
     /// What happens.
     pub(super) follow: Follow,
     /// What the next scrape gets.
@@ -100,7 +106,7 @@ impl Watch {
         // Before the facts: what comes after them is a change then.
         let modules = rdma_modules();
         let facts = probe(Depth::Quick);
-        let plan = Plan::decide(&facts, settings.attach);
+        let plan = Plan::decide(&facts, settings.choices.clone());
         if plan.verdict() == Verdict::Unusable {
             let reason = plan.features.iter().find(|feature| feature.name.is_subsystem());
             return Err(StartError::Unusable(reason.map(|feature| feature.text.clone()).unwrap_or_default()));
@@ -110,7 +116,7 @@ impl Watch {
         let mut watch = Self {
             programs,
             plan,
-            attach: settings.attach,
+            choices: settings.choices.clone(),
             states: FileStates::default(),
             whereabouts: Whereabouts::default(),
             since: BTreeMap::new(),
@@ -121,6 +127,8 @@ impl Watch {
             healed: 0,
             hugetlb_leases: hugetlb_leases(),
             unheld: 0,
+            refusals: Refusals::default(),
+            unclaimed: Unclaimed::default(),
             follow: Follow::default(),
             metrics: Kept::new(settings.limits),
         };
@@ -199,7 +207,10 @@ impl Watch {
         {
             warn!(%error, "RDMA pins are not traced");
         }
-        let is_beginning = |hook: &Hook| matches!(hook.name, "rdma_get" | "io_register" | "xdp_create");
+        let is_beginning = |hook: &Hook| {
+            matches!(hook.name, "rdma_get" | "io_register" | "xdp_create")
+                || hook.feature == FeatureName::Unclaimed
+        };
         let mut hooks: Vec<Hook> = self.plan.hooks.iter().filter(|hook| wanted(hook)).cloned().collect();
         hooks.sort_by_key(is_beginning);
         for hook in &hooks {
@@ -240,6 +251,9 @@ impl Watch {
         if modules != self.modules {
             let before = std::mem::take(&mut self.modules);
             let plan = self.plan_of_stable_modules();
+            if let Err(error) = self.programs.forget_claims() {
+                warn!(%error, "pins of subsystems may be taken for unclaimed ones, or the other way round");
+            }
             info!(modules = ?self.modules.iter().map(|(name, _)| name).collect::<Vec<_>>(), "the RDMA modules have changed");
             // What is in `.rodata` stays what it was: it does not depend on modules.
             let offsets = self.plan.offsets;
@@ -273,7 +287,7 @@ impl Watch {
         let mut tries = 0;
         loop {
             self.modules = rdma_modules();
-            let plan = Plan::decide(&probe(Depth::Quick), self.attach);
+            let plan = Plan::decide(&probe(Depth::Quick), self.choices.clone());
             tries += 1;
             // If it never is quiet, the next event or tick looks again.
             if self.modules == rdma_modules() || tries == MODULE_TRIES {
@@ -329,8 +343,7 @@ impl Watch {
 
     /// Logs how many pins no process holds, when that has changed: those of a moment are only on their way out.
     fn tell_unheld(&mut self, table: &Table) {
-        let unheld = |pin: &&Pin| matches!(table.held_state(pin), HeldState::Unheld | HeldState::InFlight);
-        let (pins, bytes) = (table.pins.iter().filter(unheld))
+        let (pins, bytes) = (table.pins.iter().filter(|pin| table.is_unheld(pin)))
             .fold((0_u64, 0_u64), |(pins, bytes), pin| (pins + 1, bytes.saturating_add(pin.bytes)));
         if std::mem::replace(&mut self.unheld, pins) != pins {
             info!(pins, bytes, "pins that no process holds; `lspins --unheld` lists them");
@@ -345,11 +358,23 @@ impl Watch {
         self.look().map(|(_, table)| table)
     }
 
+    /// The table now, with what the kernel counts.
+    ///
+    /// # Errors
+    /// As for [`Watch::table`].
+    pub fn counted(&mut self) -> Result<Table, BpfError> {
+        let seen = self.seen();
+        let (snapshot, mut table) = self.look()?;
+        table.kernel = self.count(&snapshot, seen);
+        Ok(table)
+    }
+
     pub(super) fn look(&mut self) -> Result<(Snapshot, Table), BpfError> {
         let began = Instant::now();
         // A module that was loaded a moment ago may not have been seen yet.
         self.drain();
         self.follow_modules();
+        self.look_at_unclaimed();
         let seen = self.seen();
         let snapshot = Snapshot::read(&self.programs)?;
         let watched =
@@ -357,7 +382,14 @@ impl Watch {
         let times = |lease| self.follow.history.times(lease);
         let rules = LeaseRules { watched, hugetlb: self.hugetlb_leases, times: &times };
         let (states, whereabouts) = (&mut self.states, &mut self.whereabouts);
-        let mut table = snapshot.table(Clocks::now(), states, whereabouts, &mut self.programs, &rules);
+        let mut table = snapshot.table(
+            Clocks::now(),
+            states,
+            whereabouts,
+            &mut self.programs,
+            &rules,
+            &self.unclaimed.callers,
+        );
         table.policy = Some(self.follow.policy());
         table.watching_since = self.since.values().min().copied();
         let losses = self.programs.losses()?;
@@ -368,7 +400,7 @@ impl Watch {
         incomplete.append(&mut table.incomplete);
         table.incomplete = incomplete;
         self.follow.looked(began, &table, Clocks::now().realtime);
-        self.metrics.looked(&table, self.follow.policy(), began, seen, snapshot.entries());
+        self.metrics.looked(&table, self.follow.policy(), began, seen, &snapshot);
         Ok((snapshot, table))
     }
 

@@ -2,6 +2,7 @@
 
 mod iterate;
 mod maps;
+mod unclaimed;
 
 use rustc_hash::FxHashSet as HashSet;
 use std::collections::{BTreeMap, HashMap as Table};

@@ -184,7 +184,9 @@ impl Facts {
         for name in table::STRUCTS {
             self.sizes.insert(name, all.iter().find_map(|(_, btf)| btf.struct_size(name)));
         }
-        for (name, _) in table::ENUMERATORS {
+        let of_kernel = table::KERNEL_ENUMERATORS.iter().map(|(name, _)| *name);
+        let of_modules = table::ENUMERATORS.iter().map(|(name, _)| *name);
+        for name in of_kernel.chain([table::FOLL_LONGTERM]).chain(of_modules) {
             self.enums.insert(name, all.iter().find_map(|(_, btf)| btf.enum_value(name)));
         }
         self.modules = modules.iter().map(|(module, _)| module.clone()).collect();

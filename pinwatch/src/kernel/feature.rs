@@ -15,6 +15,8 @@ pub enum FeatureName {
     IoUring,
     /// AF_XDP umems.
     Xdp,
+    /// Pins of what none of these hooks knows.
+    Unclaimed,
     /// Which ranges of which files are behind a pin.
     Extents,
     /// The names of these files.
@@ -27,6 +29,8 @@ pub enum FeatureName {
     Holders,
     /// Which file descriptor the pin was made through.
     Anchors,
+    /// Pins that the kernel refuses, and why.
+    Refused,
     /// Which leases are on the files, and who has them.
     Leases,
     /// When leases are taken, broken and dropped, and by whom.
@@ -35,17 +39,19 @@ pub enum FeatureName {
 
 impl FeatureName {
     /// All, in the order in which they are shown.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Rdma,
         Self::RdmaNames,
         Self::IoUring,
         Self::Xdp,
+        Self::Unclaimed,
         Self::Extents,
         Self::Paths,
         Self::PageCheck,
         Self::Owners,
         Self::Holders,
         Self::Anchors,
+        Self::Refused,
         Self::Leases,
         Self::LeaseEvents,
     ];
@@ -57,12 +63,14 @@ impl FeatureName {
             Self::RdmaNames => "rdma names",
             Self::IoUring => "io_uring",
             Self::Xdp => "xdp",
+            Self::Unclaimed => "unclaimed",
             Self::Extents => "extents",
             Self::Paths => "paths",
             Self::PageCheck => "page check",
             Self::Owners => "owners",
             Self::Holders => "holders",
             Self::Anchors => "anchors",
+            Self::Refused => "refused",
             Self::Leases => "leases",
             Self::LeaseEvents => "events",
         }
@@ -75,11 +83,13 @@ impl FeatureName {
             Self::RdmaNames => "memory regions have no numbers and keys",
             Self::IoUring => "registered buffers are not traced",
             Self::Xdp => "umems are not traced",
+            Self::Unclaimed => "pins of drivers that pinwatch does not know are not traced",
             Self::Extents => "pins are shown without their files",
             Self::Paths => "files are shown by device and inode number",
             Self::PageCheck => "a private mapping's copied pages cannot be told from the file's",
             Self::Owners => "creators are shown by process id only",
             Self::Holders => "nobody knows who keeps a pin",
+            Self::Refused => "what the kernel refuses is not known",
             Self::Leases => "whether a lease covers a pin is not known",
             Self::LeaseEvents => {
                 "leases are looked at only when somebody asks, and who breaks one is not known"
@@ -90,12 +100,12 @@ impl FeatureName {
 
     /// It tells what happens; what there is at a moment is known without it.
     pub fn is_history(self) -> bool {
-        matches!(self, Self::LeaseEvents)
+        matches!(self, Self::LeaseEvents | Self::Refused)
     }
 
     /// It sees pins of its own, rather than telling more of them: without any of these there is nothing to show.
     pub fn is_subsystem(self) -> bool {
-        matches!(self, Self::Rdma | Self::IoUring | Self::Xdp)
+        matches!(self, Self::Rdma | Self::IoUring | Self::Xdp | Self::Unclaimed)
     }
 }
 
@@ -112,8 +122,7 @@ impl Serialize for FeatureName {
 }
 
 /// How much of it there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Everything.
     On,
@@ -123,6 +132,8 @@ pub enum State {
     Waiting,
     /// This kernel has no such thing, so nothing is missed.
     Absent,
+    /// It could be there, and is not wanted.
+    Disabled,
     /// It should be there and is not.
     Off,
 }
@@ -134,24 +145,31 @@ impl State {
             Self::On => "ok",
             Self::Degraded => "part",
             Self::Waiting => "wait",
-            Self::Absent | Self::Off => "off",
+            Self::Absent | Self::Disabled | Self::Off => "off",
         }
     }
 
-    /// The word that scripts get.
+    /// The word that scripts get, in JSON and metrics.
     pub fn long_word(self) -> &'static str {
         match self {
             Self::On => "on",
             Self::Degraded => "degraded",
             Self::Waiting => "waiting",
             Self::Absent => "absent",
+            Self::Disabled => "disabled",
             Self::Off => "off",
         }
     }
 
-    /// Nothing is missed that happens on this host.
+    /// Nothing is missed that happens on this host and is wanted.
     pub fn is_fine(self) -> bool {
-        matches!(self, Self::On | Self::Waiting | Self::Absent)
+        matches!(self, Self::On | Self::Waiting | Self::Absent | Self::Disabled)
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.long_word())
     }
 }
 

@@ -27,6 +27,23 @@ pub enum AttachMode {
     Kprobe,
 }
 
+/// What the user has chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choices {
+    /// `--attach`.
+    pub attach: AttachMode,
+    /// `--generic`: whether pins that no subsystem claims are looked for; `None`: where it costs little.
+    pub generic: Option<bool>,
+    /// `--without`: subsystems that are not to be hooked.
+    pub without: Vec<FeatureName>,
+}
+
+impl From<AttachMode> for Choices {
+    fn from(attach: AttachMode) -> Self {
+        Self { attach, generic: None, without: Vec::new() }
+    }
+}
+
 /// All of it in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,25 +98,33 @@ pub struct Plan {
 
 impl Plan {
     /// Decides.
-    pub fn decide(facts: &Facts, mode: AttachMode) -> Self {
+    pub fn decide(facts: &Facts, choices: impl Into<Choices>) -> Self {
+        let choices = choices.into();
+        let mode = choices.attach;
         if let Some(reason) = blocked(facts) {
             return Self::nothing(&reason);
         }
         let (mut offsets, parts) = offsets::kernel(facts);
-        let mut plan =
-            Self { offsets: Offsets::ZERO, module_offsets: None, hooks: Vec::new(), features: Vec::new() };
-        let mut planner =
-            subsystem::Planner { facts, mode, parts: &parts, offsets: &mut offsets, plan: &mut plan };
-        planner.rdma();
-        planner.io_uring();
-        planner.xdp();
-        planner.details();
-        planner.lease_events();
-        offsets.page_shift = u64::from(facts.page_shift);
         // A kernel that does not preempt itself runs each program to its end. Frozen before modules come: so it does not
         // depend on which hooks there are yet.
         let trampolines = mode == AttachMode::Auto && !trampolines_refused(facts);
         offsets.twins = u64::from(trampolines && facts.preemptible != Some(false));
+        let mut plan =
+            Self { offsets: Offsets::ZERO, module_offsets: None, hooks: Vec::new(), features: Vec::new() };
+        let mut planner = subsystem::Planner {
+            facts,
+            choices: &choices,
+            parts: &parts,
+            offsets: &mut offsets,
+            plan: &mut plan,
+        };
+        planner.rdma();
+        planner.io_uring();
+        planner.xdp();
+        planner.unclaimed();
+        planner.details();
+        planner.lease_events();
+        offsets.page_shift = u64::from(facts.page_shift);
         plan.offsets = offsets;
         plan
     }

@@ -67,6 +67,33 @@ pub const LEASE_MODIFY: FunctionRule =
     FunctionRule { symbol: "lease_modify", params: &["file_lease *", "int"], returns: &["int"] };
 /// The same before 6.9.
 pub const LEASE_MODIFY_LOCK: FunctionRule = FunctionRule { params: &["file_lock *", "int"], ..LEASE_MODIFY };
+/// Gives out pages of a process for longer or shorter. Before 6.5 it has one parameter more.
+pub const PIN_USER_PAGES: FunctionRule =
+    FunctionRule { symbol: "pin_user_pages", params: &["int", "int", "int", "page **"], returns: &["int"] };
+/// The same without a lock held.
+pub const PIN_USER_PAGES_FAST: FunctionRule =
+    FunctionRule { symbol: "pin_user_pages_fast", ..PIN_USER_PAGES };
+/// The same for another process.
+pub const PIN_USER_PAGES_REMOTE: FunctionRule = FunctionRule {
+    symbol: "pin_user_pages_remote",
+    params: &["mm_struct *", "int", "int", "int", "page **"],
+    returns: &["int"],
+};
+/// The same, with its parameters in another order.
+pub const PIN_USER_PAGES_UNLOCKED: FunctionRule = FunctionRule {
+    symbol: "pin_user_pages_unlocked",
+    params: &["int", "int", "page **", "int"],
+    returns: &["int"],
+};
+/// 6.11 and later: pages of a file, without a mapping.
+pub const MEMFD_PIN_FOLIOS: FunctionRule = FunctionRule {
+    symbol: "memfd_pin_folios",
+    params: &["file *", "int", "int", "folio **", "int"],
+    returns: &["int"],
+};
+/// Never hooked: where it is (6.3 and later), or soon after, direct I/O pins pages by the same functions.
+pub const IOV_ITER_EXTRACT_PAGES: FunctionRule =
+    FunctionRule { symbol: "iov_iter_extract_pages", params: &[], returns: &["int"] };
 /// Never hooked: it tells a kernel without AF_XDP.
 pub const XSK_BIND: FunctionRule = FunctionRule { symbol: "xsk_bind", params: &[], returns: &["int"] };
 
@@ -85,6 +112,12 @@ pub const FUNCTIONS: &[FunctionRule] = &[
     XSK_BIND,
     GENERIC_SETLEASE,
     LEASE_MODIFY,
+    PIN_USER_PAGES,
+    PIN_USER_PAGES_FAST,
+    PIN_USER_PAGES_REMOTE,
+    PIN_USER_PAGES_UNLOCKED,
+    MEMFD_PIN_FOLIOS,
+    IOV_ITER_EXTRACT_PAGES,
 ];
 
 /// What a set of offsets is good for. They are filled in together or not at all.
@@ -106,6 +139,10 @@ pub enum Part {
     Leases,
     /// By which system call a lease is broken.
     Breakers,
+    /// Whether a page is pinned.
+    PageState,
+    /// What counts against RLIMIT_MEMLOCK.
+    Limits,
     /// io_uring's structs.
     IoUring,
     /// AF_XDP's structs.
@@ -177,7 +214,20 @@ pub const OFFSETS: &[OffsetRule<Offsets>] = &[
     rule(Part::Anchors, &["pt_regs.si"], 8, |o| &mut o.regs_arg1),
     rule(Part::Anchors, &["pt_regs.dx"], 8, |o| &mut o.regs_arg2),
     rule(Part::Anchors, &["pt_regs.r10"], 8, |o| &mut o.regs_arg3),
+    rule(Part::PageState, &["page._refcount"], 4, |o| &mut o.page_references),
+    rule(Part::PageState, &["folio._pincount"], 4, |o| &mut o.folio_pins),
+    rule(Part::PageState, &["folio.index"], 8, |o| &mut o.folio_index),
+    rule(Part::PageState, &["address_space.host"], 8, |o| &mut o.mapping_host),
+    rule(Part::PageState, &["task_struct.mm"], 8, |o| &mut o.task_mm),
+    rule(Part::PageState, &["pt_regs.ax"], 8, |o| &mut o.regs_result),
+    rule(Part::Limits, &["mm_struct.pinned_vm"], 8, |o| &mut o.mm_pinned),
+    rule(Part::Limits, &["mm_struct.locked_vm"], 8, |o| &mut o.mm_locked),
+    rule(Part::Limits, &["cred.user"], 8, |o| &mut o.cred_user),
+    rule(Part::Limits, &["user_struct.locked_vm"], 8, |o| &mut o.user_locked),
+    rule(Part::Limits, &["task_struct.signal"], 8, |o| &mut o.task_signal),
+    rule(Part::Limits, &["signal_struct.rlim"], 0, |o| &mut o.limits),
     rule(Part::IoUring, &["io_mapped_ubuf.bvec"], 0, |o| &mut o.io_buf_bvec),
+    rule(Part::IoUring, &["io_mapped_ubuf.nr_bvecs"], 4, |o| &mut o.io_buf_bvecs),
     // 6.13 and later have the first of these two, earlier kernels the second.
     rule(Part::Optional, &["io_rsrc_node.buf"], 8, |o| &mut o.io_node_buf),
     rule(Part::Optional, &["io_ring_ctx.user_bufs"], 8, |o| &mut o.io_ctx_user_bufs),
@@ -273,6 +323,18 @@ pub const ENUMERATORS: &[EnumeratorRule] = &[
     ("RDMA_RESTRACK_MR", |o| &mut o.restrack_mr),
     ("RDMA_RESTRACK_SRQ", |o| &mut o.restrack_srq),
 ];
+
+/// An enumerator of the kernel proper, and where its value goes.
+pub type KernelEnumeratorRule = (&'static str, fn(&mut Offsets) -> &mut u64);
+
+/// Those of [`Part::PageState`].
+pub const KERNEL_ENUMERATORS: &[KernelEnumeratorRule] = &[(PG_HEAD, |o| &mut o.page_large)];
+/// The bit of a large folio's first page.
+pub const PG_HEAD: &str = "PG_head";
+/// The flag that asks for pages for the long term: an enumerator since 6.2 or so (b5054174ac7c), a number in a header before.
+pub const FOLL_LONGTERM: &str = "FOLL_LONGTERM";
+/// Its value where it is no enumerator (include/linux/mm.h of 6.1).
+pub const OLD_FOLL_LONGTERM: u64 = 0x10000;
 
 /// `sizeof(struct page)`.
 pub const PAGE: &str = "page";

@@ -47,6 +47,13 @@ pub fn screen(table: &Table, pin: &Pin, now: i64) -> String {
         line("not exact", &escape::sentence(doubt));
     }
     line("object", &object(pin));
+    if let Object::Unclaimed { stack, .. } = &pin.object {
+        stack.iter().for_each(|frame| line("made in", &escape::name(frame.as_bytes())));
+        line(
+            "released",
+            "pinwatch looks at its first, middle and last page every half second, a thousand pins at a time",
+        );
+    }
     if let Some(creator) = pin.creator.and_then(|at| table.process(at)) {
         workload(creator).iter().for_each(|(label, text)| line(label, text));
     }
@@ -80,6 +87,7 @@ fn headline(table: &Table, pin: &Pin) -> String {
         Object::RdmaBuffer { .. } => "RDMA buffer",
         Object::IoUring { .. } => "io_uring buffer",
         Object::Xdp { .. } => "AF_XDP umem",
+        Object::Unclaimed { .. } => "pages that no subsystem known to pinwatch claims",
     };
     let files: Vec<&File> = pin.parts.iter().filter_map(|p| p.file).filter_map(|f| table.file(f)).collect();
     let of = match (&files[..], pin.parts.first().map(|p| p.backing)) {
@@ -246,6 +254,16 @@ fn other_tools(table: &Table, pin: &Pin) -> &'static str {
 
 /// What must go, and what else goes with it.
 fn way_out(table: &Table, pin: &Pin, holding: Option<&Holding>) -> String {
+    if let Object::Unclaimed { module, .. } = &pin.object {
+        return match module {
+            Some(module) => format!(
+                "Only the module {} knows what keeps it: end what uses it, and see its documentation.\n",
+                escape::name(module.as_bytes())
+            ),
+            None => "Only the code that made it knows what keeps it: end the process that asked for it.\n"
+                .to_owned(),
+        };
+    }
     let Some(holding) = holding else {
         return "Who keeps it is not known here: `pinwatch run` as root finds out.\n".to_owned();
     };
@@ -321,7 +339,7 @@ fn advice(pin: &Pin, process: &Process, holder: &Holder) -> String {
         Object::IoUring { slot: None, .. } => "unregister the buffer".to_owned(),
         Object::RdmaMr { .. } => "deregister the memory region".to_owned(),
         Object::RdmaBuffer { .. } => "destroy the queue".to_owned(),
-        Object::Xdp { .. } => String::new(),
+        Object::Xdp { .. } | Object::Unclaimed { .. } => String::new(),
     };
     let end = if process.pid == 1 { "(it is init: do not end it)" } else { "end the process" };
     let ways: Vec<String> =

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{self, Name, Pin, Table, Via, Workload};
+use crate::model::{self, KernelCount, Name, Pin, Table, Via, Workload};
 
 /// The version of the contract.
 pub const VERSION: u32 = 1;
@@ -28,7 +28,8 @@ pub fn document(
         complete: table.complete(),
         watching_since: table.watching_since.and_then(time),
         incomplete: &table.incomplete,
-        unattributed_pages: table.unattributed_pages,
+        unattributed_pages: table.kernel.map(|kernel| kernel.unattributed()),
+        kernel: table.kernel.map(Kernel::new),
         hidden: Hidden { pins: table.hidden.0, bytes: table.hidden.1 },
     };
     let mut document = Vec::new();
@@ -172,8 +173,26 @@ struct Head<'a> {
     complete: bool,
     watching_since: Option<Time>,
     incomplete: &'a [String],
-    unattributed_pages: Option<u64>,
+    unattributed_pages: Option<i64>,
+    kernel: Option<Kernel>,
     hidden: Hidden,
+}
+
+/// The kernel's own count, in references to pages.
+#[derive(Serialize)]
+pub(super) struct Kernel {
+    references: i64,
+    attributed: u64,
+    unclaimed: u64,
+    unattributed: i64,
+    uncertain: Option<u64>,
+}
+
+impl Kernel {
+    pub(super) fn new(count: KernelCount) -> Self {
+        let KernelCount { references, attributed, unclaimed, uncertain } = count;
+        Self { references, attributed, unclaimed, unattributed: count.unattributed(), uncertain }
+    }
 }
 
 #[derive(Serialize)]

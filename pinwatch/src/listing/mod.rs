@@ -10,6 +10,7 @@ pub mod explain;
 pub mod json;
 pub mod leases;
 pub mod operand;
+pub mod refused;
 pub mod render;
 pub mod select;
 pub mod size;

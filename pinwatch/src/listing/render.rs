@@ -120,9 +120,19 @@ pub fn footer(table: &Table, rows: &[Row], page: u64, policy: Policy, lacking: &
         n => totals.push_str(&format!("; {n} without a lease")),
     }
     totals.push('.');
-    if let Some(pages) = table.unattributed_pages.filter(|p| *p > 0) {
-        let bytes = size::long(pages.saturating_mul(page));
-        totals.push_str(&format!(" {bytes} pinned by the kernel is not explained."));
+    if let Some(kernel) = table.kernel.filter(|kernel| kernel.unattributed() != 0) {
+        let pages = kernel.unattributed();
+        let bytes = size::long(pages.unsigned_abs().saturating_mul(page));
+        let uncertain = match kernel.uncertain {
+            Some(0) => String::new(),
+            Some(pages) => format!(", give or take {}", size::long(pages.saturating_mul(page))),
+            None => "; pins were made or released meanwhile".to_owned(),
+        };
+        totals.push_str(&if pages > 0 {
+            format!(" By the kernel's count {bytes} more are pinned{uncertain}.")
+        } else {
+            format!(" By the kernel's count {bytes} less are pinned{uncertain}.")
+        });
     }
     std::iter::once(totals).chain(lacking.iter().map(|l| format!("{l}."))).collect()
 }
@@ -147,7 +157,7 @@ mod tests {
     use super::*;
     use crate::listing::columns::choose;
     use crate::listing::sample;
-    use crate::model::CoverageState;
+    use crate::model::{CoverageState, KernelCount};
 
     const PIPE: Look = Look { width: None, may_drop: true, colour: false, header: true };
     const CONTEXT: Context =
@@ -213,10 +223,14 @@ mod tests {
         let mut sample = sample::table();
         sample.incomplete.push("a\x1b sentence".into());
         sample.hidden = (2, 1 << 30);
-        sample.unattributed_pages = Some(256);
+        sample.kernel =
+            Some(KernelCount { references: 300, attributed: 40, unclaimed: 4, uncertain: Some(2) });
         let rows = Selection::default().rows(&sample);
         let lines = footer(&sample, &rows, 4096, Policy::Persistent, &lacking(&sample, &[]));
-        assert_eq!(lines[0], "3 pins, 84.0 MiB. 1.0 MiB pinned by the kernel is not explained.");
+        assert_eq!(
+            lines[0],
+            "3 pins, 84.0 MiB. By the kernel's count 1.0 MiB more are pinned, give or take 8.0 KiB."
+        );
         assert_eq!(lines[1], "not complete: a\\x1b sentence.");
         assert_eq!(lacking(&sample, &["a\x1b sentence"]).len(), 1);
         assert_eq!(lines[2], "not shown: 2 pins of other users, 1.0 GiB; run as root to see them.");

@@ -96,7 +96,7 @@ pub fn table() -> Table {
         policy: None,
         incomplete: vec![],
         watching_since: Some(CREATED),
-        unattributed_pages: Some(0),
+        kernel: Some(KernelCount { references: 21506, attributed: 21506, unclaimed: 0, uncertain: Some(0) }),
         hidden: (0, 0),
     }
 }

@@ -115,7 +115,7 @@ impl Selection {
             && pin.bytes >= self.min_size
             && (self.coverage.is_empty() || self.coverage.contains(&pin.coverage.state))
             && self.unleased.is_none_or(|policy| table.is_unleased(pin, policy))
-            && (!self.unheld || table.holding(pin).is_some_and(|h| h.holders.is_empty()))
+            && (!self.unheld || table.is_unheld(pin))
     }
 
     /// Whether it does not matter on which file a pin is.

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::columns::Context;
+use super::json::Kernel;
 use super::render::Look;
 use super::{Row, escape, path, size};
 use crate::model::{FileIndex, PinId, ProcessIndex, Table};
@@ -124,10 +125,28 @@ pub fn text(totals: &[Total], by: By, look: Look, context: &Context) -> String {
     header.into_iter().chain(lines).map(line).collect()
 }
 
+/// The kernel's count, a line for each figure; nothing if nobody has compared.
+pub fn kernel(table: &Table) -> String {
+    let Some(count) = table.kernel else { return String::new() };
+    let uncertain = match count.uncertain {
+        Some(0) => String::new(),
+        Some(pages) => format!(", give or take {pages}"),
+        None => ", but pins were made or released meanwhile".to_owned(),
+    };
+    let lines = [
+        (count.references, "references to pinned pages, by the kernel's count".to_owned()),
+        (count.attributed.cast_signed(), "of them of pins that subsystems have".to_owned()),
+        (count.unclaimed.cast_signed(), "of pins that no subsystem claims".to_owned()),
+        (count.unattributed(), format!("that no pin explains{uncertain}")),
+    ];
+    lines.iter().map(|(pages, what)| format!("{pages:>16} {what}\n")).collect()
+}
+
 #[derive(Serialize)]
 struct Document<'a> {
     version: u32,
     complete: bool,
+    kernel: Option<Kernel>,
     by: &'static str,
     totals: &'a [Total],
 }
@@ -135,7 +154,8 @@ struct Document<'a> {
 /// For machines: one document, or a line for each total.
 pub fn json(out: &mut impl Write, table: &Table, totals: &[Total], by: By, whole: bool) -> io::Result<()> {
     if whole {
-        let document = Document { version: 1, complete: table.complete(), by: by.word(), totals };
+        let kernel = table.kernel.map(Kernel::new);
+        let document = Document { version: 1, complete: table.complete(), kernel, by: by.word(), totals };
         serde_json::to_writer(&mut *out, &document)?;
         return out.write_all(b"\n");
     }
@@ -184,6 +204,6 @@ mod tests {
         );
         let mut out = Vec::new();
         json(&mut out, &table, &none, By::File, true).unwrap();
-        assert_eq!(out, b"{\"version\":1,\"complete\":true,\"by\":\"file\",\"totals\":[]}\n");
+        assert_eq!(out, b"{\"version\":1,\"complete\":true,\"kernel\":null,\"by\":\"file\",\"totals\":[]}\n");
     }
 }

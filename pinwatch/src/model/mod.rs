@@ -4,6 +4,7 @@
 //! crosses the socket between daemon and `lspins` is one of these types (see [`crate::wire`]).
 
 mod cgroup;
+mod count;
 pub mod coverage;
 mod event;
 mod extent;
@@ -12,9 +13,11 @@ mod lease;
 mod name;
 mod pin;
 mod process;
+mod refusal;
 mod table;
 
 pub use cgroup::Workload;
+pub use count::KernelCount;
 pub use coverage::{Coverage, CoverageState, OnFile, Policy};
 pub use event::{Breaker, Event, Happened, LeaseTag, Outcome, Who};
 pub use extent::{Extent, Extents, Part, Parts, Segment, parts_of};
@@ -23,4 +26,5 @@ pub use lease::{Lease, LeaseKind, LeaseMode, LeaseState, Waiter};
 pub use name::Name;
 pub use pin::{HeldState, Holder, Holding, Mode, Object, Origin, Pin, PinId, RdmaBufferKind, Subsystem, Via};
 pub use process::{Namespaces, Process};
+pub use refusal::{Counter, Reason, Refusal};
 pub use table::{FileIndex, HoldingIndex, ProcessIndex, Table};

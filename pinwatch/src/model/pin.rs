@@ -15,11 +15,13 @@ pub enum Subsystem {
     IoUring,
     /// AF_XDP umems.
     Xdp,
+    /// Whatever no subsystem claims.
+    Unclaimed,
 }
 
 impl Subsystem {
     /// All that this version knows, in the order in which they are listed.
-    pub const ALL: [Self; 3] = [Self::Rdma, Self::IoUring, Self::Xdp];
+    pub const ALL: [Self; 4] = [Self::Rdma, Self::IoUring, Self::Xdp, Self::Unclaimed];
 
     /// The word used in columns, JSON and options.
     pub fn word(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Subsystem {
             Self::Rdma => "rdma",
             Self::IoUring => "io_uring",
             Self::Xdp => "xdp",
+            Self::Unclaimed => "unclaimed",
         }
     }
 
@@ -36,6 +39,7 @@ impl Subsystem {
             Self::Rdma => 'r',
             Self::IoUring => 'u',
             Self::Xdp => 'x',
+            Self::Unclaimed => 'n',
         }
     }
 }
@@ -132,6 +136,17 @@ pub enum Object {
         /// The umem's number in its network namespace's diagnostics (`ss --xdp -e`).
         umem: u32,
     },
+    /// What no subsystem claims: all that is known is the code that asked for it.
+    Unclaimed {
+        /// The module that the code is in; `None` for the kernel proper.
+        module: Option<String>,
+        /// The function.
+        function: Option<String>,
+        /// The kernel's stack then, innermost first, from that function on.
+        stack: Vec<String>,
+        /// The module is no longer loaded.
+        unloaded: bool,
+    },
 }
 
 /// What an RDMA buffer that is no memory region serves.
@@ -154,6 +169,7 @@ impl Object {
             Self::RdmaMr { .. } | Self::RdmaBuffer { .. } => Subsystem::Rdma,
             Self::IoUring { .. } => Subsystem::IoUring,
             Self::Xdp { .. } => Subsystem::Xdp,
+            Self::Unclaimed { .. } => Subsystem::Unclaimed,
         }
     }
 
@@ -169,6 +185,7 @@ impl Object {
             },
             Self::IoUring { .. } => "io_uring",
             Self::Xdp { .. } => "xdp",
+            Self::Unclaimed { .. } => "unclaimed",
         }
     }
 }
@@ -195,6 +212,14 @@ impl fmt::Display for Object {
             },
             Self::IoUring { ring_fd, slot } => write!(f, "ring {} buf {}", Known(*ring_fd), Known(*slot)),
             Self::Xdp { umem } => write!(f, "umem {umem}"),
+            Self::Unclaimed { module, function, unloaded, .. } => {
+                match (module, function) {
+                    (Some(module), _) => write!(f, "({module})")?,
+                    (None, Some(function)) => write!(f, "({function})")?,
+                    (None, None) => f.write_str("(?)")?,
+                }
+                if *unloaded { f.write_str(" unloaded") } else { Ok(()) }
+            }
         }
     }
 }

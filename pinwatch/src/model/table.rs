@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CoverageState, File, HeldState, Holder, Holding, Lease, Part, Pin, Policy, Process};
+use super::{
+    CoverageState, File, HeldState, Holder, Holding, KernelCount, Lease, Part, Pin, Policy, Process,
+};
 
 /// Place of a file in [`Table::files`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,8 +35,8 @@ pub struct Table {
     pub incomplete: Vec<String>,
     /// Since when pins are watched, in nanoseconds since the Unix epoch; `None` without a daemon.
     pub watching_since: Option<i64>,
-    /// Pages that the kernel counts as pinned and that no pin explains; `None` if nobody has compared.
-    pub unattributed_pages: Option<u64>,
+    /// What the kernel itself counts as pinned; `None` if nobody has compared.
+    pub kernel: Option<KernelCount>,
     /// Which pins are to have a lease, as the daemon was told; `None` without one.
     pub policy: Option<Policy>,
     /// Pins of other users, which the asking user may not see: how many, and their bytes.
@@ -83,6 +85,11 @@ impl Table {
                 self.files.len() - 1
             });
         FileIndex(at as u32)
+    }
+
+    /// Whether no process keeps a pin: nobody can let it go.
+    pub fn is_unheld(&self, pin: &Pin) -> bool {
+        matches!(self.held_state(pin), HeldState::Unheld | HeldState::InFlight)
     }
 
     /// Whether a pin is to have a lease and none is on its file.

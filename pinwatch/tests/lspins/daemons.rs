@@ -52,11 +52,8 @@ impl Daemon {
 
 /// A complete table with so many pins on as many files, by a process of its own each.
 pub fn table(pins: u32) -> Table {
-    let mut table = Table {
-        watching_since: Some(1_795_218_904_000_000_000),
-        unattributed_pages: Some(0),
-        ..Table::default()
-    };
+    let mut table =
+        Table { watching_since: Some(1_795_218_904_000_000_000), kernel: None, ..Table::default() };
     for n in 0..pins {
         table.files.push(File {
             id: FileId { dev: Device { major: 253, minor: 1 }, ino: u64::from(n) + 100, generation: Some(n) },

@@ -96,6 +96,9 @@ pub struct Args {
     /// Can be selected by file.
     #[arg(long, conflicts_with_all = OF_PINS.into_iter().chain(["leases", "repeat", "no_daemon", "strict"]).collect::<Vec<_>>())]
     pub events: bool,
+    /// Pins that the kernel refused: who asked, for what, and why not. Asks pinwatch, which keeps the last 1,000.
+    #[arg(long, conflicts_with_all = ["events", "leases", "explain", "summary", "by", "terse", "repeat", "no_daemon", "strict"])]
+    pub refused: bool,
     /// With --events: go on until interrupted.
     #[arg(long, requires = "events")]
     pub follow: bool,

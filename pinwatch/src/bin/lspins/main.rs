@@ -2,6 +2,7 @@
 
 mod args;
 mod events;
+mod refused;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
@@ -85,6 +86,9 @@ fn run(args: &Args) -> Result<Outcome, String> {
     }
     if args.events {
         return events::run(args, &selection);
+    }
+    if args.refused {
+        return refused::run(args, &selection);
     }
     let mut warned = false;
     loop {
@@ -236,6 +240,9 @@ fn show(
             None => render::table(&rows, columns, look, &context),
         };
         out.write_all(text.as_bytes())?;
+        if args.summary {
+            out.write_all(summary::kernel(table).as_bytes())?;
+        }
         // Under a table on the terminal; a pipe gets rows and nothing else.
         if terminal && !rows.is_empty() {
             let page = rustix::param::page_size() as u64;

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::families::Families;
 use super::groups::{Groups, Limits};
-use crate::model::{
-    Backing, CoverageState, HeldState, Lease, LeaseKind, LeaseState, Pin, Policy, Subsystem, Table,
-};
+use crate::model::{Backing, CoverageState, Lease, LeaseKind, LeaseState, Pin, Policy, Subsystem, Table};
 
 /// Pins and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +72,7 @@ impl Overview {
                 all.unleased.add(pin.bytes);
                 all.unleased_since = [all.unleased_since, pin.created].into_iter().flatten().min();
             }
-            if matches!(table.held_state(pin), HeldState::Unheld | HeldState::InFlight) {
+            if table.is_unheld(pin) {
                 all.unheld.add(pin.bytes);
             }
             if is_deleted(pin) {

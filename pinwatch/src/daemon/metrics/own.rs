@@ -17,6 +17,7 @@ use crate::kernel::plan::Method;
 use crate::model::{Outcome, Policy, Subsystem, Table};
 use crate::source::proc::vmstat;
 use crate::source::trace::Clocks;
+use crate::source::trace::Snapshot;
 
 /// A scrape looks anew if the latest look took no longer than this.
 const QUICK: Duration = Duration::from_millis(20);
@@ -29,7 +30,8 @@ const SCRAPED: Duration = Duration::from_secs(300);
 /// is not to keep the daemon from its work.
 const REST: u32 = 4;
 /// The subsystems, by their places in the map TOTALS.
-const SUBSYSTEMS: [Subsystem; 3] = [Subsystem::IoUring, Subsystem::Xdp, Subsystem::Rdma];
+const SUBSYSTEMS: [Subsystem; 4] =
+    [Subsystem::IoUring, Subsystem::Xdp, Subsystem::Rdma, Subsystem::Unclaimed];
 /// Registrations of up to 16 GiB are told apart by size.
 const BOUNDS: usize = 12;
 
@@ -49,10 +51,10 @@ pub struct Kept {
     /// Pins made and released when that was last looked at.
     seen: (u64, u64),
     entries: [(&'static str, usize); 3],
+    /// See [`crate::source::trace::Snapshot::references`].
+    references: Option<(u64, u64)>,
     looks: u64,
     look_time: Duration,
-    latest_look: Duration,
-    looked: Option<Instant>,
     scraped: Option<Instant>,
     answer: Option<(Instant, Duration, Rc<str>)>,
 }
@@ -70,16 +72,15 @@ impl Kept {
         policy: Policy,
         began: Instant,
         seen: (u64, u64),
-        entries: [(&'static str, usize); 3],
+        snapshot: &Snapshot,
     ) {
         self.overview = self.is_scraped().then(|| Overview::of(table, policy, self.limits));
         self.answer = None;
         self.seen = seen;
-        self.entries = entries;
+        self.entries = snapshot.entries();
+        self.references = Some(snapshot.references());
         self.looks += 1;
-        self.latest_look = began.elapsed();
-        self.look_time += self.latest_look;
-        self.looked = Some(Instant::now());
+        self.look_time += began.elapsed();
     }
 
     /// Whether anybody was here lately.
@@ -122,7 +123,7 @@ impl Watch {
 
     /// Between two scrapes: looks anew if something has changed and there is time for it.
     pub(in crate::daemon) fn refresh(&mut self) {
-        let is_old = || self.metrics.looked.is_none_or(|when| when.elapsed() > OLD);
+        let is_old = || self.follow.latest_look().is_none_or(|(ended, _)| ended.elapsed() > OLD);
         if self.metrics.is_scraped() && self.follow.has_rested_long() && (is_old() || self.has_changed()) {
             self.look_for_metrics();
         }
@@ -159,7 +160,8 @@ impl Watch {
         let began = Instant::now();
         self.metrics.scraped = Some(began);
         self.drain();
-        if self.metrics.overview.is_none() || self.metrics.latest_look < QUICK && self.has_changed() {
+        let is_quick = self.follow.latest_look().is_none_or(|(_, took)| took < QUICK);
+        if self.metrics.overview.is_none() || is_quick && self.has_changed() {
             self.look_for_metrics();
         }
         let mut families = Families::default();
@@ -169,6 +171,7 @@ impl Watch {
         }
         self.tell_totals(&mut families);
         self.tell_breaks(&mut families);
+        self.tell_refused(&mut families);
         self.tell_kernel(&mut families);
         self.tell_hooks(&mut families);
         self.tell_losses(&mut families);
@@ -207,7 +210,7 @@ impl Watch {
             SUBSYSTEMS.iter().zip(&totals).map(|(name, totals)| (row(&[name.word()]), sizes(totals))),
         );
         let age = match self.has_changed() {
-            true => self.metrics.looked.map_or(0.0, |when| when.elapsed().as_secs_f64()),
+            true => self.follow.latest_look().map_or(0.0, |(ended, _)| ended.elapsed().as_secs_f64()),
             false => 0.0,
         };
         families.gauge(
@@ -233,6 +236,18 @@ impl Watch {
         );
     }
 
+    /// What the kernel refuses.
+    fn tell_refused(&self, families: &mut Families) {
+        families.counters(
+            "pinwatch_refused_total",
+            "Pins that the kernel refused, by the reason as far as it can be told; `lspins --refused` names them.",
+            &["subsystem", "reason"],
+            self.refusals.counts().map(|(subsystem, reason, count)| {
+                (vec![subsystem.word().to_owned(), reason.to_owned()], count as f64)
+            }),
+        );
+    }
+
     /// What the kernel itself counts.
     fn tell_kernel(&self, families: &mut Families) {
         if let Some(counts) = vmstat::pins() {
@@ -245,6 +260,21 @@ impl Watch {
                 "pinwatch_kernel_pages_unpinned_total",
                 "Pages that the kernel has unpinned since boot, by its own count (nr_foll_pin_released).",
                 counts.released as f64,
+            );
+        }
+        let held = vmstat::pins().map(vmstat::Pins::held);
+        if let Some(known) = held.zip(self.metrics.references) {
+            let (held, (attributed, unclaimed)) = known;
+            let all = [
+                ("attributed", attributed as f64),
+                ("unclaimed", unclaimed as f64),
+                ("unattributed", held as f64 - attributed as f64 - unclaimed as f64),
+            ];
+            families.gauges(
+                "pinwatch_kernel_pin_references",
+                "References to pinned pages by the kernel's count: of pins that subsystems have, of those that nobody claims, and what no pin explains. Direct I/O counts while it lasts: take the least over some minutes.",
+                &["by"],
+                all.map(|(by, value)| (vec![by.to_owned()], value)),
             );
         }
         let memory = rustix::system::sysinfo();
@@ -357,7 +387,7 @@ impl Watch {
         families.gauge(
             "pinwatch_reconcile_duration_seconds",
             "How long it took the last time.",
-            self.metrics.latest_look.as_secs_f64(),
+            self.follow.latest_look().map_or(0.0, |(_, took)| took.as_secs_f64()),
         );
     }
 
@@ -439,6 +469,7 @@ mod tests {
             (kind::XDP, Subsystem::Xdp),
             (kind::RDMA_MR, Subsystem::Rdma),
             (kind::RDMA_BUFFER, Subsystem::Rdma),
+            (kind::UNCLAIMED, Subsystem::Unclaimed),
         ] {
             assert_eq!(SUBSYSTEMS[subsystem(kind) as usize], wanted);
         }

@@ -77,7 +77,7 @@ pub struct Config {
 }
 
 /// What a file is known to be unchanged by.
-type Mark = Option<(u64, u64, i64, i64)>;
+pub type Mark = Option<(u64, u64, i64, i64)>;
 
 fn mark(path: &Path) -> Mark {
     let stat = std::fs::metadata(path).ok()?;

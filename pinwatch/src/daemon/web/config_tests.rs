@@ -62,6 +62,21 @@ fn all_that_a_configuration_can_say() {
 }
 
 #[test]
+fn each_way_to_ask_for_certificates() {
+    for (kind, ca) in [
+        ("NoClientCert", false),
+        ("RequestClientCert", false),
+        ("RequireAnyClientCert", false),
+        ("VerifyClientCertIfGiven", true),
+        ("RequireAndVerifyClientCert", true),
+    ] {
+        let with = if ca { "  client_ca_file: cert.pem\n" } else { "" };
+        let text = format!("{TLS}  client_auth_type: {kind}\n{with}");
+        assert!(Place::new(&text).read().is_ok_and(|loaded| loaded.config.tls.is_some()), "{kind}");
+    }
+}
+
+#[test]
 fn what_cannot_be_used_is_named_and_no_secret_told() {
     let hash = hash();
     for (text, wanted) in [

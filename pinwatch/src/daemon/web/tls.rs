@@ -15,7 +15,7 @@ use rustls::{
 };
 use serde::Deserialize;
 
-use super::config::{ConfigError, read_marked};
+use super::config::{ConfigError, Mark, read_marked};
 
 /// `tls_server_config`.
 #[derive(Debug, Default, Deserialize)]
@@ -57,14 +57,14 @@ enum Version {
 }
 
 /// How TLS is spoken, and the files that say so.
-type Loaded = (Option<Arc<ServerConfig>>, Vec<(PathBuf, Option<(u64, u64, i64, i64)>)>);
+type Read = (Option<Arc<ServerConfig>>, Vec<(PathBuf, Mark)>);
 
 impl Section {
     /// What a server needs. `path` is of the configuration file, names of other files are relative to `folder`.
     ///
     /// # Errors
     /// [`ConfigError`]
-    pub fn load(self, path: &Path, folder: &Path) -> Result<Loaded, ConfigError> {
+    pub fn load(self, path: &Path, folder: &Path) -> Result<Read, ConfigError> {
         let failed = |reason: &dyn std::fmt::Display| ConfigError::new(path, reason);
         let mut files = Vec::new();
         let mut part = |what: &str, file: &Option<PathBuf>, text: &Option<String>| {

@@ -206,7 +206,7 @@ impl Programs {
     }
 
     /// Runs a program that looks at the kernel and answers.
-    fn ask(&mut self, name: &'static str, arguments: [u64; 3]) -> Result<u32, BpfError> {
+    pub(super) fn ask(&mut self, name: &'static str, arguments: [u64; 3]) -> Result<u32, BpfError> {
         let failed = |reason| BpfError::Iterate { over: name, reason };
         let program = self.ebpf.program_mut(name).ok_or_else(|| failed("no program".to_owned()))?;
         let program: &mut RawTracePoint = program.try_into().map_err(|error| failed(whole(&error)))?;

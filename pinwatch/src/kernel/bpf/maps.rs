@@ -41,11 +41,16 @@ impl Programs {
 
     /// The only value of an array.
     pub(super) fn only<V: Pod>(&self, map: &'static str) -> Result<V, BpfError> {
+        self.element(map, 0)
+    }
+
+    /// A value of an array.
+    fn element<V: Pod>(&self, map: &'static str, at: u32) -> Result<V, BpfError> {
         let _undisturbed = Undisturbed::begin();
         let failed = |error: String| BpfError::Map { map, error: io::Error::other(error) };
         let found = self.ebpf.map(map).ok_or_else(|| failed("not there".to_owned()))?;
         let array: Array<&MapData, V> = Array::try_from(found).map_err(|error| failed(error.to_string()))?;
-        array.get(&0, 0).map_err(|error| failed(error.to_string()))
+        array.get(&at, 0).map_err(|error| failed(error.to_string()))
     }
 
     /// All entries of a hash map.
@@ -108,12 +113,7 @@ impl Programs {
 
     /// One of the counters.
     pub(super) fn counter(&self, which: u32) -> Result<u64, BpfError> {
-        let _undisturbed = Undisturbed::begin();
-        let failed = |error: String| BpfError::Map { map: "COUNTERS", error: io::Error::other(error) };
-        let map = self.ebpf.map("COUNTERS").ok_or_else(|| failed("not there".to_owned()))?;
-        let counters: Array<&MapData, u64> =
-            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
-        counters.get(&which, 0).map_err(|error| failed(error.to_string()))
+        self.element("COUNTERS", which)
     }
 
     /// Has the kernel read the path of a file's dentry once more; `None` if it cannot. The dentry may be gone: whoever
@@ -191,13 +191,7 @@ impl Programs {
     /// # Errors
     /// [`BpfError::Map`]
     pub fn totals(&self) -> Result<Vec<Totals>, BpfError> {
-        let _undisturbed = Undisturbed::begin();
-        let failed = |error: String| BpfError::Map { map: "TOTALS", error: io::Error::other(error) };
-        let map = self.ebpf.map("TOTALS").ok_or_else(|| failed("not there".to_owned()))?;
-        let totals: Array<&MapData, Totals> =
-            Array::try_from(map).map_err(|error| failed(error.to_string()))?;
-        let of = |at| totals.get(&at, 0).map_err(|error| failed(error.to_string()));
-        (0..SUBSYSTEMS).map(of).collect()
+        (0..SUBSYSTEMS).map(|at| self.element("TOTALS", at)).collect()
     }
 
     /// How many entries a map has room for.

@@ -3,7 +3,10 @@
 use std::{fs, path::Path};
 
 use super::*;
-use crate::kernel::{btf::Btf, plan::AttachMode};
+use crate::kernel::{
+    btf::Btf,
+    plan::{AttachMode, Choices},
+};
 
 fn facts(kernel: &str, modules: &[&'static str]) -> Facts {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/btf").join(kernel);
@@ -14,7 +17,11 @@ fn facts(kernel: &str, modules: &[&'static str]) -> Facts {
 }
 
 fn check(facts: &Facts, attached: &[Attached<'_>]) -> Check {
-    Check::new(facts, &Plan::decide(facts, AttachMode::Auto), attached)
+    Check::new(
+        facts,
+        &Plan::decide(facts, Choices { generic: Some(true), ..AttachMode::Auto.into() }),
+        attached,
+    )
 }
 
 #[test]
@@ -29,12 +36,16 @@ rdma       ok    ib_umem_get (fexit), ib_umem_release (fentry) in ib_uverbs
 rdma names ok    rdma_restrack_add (fexit) in ib_core
 io_uring   ok    io_sqe_buffer_register (fexit), io_buffer_unmap (fentry)
 xdp        ok    xdp_umem_create (fexit), unpin_user_pages_dirty_lock (fentry)
+unclaimed  ok    pin_user_pages (fexit), pin_user_pages_fast (fexit),
+                 pin_user_pages_remote (kretprobe), pin_user_pages_unlocked
+                 (fexit)
 extents    ok    which ranges of which files, from the VMAs when the pin is made
 paths      ok    names as of the time when the pin is made
 page check ok    the first page of each extent is looked at
 owners     ok    command name and start time of the creator
 holders    ok    descriptors, mappings and messages of all processes, when asked
 anchors    ok    file descriptor from the system call's registers
+refused    ok    what was asked for, by whom, and what the reason is
 leases     ok    those on files that processes have open or mapped, when asked
 events     ok    generic_setlease (fexit), lease_modify (fentry), tracepoints
                  break_lease_*, time_out_leases

@@ -123,7 +123,10 @@ pub fn target(facts: &Facts, mode: AttachMode, rule: &FunctionRule) -> Result<Ta
     if fact.traceable == Some(false) {
         return Err(format!("{symbol} cannot be traced: ftrace does not list it"));
     }
-    let by_btf = mode == AttachMode::Auto && !trampolines_refused(facts) && fact.btf.is_some();
+    // A trampoline passes on what is in registers.
+    const IN_REGISTERS: usize = 6;
+    let fits = fact.btf.as_ref().is_some_and(|function| function.params.len() <= IN_REGISTERS);
+    let by_btf = mode == AttachMode::Auto && !trampolines_refused(facts) && fits;
     let kprobes = facts.kprobes != Some(false);
     let method = match &fact.module {
         None if by_btf => Method::Trampoline,

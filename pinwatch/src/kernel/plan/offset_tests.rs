@@ -2,13 +2,13 @@
 
 use pinwatch_common::{ModuleOffsets, Offsets};
 
-use super::tests::facts;
-use super::{AttachMode, Plan};
+use super::Plan;
+use super::tests::{all, facts};
 
 /// Numbers that pahole shows for Debian's amd64 kernels.
 #[test]
 fn offsets_are_those_of_the_kernel() {
-    let offsets = |kernel| Plan::decide(&facts(kernel), AttachMode::Auto).offsets;
+    let offsets = |kernel| Plan::decide(&facts(kernel), all()).offsets;
     let first = Offsets {
         vma_start: 0,
         vma_end: 8,
@@ -93,6 +93,22 @@ fn offsets_are_those_of_the_kernel() {
         xdp_pool_umem: 40,
         io_ctx_buffers: 168,
         io_ctx_buffer_count: 164,
+        page_references: 52,
+        folio_pins: 88,
+        folio_index: 32,
+        mapping_host: 0,
+        page_large: 16,
+        long_term: 0x10000,
+        pin_pages_args: 5,
+        task_mm: 2272,
+        mm_pinned: 208,
+        mm_locked: 200,
+        cred_user: 128,
+        user_locked: 88,
+        task_signal: 3072,
+        limits: 688,
+        regs_result: 80,
+        io_buf_bvecs: 16,
         twins: 1,
         history: 0,
         page_shift: 12,
@@ -120,6 +136,18 @@ fn offsets_are_those_of_the_kernel() {
         sock_receive_queue: 168,
         io_ctx_buffers: 176,
         io_ctx_buffer_count: 188,
+        folio_pins: 92,
+        page_large: 6,
+        long_term: 0x100,
+        pin_pages_args: 4,
+        task_mm: 2304,
+        mm_pinned: 264,
+        mm_locked: 256,
+        cred_user: 136,
+        user_locked: 88,
+        task_signal: 3072,
+        limits: 680,
+        io_buf_bvecs: 12,
         ..first
     };
     assert_eq!(offsets("6.12"), second);
@@ -147,6 +175,13 @@ fn offsets_are_those_of_the_kernel() {
         io_task_rings: 32,
         io_ctx_buffers: 184,
         io_ctx_buffer_count: 176,
+        task_mm: 2576,
+        mm_pinned: 376,
+        mm_locked: 368,
+        cred_user: 136,
+        user_locked: 88,
+        task_signal: 3344,
+        limits: 688,
         ..second
     };
     assert_eq!(offsets("6.18"), third);
@@ -165,6 +200,14 @@ fn offsets_are_those_of_the_kernel() {
         task_cred: 3328,
         task_io_uring: 3424,
         io_task_rings: 40,
+        task_mm: 2680,
+        mm_pinned: 616,
+        mm_locked: 608,
+        cred_user: 136,
+        user_locked: 88,
+        task_signal: 3448,
+        limits: 704,
+        io_buf_bvecs: 16,
         ..third
     };
     assert_eq!(offsets("7.2"), fourth);
@@ -178,6 +221,13 @@ fn offsets_are_those_of_the_kernel() {
         task_tgid: 2876,
         task_cred: 3392,
         task_io_uring: 3496,
+        task_mm: 2744,
+        mm_pinned: 624,
+        mm_locked: 616,
+        cred_user: 136,
+        user_locked: 88,
+        task_signal: 3520,
+        limits: 704,
         ..fourth
     };
     assert_eq!(offsets("7.3"), fifth);
@@ -208,6 +258,6 @@ fn module_offsets_are_those_of_the_modules() {
             restrack_mr: 4,
             restrack_srq: 7,
         };
-        assert_eq!(Plan::decide(&facts(kernel), AttachMode::Auto).module_offsets, Some(expected), "{kernel}");
+        assert_eq!(Plan::decide(&facts(kernel), all()).module_offsets, Some(expected), "{kernel}");
     }
 }

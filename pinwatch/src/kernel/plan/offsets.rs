@@ -48,6 +48,12 @@ pub fn kernel(facts: &Facts) -> (Offsets, Parts) {
             parts.note(*part, format!("struct {name} has not {expected} bytes in this kernel"));
         }
     }
+    for (name, slot) in table::KERNEL_ENUMERATORS {
+        match facts.enums.get(name).copied().flatten().and_then(|value| u64::try_from(value).ok()) {
+            Some(value) => *slot(&mut offsets) = value,
+            None => parts.note(Part::PageState, format!("{name} is not in this kernel's BTF")),
+        }
+    }
     if parts.missing(Part::PageCheck).is_some() {
         offsets.page_size = 0;
     }

@@ -3,7 +3,7 @@
 use pinwatch_common::Offsets;
 
 use super::{
-    AttachMode, Feature, FeatureName, Hook, Plan, State, When,
+    Choices, Feature, FeatureName, Hook, Method, Plan, State, When,
     hook::{self, Target},
     offsets::{self, Parts},
 };
@@ -23,13 +23,14 @@ const DETAILS: &[(FeatureName, Part, &str)] = &[
     (FeatureName::Owners, Part::Owners, "command name and start time of the creator"),
     (FeatureName::Holders, Part::Holders, "descriptors, mappings and messages of all processes, when asked"),
     (FeatureName::Anchors, Part::Anchors, "file descriptor from the system call's registers"),
+    (FeatureName::Refused, Part::Limits, "what was asked for, by whom, and what the reason is"),
     (FeatureName::Leases, Part::Leases, "those on files that processes have open or mapped, when asked"),
 ];
 
 /// Adds hooks and features to a plan, one subsystem at a time.
 pub struct Planner<'a> {
     pub facts: &'a Facts,
-    pub mode: AttachMode,
+    pub choices: &'a Choices,
     pub parts: &'a Parts,
     pub offsets: &'a mut Offsets,
     pub plan: &'a mut Plan,
@@ -53,6 +54,7 @@ impl Planner<'_> {
 
     fn rdma_buffers(&mut self) -> Result<Feature, String> {
         let (facts, name) = (self.facts, FeatureName::Rdma);
+        self.is_wanted(name)?;
         let creates = [table::IB_UMEM_GET_VA, table::IB_UMEM_GET];
         // If neither exists, the reason is worded for the older one.
         let create = creates.iter().find(|rule| hook::exists(facts, rule)).unwrap_or(&table::IB_UMEM_GET);
@@ -99,6 +101,7 @@ impl Planner<'_> {
     }
 
     fn io_uring_buffers(&mut self) -> Result<String, String> {
+        self.is_wanted(FeatureName::IoUring)?;
         if let Some(why) = self.parts.missing(Part::IoUring) {
             return Err(why.to_owned());
         }
@@ -151,6 +154,7 @@ impl Planner<'_> {
     }
 
     fn xdp_umems(&mut self) -> Result<String, String> {
+        self.is_wanted(FeatureName::Xdp)?;
         if let Some(why) = self.parts.missing(Part::Xdp) {
             return Err(why.to_owned());
         }
@@ -162,6 +166,66 @@ impl Planner<'_> {
             ],
         )?;
         Ok(self.add(hooks))
+    }
+
+    /// Whatever pins pages for the long term and is none of these.
+    pub fn unclaimed(&mut self) {
+        let name = FeatureName::Unclaimed;
+        let feature = match self.unclaimed_pins() {
+            Ok(Ok(text)) => Feature { name, state: State::On, text },
+            Ok(Err(why)) => Feature { state: State::Disabled, ..Feature::off(name, why) },
+            Err(why) => Feature::off(name, &why),
+        };
+        self.plan.features.push(feature);
+    }
+
+    /// What is hooked, or why that is not wanted; an error says why it cannot be.
+    fn unclaimed_pins(&mut self) -> Result<Result<String, &'static str>, String> {
+        if self.choices.generic == Some(false) {
+            return Ok(Err("not wanted (--generic off)"));
+        }
+        for part in [Part::PageCheck, Part::PageState] {
+            if let Some(why) = self.parts.missing(part) {
+                return Err(why.to_owned());
+            }
+        }
+        let mut wanted = vec![
+            (&table::PIN_USER_PAGES, "pin_pages", When::Exit),
+            (&table::PIN_USER_PAGES_FAST, "pin_fast", When::Exit),
+            (&table::PIN_USER_PAGES_REMOTE, "pin_remote", When::Exit),
+            (&table::PIN_USER_PAGES_UNLOCKED, "pin_unlocked", When::Exit),
+        ];
+        if hook::exists(self.facts, &table::MEMFD_PIN_FOLIOS) {
+            wanted.push((&table::MEMFD_PIN_FOLIOS, "pin_folios", When::Exit));
+        }
+        let hooks = self.targets(FeatureName::Unclaimed, wanted)?;
+        // Two instances of a program take 9 % of what a direct read of 4 KiB takes on 7.3, a kprobe and its return more.
+        let is_slow = |hook: &Hook| {
+            hook.name == "pin_fast" && (hook.method == Method::Kprobe || self.offsets.twins != 0)
+        };
+        let is_busy = hook::exists(self.facts, &table::IOV_ITER_EXTRACT_PAGES);
+        if self.choices.generic.is_none() && is_busy && hooks.iter().any(is_slow) {
+            return Ok(Err(
+                "direct reads and writes would pay for it here; --generic on has them all the same",
+            ));
+        }
+        // Before 6.2 or so it is no enumerator.
+        let flag = self.facts.enums.get(table::FOLL_LONGTERM).copied().flatten();
+        self.offsets.long_term = match flag {
+            Some(value) => u64::try_from(value).map_err(|_| "FOLL_LONGTERM is negative here".to_owned())?,
+            None => table::OLD_FOLL_LONGTERM,
+        };
+        let plain = self.facts.functions.get(table::PIN_USER_PAGES.symbol).and_then(|fact| fact.btf.as_ref());
+        self.offsets.pin_pages_args = plain.map_or(0, |function| function.params.len() as u64);
+        Ok(Ok(self.add(hooks)))
+    }
+
+    /// Whether the user has switched a subsystem off.
+    fn is_wanted(&self, name: FeatureName) -> Result<(), String> {
+        match self.choices.without.contains(&name) {
+            true => Err(format!("switched off (--without {name})")),
+            false => Ok(()),
+        }
     }
 
     /// The features that tell more of a pin than that it is there.
@@ -227,7 +291,8 @@ impl Planner<'_> {
         wanted: impl IntoIterator<Item = (&'r FunctionRule, &'static str, When)>,
     ) -> Result<Vec<Hook>, String> {
         let hooks = wanted.into_iter().map(|(rule, name, when)| {
-            let Target { module, btf_id, method, fallback } = hook::target(self.facts, self.mode, rule)?;
+            let Target { module, btf_id, method, fallback } =
+                hook::target(self.facts, self.choices.attach, rule)?;
             Ok(Hook { name, feature, symbol: rule.symbol, module, btf_id, when, method, fallback })
         });
         hooks.collect()

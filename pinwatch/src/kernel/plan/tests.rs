@@ -21,6 +21,11 @@ fn without_modules(kernel: &str) -> Facts {
     Facts::from_btf(kernel, &btf(kernel, "vmlinux"), Vec::new())
 }
 
+/// Whatever it costs.
+pub(super) fn all() -> Choices {
+    Choices { generic: Some(true), ..AttachMode::Auto.into() }
+}
+
 fn state(plan: &Plan, name: FeatureName) -> State {
     plan.feature(name).unwrap().state
 }
@@ -38,7 +43,7 @@ fn hooks(plan: &Plan) -> Vec<(&str, &str, &str, When)> {
 #[test]
 fn every_known_kernel_has_everything() {
     for kernel in KERNELS {
-        let plan = Plan::decide(&facts(kernel), AttachMode::Auto);
+        let plan = Plan::decide(&facts(kernel), all());
         for feature in &plan.features {
             assert_eq!(feature.state, State::On, "{kernel}: {} {}", feature.name, feature.text);
         }
@@ -46,9 +51,14 @@ fn every_known_kernel_has_everything() {
         let names: Vec<_> = plan.features.iter().map(|feature| feature.name).collect();
         assert_eq!(names, FeatureName::ALL);
         for hook in &plan.hooks {
-            let expected = if hook.module.is_some() { Method::ModuleTrampoline } else { Method::Trampoline };
+            let expected = match (hook.name, &hook.module) {
+                // It has seven arguments there: more than there are registers for.
+                ("pin_remote", _) if kernel == "6.1" => Method::Kprobe,
+                (_, Some(_)) => Method::ModuleTrampoline,
+                _ => Method::Trampoline,
+            };
             assert_eq!(hook.method, expected);
-            assert!(hook.btf_id.is_some() && hook.fallback);
+            assert!(hook.btf_id.is_some() && hook.fallback == (expected != Method::Kprobe));
         }
     }
 }
@@ -89,8 +99,17 @@ fn hooks_follow_the_kernel() {
             expected.push(("io_clone", "io_register_clone_buffers", "", Exit));
         }
         expected.extend(xdp);
+        expected.extend([
+            ("pin_pages", "pin_user_pages", "", Exit),
+            ("pin_fast", "pin_user_pages_fast", "", Exit),
+            ("pin_remote", "pin_user_pages_remote", "", Exit),
+            ("pin_unlocked", "pin_user_pages_unlocked", "", Exit),
+        ]);
+        if kernel != "6.1" {
+            expected.push(("pin_folios", "memfd_pin_folios", "", Exit));
+        }
         expected.extend(leases);
-        assert_eq!(hooks(&Plan::decide(&facts(kernel), AttachMode::Auto)), expected, "{kernel}");
+        assert_eq!(hooks(&Plan::decide(&facts(kernel), all())), expected, "{kernel}");
     }
 }
 
@@ -100,7 +119,8 @@ fn a_missing_member_turns_off_its_feature_only() {
     for (member, off) in [
         ("vm_area_struct.vm_end", vec![F::Extents, F::Paths, F::PageCheck]),
         ("dentry.d_name.name", vec![F::Paths]),
-        ("page.mapping", vec![F::PageCheck]),
+        ("page.mapping", vec![F::Unclaimed, F::PageCheck]),
+        ("folio._pincount", vec![F::Unclaimed]),
         ("task_struct.comm", vec![F::Owners]),
         ("pt_regs.r10", vec![F::Anchors]),
         ("io_mapped_ubuf.bvec", vec![F::IoUring]),
@@ -111,7 +131,7 @@ fn a_missing_member_turns_off_its_feature_only() {
     ] {
         let mut facts = facts("7.3");
         facts.members.insert(member, None);
-        let plan = Plan::decide(&facts, AttachMode::Auto);
+        let plan = Plan::decide(&facts, all());
         let features = plan.features.iter().filter(|feature| feature.state == State::Off);
         assert_eq!(features.map(|feature| feature.name).collect::<Vec<_>>(), off, "{member}");
         let reason = text(&plan, *off.first().unwrap());
@@ -126,7 +146,7 @@ fn what_is_off_can_be_told_by_its_offset() {
     let without = |member| {
         let mut facts = facts("7.3");
         facts.members.insert(member, None);
-        Plan::decide(&facts, AttachMode::Auto)
+        Plan::decide(&facts, all())
     };
     assert_eq!(without("vm_area_struct.vm_flags").offsets.vma_end, 0);
     assert_eq!(without("mount.mnt").offsets.dentry_name, 0);
@@ -146,7 +166,7 @@ fn other_shapes_are_not_hooked() {
     let mut other = facts("6.12");
     let member = other.members.get_mut("xdp_umem.id").unwrap().as_mut().unwrap();
     member.bits = 64;
-    let plan = Plan::decide(&other, AttachMode::Auto);
+    let plan = Plan::decide(&other, all());
     assert_eq!(
         text(&plan, FeatureName::Xdp),
         "xdp_umem.id has 64 bits in this kernel, where 32 are known; umems are not traced"
@@ -155,7 +175,7 @@ fn other_shapes_are_not_hooked() {
     let mut other = facts("6.12");
     let function = other.functions.get_mut("io_buffer_unmap").unwrap().btf.as_mut().unwrap();
     function.params[1].shape = "io_rsrc_node *".to_owned();
-    let plan = Plan::decide(&other, AttachMode::Auto);
+    let plan = Plan::decide(&other, all());
     assert_eq!(state(&plan, FeatureName::IoUring), State::Off);
     assert!(
         text(&plan, FeatureName::IoUring)
@@ -164,7 +184,7 @@ fn other_shapes_are_not_hooked() {
     // A path whose members moved.
     let mut other = facts("6.12");
     other.members.insert("path.dentry", other.members["path.mnt"]);
-    let plan = Plan::decide(&other, AttachMode::Auto);
+    let plan = Plan::decide(&other, all());
     assert_eq!((state(&plan, FeatureName::Paths), plan.offsets.file_path), (State::Off, 0));
 }
 
@@ -172,29 +192,29 @@ fn other_shapes_are_not_hooked() {
 fn layouts_that_are_taken_for_granted() {
     let mut facts = facts("7.3");
     facts.sizes.insert("scatterlist", Some(24));
-    let plan = Plan::decide(&facts, AttachMode::Auto);
+    let plan = Plan::decide(&facts, all());
     assert_eq!((state(&plan, FeatureName::PageCheck), plan.offsets.page_size), (State::Off, 0));
     assert!(text(&plan, FeatureName::PageCheck).starts_with("struct scatterlist has not 32 bytes"));
     facts.members.insert("xdp_umem_reg.len", None);
-    assert_eq!(state(&Plan::decide(&facts, AttachMode::Auto), FeatureName::Xdp), State::Off);
+    assert_eq!(state(&Plan::decide(&facts, all()), FeatureName::Xdp), State::Off);
 }
 
 #[test]
 fn modules_are_waited_for() {
     for kernel in KERNELS {
-        let plan = Plan::decide(&without_modules(kernel), AttachMode::Auto);
+        let plan = Plan::decide(&without_modules(kernel), all());
         assert_eq!(state(&plan, FeatureName::Rdma), State::Waiting);
         assert_eq!(state(&plan, FeatureName::RdmaNames), State::Waiting);
         assert_eq!(text(&plan, FeatureName::Rdma), "module ib_uverbs is not loaded; it is hooked when it is");
         assert_eq!((plan.verdict(), plan.module_offsets), (Verdict::AllOn, None));
         // What is frozen in .rodata must not change when the modules come.
-        assert_eq!(plan.offsets, Plan::decide(&facts(kernel), AttachMode::Auto).offsets);
+        assert_eq!(plan.offsets, Plan::decide(&facts(kernel), all()).offsets);
     }
     // 7.x has RDMA buffers in ib_core, 6.x in ib_uverbs.
     for (kernel, expected) in [("6.1", State::Waiting), ("7.3", State::On)] {
         let modules = vec![("ib_core", Some(btf(kernel, "ib_core")))];
         let facts = Facts::from_btf(kernel, &btf(kernel, "vmlinux"), modules);
-        assert_eq!(state(&Plan::decide(&facts, AttachMode::Auto), FeatureName::Rdma), expected);
+        assert_eq!(state(&Plan::decide(&facts, all()), FeatureName::Rdma), expected);
     }
 }
 
@@ -202,7 +222,7 @@ fn modules_are_waited_for() {
 fn modules_without_btf_get_kprobes() {
     let modules = vec![("ib_core", None), ("ib_uverbs", None)];
     let mut facts = Facts::from_btf("6.1", &btf("6.1", "vmlinux"), modules);
-    let plan = Plan::decide(&facts, AttachMode::Auto);
+    let plan = Plan::decide(&facts, all());
     assert_eq!(state(&plan, FeatureName::Rdma), State::Off);
     assert!(
         text(&plan, FeatureName::Rdma)
@@ -216,7 +236,7 @@ fn modules_without_btf_get_kprobes() {
         let fact = facts.functions.get_mut(symbol).unwrap();
         (fact.symbol, fact.module) = (Some(true), Some(module.to_owned()));
     }
-    let plan = Plan::decide(&facts, AttachMode::Auto);
+    let plan = Plan::decide(&facts, all());
     let rdma: Vec<_> = plan.hooks.iter().filter(|hook| hook.feature == FeatureName::Rdma).collect();
     assert_eq!(rdma.len(), 2);
     assert!(rdma.iter().all(|hook| hook.method == Method::Kprobe && hook.btf_id.is_none() && !hook.fallback));
@@ -230,13 +250,52 @@ fn modules_without_btf_get_kprobes() {
 fn kprobes_for_all_if_asked_for() {
     for kernel in KERNELS {
         let mut facts = facts(kernel);
-        let plan = Plan::decide(&facts, AttachMode::Kprobe);
+        let probes = Choices { generic: Some(true), ..AttachMode::Kprobe.into() };
+        let plan = Plan::decide(&facts, probes);
         assert!(plan.hooks.iter().all(|hook| hook.method == Method::Kprobe && !hook.fallback));
         assert_eq!((plan.verdict(), plan.offsets.twins), (Verdict::AllOn, 0));
         facts.kprobes = Some(false);
         assert_eq!(Plan::decide(&facts, AttachMode::Kprobe).verdict(), Verdict::Unusable);
-        assert_eq!(Plan::decide(&facts, AttachMode::Auto).verdict(), Verdict::AllOn);
+        let plan = Plan::decide(&facts, all());
+        // On 6.1 one of its hooks takes a kprobe.
+        let unclaimed = if kernel == "6.1" { State::Off } else { State::On };
+        assert_eq!(state(&plan, FeatureName::Unclaimed), unclaimed, "{kernel}");
     }
+}
+
+#[test]
+fn unclaimed_pins_are_looked_for_where_direct_io_does_not_pay() {
+    for kernel in KERNELS {
+        let facts = facts(kernel);
+        // A kernel that preempts itself takes two instances of each program.
+        for (mode, preemptible, cheap) in [
+            (AttachMode::Kprobe, Some(false), false),
+            (AttachMode::Auto, None, false),
+            (AttachMode::Auto, Some(false), true),
+        ] {
+            let plan = Plan::decide(&Facts { preemptible, ..facts.clone() }, mode);
+            let expected = if kernel == "6.1" || cheap { State::On } else { State::Disabled };
+            assert_eq!(state(&plan, FeatureName::Unclaimed), expected, "{kernel}");
+            assert_eq!(plan.offsets.long_term == 0, expected == State::Disabled);
+            assert_eq!(plan.verdict(), Verdict::AllOn);
+        }
+        let off = Choices { generic: Some(false), ..AttachMode::Auto.into() };
+        let plan = Plan::decide(&facts, off);
+        assert_eq!((state(&plan, FeatureName::Unclaimed), plan.offsets.long_term), (State::Disabled, 0));
+        assert!(text(&plan, FeatureName::Unclaimed).contains("--generic off"));
+    }
+}
+
+#[test]
+fn what_is_switched_off_is_not_hooked() {
+    use FeatureName as F;
+    let without = Choices { without: vec![F::Rdma, F::IoUring, F::Xdp], ..AttachMode::Auto.into() };
+    let plan = Plan::decide(&facts("7.3"), without);
+    for name in [F::Rdma, F::IoUring, F::Xdp] {
+        assert_eq!(state(&plan, name), State::Off);
+        assert!(text(&plan, name).starts_with("switched off"));
+    }
+    assert!(plan.hooks.iter().all(|hook| matches!(hook.feature, F::Unclaimed | F::LeaseEvents)));
 }
 
 #[test]
@@ -253,7 +312,8 @@ fn capabilities_and_trampolines() {
     let plan = Plan::decide(&Facts { capabilities: Some(bpf_and_perfmon), ..facts("6.1") }, AttachMode::Auto);
     assert_eq!(plan.verdict(), Verdict::AllOn);
     for hook in &plan.hooks {
-        assert_eq!(hook.method == Method::Kprobe, hook.module.is_some());
+        let needs_one = hook.module.is_some() || hook.name == "pin_remote";
+        assert_eq!(hook.method == Method::Kprobe, needs_one);
     }
     let refused = Facts { bpf_tracing: Some(libc::EINVAL), ..facts("6.1") };
     let plan = Plan::decide(&refused, AttachMode::Auto);

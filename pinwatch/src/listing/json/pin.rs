@@ -128,6 +128,16 @@ fn object(out: &mut Vec<u8>, object: &Object) {
             string(out, &object.to_string());
             number!(out, "xdp\":{\"umem", u64::from(*umem));
         }
+        Object::Unclaimed { module, function, stack, unloaded } => {
+            string(out, &object.to_string());
+            key!(out, "unclaimed\":{\"module");
+            optional(out, module.as_deref());
+            ready!(out, "module_loaded", module.as_ref().map(|_| if *unloaded { "false" } else { "true" }));
+            key!(out, "function");
+            optional(out, function.as_deref());
+            key!(out, "stack");
+            list(out, stack, |out, frame| string(out, frame));
+        }
         Object::RdmaMr { device, mrn, lkey, rkey } => {
             string(out, &object.to_string());
             rdma(out, device, Some(*mrn), *lkey, *rkey);
@@ -138,6 +148,13 @@ fn object(out: &mut Vec<u8>, object: &Object) {
         }
     }
     out.push(b'}');
+}
+
+fn optional(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => string(out, text),
+        None => out.extend_from_slice(b"null"),
+    }
 }
 
 fn rdma(out: &mut Vec<u8>, device: &str, mrn: Option<u32>, lkey: Option<u32>, rkey: Option<u32>) {

@@ -16,6 +16,7 @@ pub mod process;
 pub mod rdma;
 mod same_file;
 mod scan;
+pub mod symbols;
 mod uring;
 mod uverbs;
 pub mod vmstat;

@@ -9,6 +9,19 @@ pub struct Pins {
     pub released: u64,
 }
 
+impl Pins {
+    /// What is pinned now: references to pages.
+    pub fn held(self) -> i64 {
+        self.acquired.wrapping_sub(self.released).cast_signed()
+    }
+}
+
+/// Has every CPU add its part to the counts, if this process may.
+pub fn refresh() {
+    // Reading does it, as writing does (`vmstat_refresh` in mm/vmstat.c).
+    let _ = std::fs::read("/proc/sys/vm/stat_refresh");
+}
+
 /// The counts now; `None` where the kernel has none.
 pub fn pins() -> Option<Pins> {
     parse(&std::fs::read_to_string("/proc/vmstat").ok()?)
@@ -29,6 +42,7 @@ mod tests {
     fn both_counts_or_none() {
         let text = "nr_kernel_stack 3\nnr_foll_pin_acquired 12\nnr_foll_pin_released 7\n";
         assert_eq!(parse(text), Some(Pins { acquired: 12, released: 7 }));
+        assert_eq!(Pins { acquired: 7, released: 12 }.held(), -5);
         assert_eq!(parse("nr_foll_pin_acquired 12\n"), None);
         assert_eq!(parse("nr_foll_pin_acquired x\nnr_foll_pin_released 7\n"), None);
     }

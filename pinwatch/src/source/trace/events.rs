@@ -1,14 +1,18 @@
 //! What the kernel's programs tell as it happens, as it comes out of the ring buffer.
 
 use aya::Pod;
-use pinwatch_common::{Event, LeaseEvent, PinEvent, event};
+use pinwatch_common::{Event, LeaseEvent, PinEvent, RefusedEvent, event};
 
 /// One thing that was told.
 pub enum Told {
     /// Modules came or went.
     Modules,
+    /// A pin was made that nobody has claimed yet.
+    Unclaimed,
     /// A pin was made or released.
     Pin(PinEvent),
+    /// A pin was refused.
+    Refused(RefusedEvent),
     /// Something happened to a lease.
     Lease(LeaseEvent),
 }
@@ -19,6 +23,8 @@ impl Told {
         let event: Event = record(bytes)?;
         match event.what {
             event::MODULES => Some(Self::Modules),
+            event::REFUSED => record(bytes).map(Self::Refused),
+            event::UNCLAIMED => Some(Self::Unclaimed),
             event::MADE | event::RELEASED => record(bytes).map(Self::Pin),
             event::LEASE_TAKEN..=event::BREAK_DONE => record(bytes).map(Self::Lease),
             _ => None,

@@ -3,6 +3,7 @@
 //! What is in the maps is exact for pins made since the programs were attached. What is older, and what the kernel says it
 //! lost, is put into words in `Table::incomplete`.
 
+mod callers;
 mod calls;
 mod events;
 mod files;
@@ -10,6 +11,7 @@ mod holders;
 mod leases;
 mod names;
 mod records;
+mod refusals;
 
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
@@ -23,10 +25,13 @@ use crate::model::{File, Holding, Name, Namespaces, Pin, Process, ProcessIndex, 
 use crate::source::proc::process::{self, Users};
 use crate::source::proc::{locks, rdma};
 
+pub use callers::Callers;
 pub use events::Told;
 pub use files::{FileStates, nameless};
 use holders::{Holdings, Places};
 pub use leases::{OVERLAYFS, breaker, kind as lease_kind, mode as lease_mode};
+pub use records::subsystem;
+pub use refusals::reason;
 
 /// The clocks at one moment, to turn the kernel's time since boot into time of day.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +146,15 @@ impl Snapshot {
         self.pins.is_empty()
     }
 
+    /// How many references to pages the kernel counts for pins of subsystems, and for those that nobody claims.
+    pub fn references(&self) -> (u64, u64) {
+        let of = |pin: &PinRecord| if pin.references == 0 { records::pages(pin) } else { pin.references };
+        self.pins.iter().fold((0, 0), |(attributed, unclaimed), (_, pin)| match pin.kind {
+            kind::UNCLAIMED => (attributed, unclaimed + of(pin)),
+            _ => (attributed + of(pin), unclaimed),
+        })
+    }
+
     /// Maps, and how many of their entries were read.
     pub fn entries(&self) -> [(&'static str, usize); 3] {
         [("pins", self.pins.len()), ("extents", self.extents.len()), ("files", self.files.len())]
@@ -166,6 +180,7 @@ impl Snapshot {
         whereabouts: &mut Whereabouts,
         programs: &mut Programs,
         rules: &LeaseRules<'_>,
+        callers: &Callers,
     ) -> Table {
         let makers: HashSet<(u32, u64)> = self.pins.iter().map(|(_, pin)| maker(pin)).collect();
         whereabouts.0.retain(|process, _| makers.contains(process));
@@ -178,7 +193,10 @@ impl Snapshot {
         let mut anchors = Vec::with_capacity(self.pins.len());
         let mut segments = Vec::new();
         for (key, record) in &self.pins {
-            let Some(object) = records::object(record, &self.devices) else { continue };
+            if callers.under_way.contains(&record.sequence) {
+                continue;
+            }
+            let Some(object) = records::object(record, &self.devices, callers) else { continue };
             anchors.push((*key, record.anchor));
             let (pid, start) = maker(record);
             let creator = *processes.entry((pid, start, record.comm)).or_insert_with(|| {

@@ -7,10 +7,10 @@ use pinwatch_common::{
 };
 
 use super::files::Files;
-use super::{Clocks, names};
+use super::{Callers, Clocks, names};
 use crate::model::{
     Backing, Coverage, CoverageState, Mode, Object, Origin, Parts, Pin, PinId, ProcessIndex, RdmaBufferKind,
-    Segment,
+    Segment, Subsystem,
 };
 
 /// Base pages: all that this version runs on has them of 4 KiB.
@@ -18,8 +18,21 @@ const PAGE: u64 = 4096;
 /// `ib_access_writable` (include/rdma/ib_verbs.h): LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND.
 const RDMA_WRITABLE: u32 = 1 | 2 | 8 | 16;
 
+/// include/linux/mm_types.h; the value has been the same since it exists.
+const FOLL_WRITE: u32 = 1;
+
+/// The subsystem of a kind.
+pub fn subsystem(of: u32) -> Subsystem {
+    match of {
+        kind::IO_URING => Subsystem::IoUring,
+        kind::XDP => Subsystem::Xdp,
+        kind::UNCLAIMED => Subsystem::Unclaimed,
+        _ => Subsystem::Rdma,
+    }
+}
+
 /// The kernel object of a record; `None` for a kind of a newer version.
-pub fn object(record: &PinRecord, devices: &HashMap<u32, DeviceName>) -> Option<Object> {
+pub fn object(record: &PinRecord, devices: &HashMap<u32, DeviceName>, callers: &Callers) -> Option<Object> {
     let device = || {
         let name = devices.get(&record.device).map(|device| names::until_nul(&device.name));
         name.map_or_else(
@@ -44,6 +57,7 @@ pub fn object(record: &PinRecord, devices: &HashMap<u32, DeviceName>) -> Option<
             Some(Object::IoUring { ring_fd: known(record.anchor_fd), slot: known(record.number) })
         }
         kind::XDP => Some(Object::Xdp { umem: record.number as u32 }),
+        kind::UNCLAIMED => Some(callers.object(record.sequence)),
         _ => None,
     }
 }
@@ -99,6 +113,7 @@ pub fn doubt_of(record: &PinRecord) -> Option<String> {
         (doubt::MAP_FULL, "there was no room for all of its extents"),
         (doubt::PAGE_MISMATCH, "its memory was remapped, or its file truncated, while it was being pinned"),
         (doubt::NO_PATH, "there was no room for the name of its file"),
+        (doubt::FOREIGN, "its memory is another process's: only the first page was looked at"),
     ];
     if record.doubt == 0 {
         return None;
@@ -108,9 +123,14 @@ pub fn doubt_of(record: &PinRecord) -> Option<String> {
     (!said.is_empty()).then(|| said.join("; "))
 }
 
+/// The pages that a record's range touches.
+pub fn pages(record: &PinRecord) -> u64 {
+    let last = record.address.saturating_add(record.length.max(1) - 1);
+    last / PAGE - record.address / PAGE + 1
+}
+
 /// The pin of a record.
 pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Parts, clocks: Clocks) -> Pin {
-    let last = record.address.saturating_add(record.length.max(1) - 1);
     let doubt = doubt_of(record);
     let nothing_to_lease = parts.iter().all(|part| part.backing == Backing::Anon);
     Pin {
@@ -121,12 +141,14 @@ pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Par
             {
                 Mode::ReadOnly
             }
+            Object::Unclaimed { .. } if record.number as u32 & FOLL_WRITE == 0 => Mode::ReadOnly,
             _ => Mode::ReadWrite,
         },
         object,
         bytes: record.length,
-        pages: last / PAGE - record.address / PAGE + 1,
-        address: Some(record.address),
+        pages: pages(record),
+        // What is pinned of a file without a mapping has no address.
+        address: Some(record.address).filter(|_| record.kind != kind::UNCLAIMED || record.device == 0),
         parts,
         exact: doubt.is_none(),
         doubt,
@@ -159,7 +181,7 @@ mod tests {
 
     #[test]
     fn pages_are_those_touched() {
-        let object = object(&record(), &HashMap::default()).unwrap();
+        let object = object(&record(), &HashMap::default(), &Callers::default()).unwrap();
         let clocks = Clocks { realtime: 1_000_000, boottime: 400 };
         let pin = pin(&record(), object, ProcessIndex(0), Parts::new(), clocks);
         assert_eq!((pin.pages, pin.bytes, pin.created), (2, 32, Some(999_600)));
@@ -169,10 +191,13 @@ mod tests {
     #[test]
     fn unknown_numbers_and_kinds() {
         assert_eq!(
-            object(&record(), &HashMap::default()),
+            object(&record(), &HashMap::default(), &Callers::default()),
             Some(Object::IoUring { ring_fd: Some(0), slot: None })
         );
-        assert_eq!(object(&PinRecord { kind: 99, ..record() }, &HashMap::default()), None);
+        assert_eq!(
+            object(&PinRecord { kind: 99, ..record() }, &HashMap::default(), &Callers::default()),
+            None
+        );
     }
 
     #[test]
@@ -180,7 +205,7 @@ mod tests {
         let clocks = Clocks { realtime: 0, boottime: 0 };
         for (access, mode) in [(0, Mode::ReadOnly), (4, Mode::ReadOnly), (1, Mode::ReadWrite)] {
             let record = PinRecord { kind: kind::RDMA_MR, number: access, ..record() };
-            let object = object(&record, &HashMap::default()).unwrap();
+            let object = object(&record, &HashMap::default(), &Callers::default()).unwrap();
             assert_eq!(pin(&record, object, ProcessIndex(0), Parts::new(), clocks).mode, mode);
         }
     }
@@ -188,7 +213,7 @@ mod tests {
     #[test]
     fn hostile_lengths_do_not_overflow() {
         let record = PinRecord { address: u64::MAX - 1, length: u64::MAX, ..record() };
-        let object = object(&record, &HashMap::default()).unwrap();
+        let object = object(&record, &HashMap::default(), &Callers::default()).unwrap();
         let clocks = Clocks { realtime: 0, boottime: 0 };
         assert!(pin(&record, object, ProcessIndex(0), Parts::new(), clocks).pages >= 1);
     }

@@ -1,0 +1,471 @@
+//! Pins that no subsystem claims: whatever asks for pages for the long term, known to pinwatch or not.
+//!
+//! Five functions of the kernel give such pages out. Each call that succeeds is a pin, or a further piece of one, unless it
+//! was made by a subsystem whose own hook records it. That is told by where it was called from: the first time, the
+//! subsystem's hook takes back what is recorded here ([`claim`]), and the place is known from then on.
+//!
+//! Nobody can tell which of its references a page loses, so the end of such a pin is not hooked. User space looks now and
+//! then whether its pages are pinned at all ([`still_pinned`]).
+
+use aya_ebpf::{
+    helpers::generated::{bpf_get_func_ip, bpf_get_stack, bpf_loop, bpf_task_pt_regs},
+    macros::map,
+    maps::HashMap,
+    programs::ProbeContext,
+};
+use core::ffi::c_void;
+use pinwatch_common::{PageRecord, STACK, WitnessRecord, counter, event, kind};
+
+use crate::{
+    backing,
+    call::{self, Call},
+    kernel::{copy, current, load, offset, opaque_zero, read, read32, try_read, zero},
+    pages::{PAGES_ARRAY, Pages, folio_of},
+    refused::{self, Refused},
+    registry::{Made, PINS, SCRATCH, Scratch, count, fill, keep, take_back, wake},
+    thread::{self, purpose},
+};
+
+/// See `WitnessRecord`.
+#[map]
+pub static WITNESSES: HashMap<u64, WitnessRecord> = HashMap::with_max_entries(1 << 16, 1);
+/// Return addresses of the calls that subsystems claim. User space empties it when modules come or go.
+#[map]
+static CLAIMED: HashMap<u64, u32> = HashMap::with_max_entries(1024, 1);
+
+/// include/linux/mm_types.h; the value has been the same since it exists.
+const FOLL_WRITE: u64 = 1;
+/// A function that a subsystem hooks is not longer than this.
+const LONGEST: u64 = 8192;
+/// So many return addresses are looked through for the function that claims a pin.
+const NEAR: usize = 8;
+
+/// What a call asked for.
+struct Asked {
+    /// Address of the first byte; an offset in `file`.
+    start: u64,
+    /// How many pages.
+    wanted: u64,
+    flags: u64,
+    /// Address of the array of pages or folios.
+    pages: u64,
+    /// Whose memory (`struct mm_struct`); 0: the caller's.
+    memory: u64,
+    /// A `struct file`; 0: memory of a process.
+    file: u64,
+}
+
+/// How the five functions take what is asked.
+mod form {
+    /// start, number, flags, pages
+    pub const PLAIN: u32 = 0;
+    /// The same, and it gives an int.
+    pub const FAST: u32 = 1;
+    /// mm, start, number, flags, pages
+    pub const REMOTE: u32 = 2;
+    /// start, number, pages, flags
+    pub const UNLOCKED: u32 = 3;
+    /// file, first, last, folios: always for the long term
+    pub const FOLIOS: u32 = 4;
+}
+
+/// The call's arguments in one shape, by `argument`.
+#[inline(always)]
+fn asked(form: u32, argument: impl Fn(u32) -> u64) -> Asked {
+    let mut asked = Asked { start: argument(0), wanted: 0, flags: 0, pages: 0, memory: 0, file: 0 };
+    match form {
+        form::REMOTE => {
+            asked.memory = argument(0);
+            asked.start = argument(1);
+            asked.wanted = argument(2);
+            asked.flags = argument(3) & 0xffff_ffff;
+            asked.pages = argument(4);
+        }
+        form::UNLOCKED => {
+            asked.wanted = argument(1);
+            asked.pages = argument(2);
+            asked.flags = argument(3) & 0xffff_ffff;
+        }
+        form::FOLIOS => {
+            asked.file = argument(0);
+            asked.start = argument(1);
+            asked.wanted =
+                ((argument(2) >> offset!(page_shift)) + 1).wrapping_sub(argument(1) >> offset!(page_shift));
+            asked.flags = offset!(long_term) | 1;
+            asked.pages = argument(3);
+        }
+        _ => {
+            asked.wanted = argument(1);
+            asked.flags = argument(2) & 0xffff_ffff;
+            asked.pages = argument(3);
+        }
+    }
+    asked
+}
+
+/// Makes the programs of one of the five functions. Nearly all calls are of direct I/O, which pins for a moment: that they are
+/// not meant is the first thing that is seen.
+macro_rules! generic_hook {
+    ($number:literal, $form:path, $flags:literal, $arguments:expr, $fexit:ident, $twin:ident, $kprobe:ident, $kretprobe:ident) => {
+        generic_hook!(@fexit $number, $form, $flags, $arguments, $fexit, First, false);
+        generic_hook!(@fexit $number, $form, $flags, $arguments, $twin, Second, true);
+
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = "kprobe")]
+        extern "C" fn $kprobe(ctx: *mut c_void) -> u32 {
+            let probe = ProbeContext::new(ctx);
+            let asked = asked($form, |n| probe.arg(n as usize).unwrap_or(0));
+            if asked.flags & offset!(long_term) != 0 {
+                let number = if asked.wanted > 0xffff_ffff { 0xffff_ffff } else { asked.wanted };
+                let other = if $form == form::FOLIOS { asked.file } else { asked.memory };
+                call::entered($number, [asked.start, number << 32 | asked.flags, asked.pages, other]);
+            }
+            0
+        }
+
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = "kretprobe")]
+        extern "C" fn $kretprobe(ctx: *mut c_void) -> u32 {
+            let Some([start, packed, pages, other]) = call::returned($number) else { return 0 };
+            let (file, memory) = if $form == form::FOLIOS { (other, 0) } else { (0, other) };
+            let asked = Asked { start, wanted: packed >> 32, flags: packed & 0xffff_ffff, pages, memory, file };
+            // SAFETY: a kretprobe's context are the registers; the kernel has put the return address into `rip`.
+            let (ret, caller) = unsafe {
+                let registers = ctx.cast::<aya_ebpf::bindings::pt_regs>();
+                ((*registers).rax, (*registers).rip)
+            };
+            if is_claimed(caller) {
+                return 0;
+            }
+            let slot = pinwatch_common::scratch($number, false);
+            pinned(&Call { ctx, probed: [0; 4], ret, trampoline: false, slot }, &asked, $form, caller);
+            0
+        }
+    };
+    (@fexit $number:literal, $form:path, $flags:literal, $arguments:expr, $name:ident, $instance:ident, $twin:literal) => {
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = "fexit")]
+        extern "C" fn $name(ctx: *mut c_void) -> i32 {
+            let slot = pinwatch_common::scratch($number, $twin);
+            let mut call = Call { ctx, probed: [0; 4], ret: 0, trampoline: true, slot };
+            if $form != form::FOLIOS && call.typed::<$flags>() & offset!(long_term) == 0 {
+                return 0;
+            }
+            let caller = caller(ctx, $arguments);
+            if !is_claimed(caller) && call::is_due($number, call::Instance::$instance) {
+                call.ret = call::result(ctx);
+                pinned(&call, &asked($form, |n| call.arg(n)), $form, caller);
+            }
+            0
+        }
+    };
+}
+
+generic_hook!(
+    13,
+    form::PLAIN,
+    2,
+    offset!(pin_pages_args),
+    pin_pages,
+    pin_pages_twin,
+    pin_pages_kprobe,
+    pin_pages_kretprobe
+);
+generic_hook!(14, form::FAST, 2, 4, pin_fast, pin_fast_twin, pin_fast_kprobe, pin_fast_kretprobe);
+generic_hook!(15, form::REMOTE, 3, 6, pin_remote, pin_remote_twin, pin_remote_kprobe, pin_remote_kretprobe);
+generic_hook!(
+    16,
+    form::UNLOCKED,
+    3,
+    4,
+    pin_unlocked,
+    pin_unlocked_twin,
+    pin_unlocked_kprobe,
+    pin_unlocked_kretprobe
+);
+generic_hook!(17, form::FOLIOS, 0, 6, pin_folios, pin_folios_twin, pin_folios_kprobe, pin_folios_kretprobe);
+
+/// Where the function at whose trampoline this is was called from; 0 if that cannot be told.
+///
+/// The programs' context is the trampoline's copy of the arguments, which lies right below its frame (arch/x86/net/bpf_jit_comp.c,
+/// `__arch_prepare_bpf_trampoline`): behind the arguments the result, the caller's frame pointer, and the function's own return
+/// address; before that the address behind the call of the trampoline, where it is called and not jumped to (before 6.19 or so).
+#[inline(always)]
+fn caller(ctx: *mut c_void, arguments: u64) -> u64 {
+    /// A function begins with at most so many bytes before it has called the trampoline.
+    const BEGINNING: u64 = 16;
+    let Some([first, second]) = try_read::<[u64; 2]>(ctx as u64 + (arguments + 2) * 8) else { return 0 };
+    // SAFETY: ctx is the program's own context.
+    let function = unsafe { bpf_get_func_ip(ctx) };
+    let caller = if first.wrapping_sub(function) <= BEGINNING { second } else { first };
+    // Code of the kernel and of its modules is in the last 2 GB.
+    if caller >> 31 == u64::MAX >> 31 { caller } else { 0 }
+}
+
+/// Whether a subsystem pins from there.
+#[inline(always)]
+fn is_claimed(caller: u64) -> bool {
+    caller != 0 && CLAIMED.get_ptr(&caller).is_some()
+}
+
+/// Looks at a call that has come back.
+#[inline(always)]
+fn pinned(call: &Call, asked: &Asked, form: u32, caller: u64) {
+    let result = if form == form::FAST { i64::from(call.ret as i32) } else { call.ret as i64 };
+    if result <= 0 {
+        if result < 0 {
+            let refused = Refused {
+                kind: kind::UNCLAIMED,
+                errno: (result as i32).wrapping_neg(),
+                address: asked.start,
+                length: asked.wanted << offset!(page_shift),
+                caller,
+                write: asked.flags & FOLL_WRITE != 0,
+                mapped: form != form::FOLIOS && (asked.memory == 0 || asked.memory == own_memory()),
+            };
+            refused::tell(call, &refused);
+        }
+        return;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+    let pages = result as u64;
+    let (start, length) = extent(asked, form, pages);
+    let tag = (caller & CALLER) | (if pages > MANY { MANY } else { pages }) << CALLER.count_ones();
+    let before = latest(asked, start, tag, pages);
+    // SAFETY: this program's own slot on this CPU.
+    unsafe {
+        let grows = before != 0 && recall(scratch, before);
+        let pin = &raw mut (*scratch).pin;
+        if grows {
+            (*pin).length += length;
+            (*pin).references += pages;
+        } else {
+            let new = Made {
+                object: 0,
+                kind: kind::UNCLAIMED,
+                address: start,
+                length,
+                owner: caller,
+                anchor: 0,
+                anchor_fd: -1,
+                number: asked.flags as i32,
+                device: u32::from(form == form::FOLIOS),
+                references: pages,
+                pages: Pages { form: PAGES_ARRAY, at: 0, shift: 0, first: 0 },
+            };
+            fill(scratch, &new);
+        }
+        let first = read(asked.pages);
+        if form == form::FOLIOS {
+            let begin = (*pin).address;
+            backing::of_file(scratch, asked.file, begin);
+        } else if form == form::REMOTE && asked.memory != own_memory() {
+            backing::of_page(scratch, first);
+        } else {
+            backing::begin(scratch, start);
+            backing::search(scratch, &Pages { form: PAGES_ARRAY, at: asked.pages, shift: 0, first });
+        }
+        witness(call, asked, scratch, pages);
+        // What nobody claims has no object that is known.
+        let key = (*pin).sequence;
+        if grows {
+            const EXIST: u64 = 2;
+            if PINS.insert(&key, &*pin, EXIST).is_err() {
+                return;
+            }
+        } else if keep(call, key, &*pin) {
+            count(counter::UNCLAIMED);
+            wake(event::UNCLAIMED);
+        } else {
+            let _ = WITNESSES.remove(&key);
+            return;
+        }
+        let _ = thread::leave(purpose::UNCLAIMED, &[key, start + length, tag, asked.pages]);
+    }
+}
+
+/// The thread's latest pin, if this call goes on where that one stopped; 0 otherwise. It is the same place in the code, and it
+/// fills the rest of its array, or the same one anew.
+#[inline(always)]
+fn latest(asked: &Asked, start: u64, tag: u64, pages: u64) -> u64 {
+    let Some(latest) = thread::find(purpose::UNCLAIMED) else { return 0 };
+    // SAFETY: a live map value of this thread, of four words.
+    let [key, end, before, array] = unsafe { *latest.cast::<[u64; 4]>() };
+    let number = before >> CALLER.count_ones();
+    let goes_on = end == start
+        && before & CALLER == tag & CALLER
+        && (asked.pages == array + number * 8 || (asked.pages == array && pages <= number));
+    if goes_on { key } else { 0 }
+}
+
+/// Gets the record of an unclaimed pin; false if it is no longer there.
+///
+/// # Safety
+/// `scratch` must be this program's own.
+#[inline(always)]
+unsafe fn recall(scratch: *mut Scratch, key: u64) -> bool {
+    let Some(pin) = PINS.get_ptr(&key) else { return false };
+    // SAFETY: by the caller; a live map value, which only this thread changes.
+    unsafe {
+        copy(&raw mut (*scratch).pin, pin);
+        (*scratch).pin.kind == kind::UNCLAIMED && (*scratch).pin.sequence == key
+    }
+}
+
+/// The bits of a return address that differ from one to the other; above them there is room for a number.
+const CALLER: u64 = (1 << 48) - 1;
+const MANY: u64 = 0xffff;
+
+/// Start and length of what was pinned.
+#[inline(always)]
+fn extent(asked: &Asked, form: u32, pages: u64) -> (u64, u64) {
+    let start = asked.start >> offset!(page_shift) << offset!(page_shift);
+    // Folios are of any size: it is all of them or none.
+    (start, (if form == form::FOLIOS { asked.wanted } else { pages }) << offset!(page_shift))
+}
+
+/// Address of this task's memory; 0 if it has none.
+#[inline(always)]
+fn own_memory() -> u64 {
+    // SAFETY: the current task has its BTF type.
+    if offset!(task_mm) == 0 { 0 } else { unsafe { load(current() as u64, offset!(task_mm)) } }
+}
+
+/// Notes by what the pin in `scratch` is known to be there: for one that has grown, its new last page.
+///
+/// # Safety
+/// `scratch` must be this program's own.
+#[inline(always)]
+unsafe fn witness(call: &Call, asked: &Asked, scratch: *mut Scratch, pages: u64) {
+    // SAFETY: the record is in this program's own scratch space; the helper writes at most what it is told.
+    unsafe {
+        let witness = &raw mut (*scratch).witness;
+        let (search, key) = (&raw mut (*scratch).witnesses, (*scratch).pin.sequence);
+        (*search).array = asked.pages;
+        (*search).last = pages - 1;
+        (*search).next = opaque_zero();
+        match WITNESSES.get_ptr(&key) {
+            Some(known) => {
+                copy(witness, known);
+                (*search).next = 2;
+            }
+            None => {
+                zero(witness);
+                (*witness).registers = bpf_task_pt_regs(current()) as u64;
+                bpf_get_stack(call.ctx, (&raw mut (*witness).stack).cast(), (STACK * 8) as u32, 0);
+            }
+        }
+        let mut context = scratch;
+        bpf_loop(3, next_witness as *mut c_void, (&raw mut context).cast(), 0);
+        let _ = WITNESSES.insert(&key, &*witness, 0);
+    }
+}
+
+/// State of the walk over a pin's three pages.
+#[repr(C)]
+pub struct Witnesses {
+    array: u64,
+    /// The last place in the array.
+    last: u64,
+    next: u64,
+}
+
+/// Notes one of the pages.
+extern "C" fn next_witness(_i: u32, context: *mut c_void) -> i64 {
+    // SAFETY: see `witness`; all kernel reads are probe reads.
+    unsafe {
+        let scratch = *context.cast::<*mut Scratch>();
+        let search = &raw mut (*scratch).witnesses;
+        let which = (*search).next;
+        if which > 2 {
+            return 1;
+        }
+        let into = (&raw mut (*scratch).witness.pages).cast::<PageRecord>().add(which as usize);
+        // The first, one in the middle, the last.
+        let page = read((*search).array + (which * (*search).last / 2) * 8);
+        let folio = folio_of(page);
+        (*into).page = page;
+        (*into).mapping = read(folio + offset!(page_mapping));
+        (*into).index = read(folio + offset!(folio_index));
+        (*search).next = which + 1;
+    }
+    0
+}
+
+/// A subsystem's hook has seen the end of its function: what that has pinned is the subsystem's own business.
+#[inline(always)]
+pub fn claim(call: &Call) {
+    if offset!(long_term) == 0 {
+        return;
+    }
+    let Some([key, _, _, _]) = thread::take(purpose::UNCLAIMED) else { return };
+    // SAFETY: ctx is the program's own context.
+    let function = unsafe { bpf_get_func_ip(call.ctx) };
+    claimed(key, function);
+}
+
+#[inline(never)]
+fn claimed(key: u64, function: u64) {
+    let Some(witness) = WITNESSES.get_ptr(&key) else { return };
+    let Some(pin) = PINS.get_ptr(&key) else { return };
+    // The thread's latest may be of an earlier call, and another's: whose it is, its stack says.
+    let mut i = 0;
+    while i < NEAR {
+        // SAFETY: a live map value, and a place within it.
+        let address = unsafe { (*witness).stack[i] };
+        if address.wrapping_sub(function) < LONGEST {
+            // SAFETY: a live map value.
+            let caller = unsafe { (*pin).owner };
+            if caller != 0 {
+                let _ = CLAIMED.insert(&caller, &1, 0);
+            }
+            take_back(key);
+            let _ = WITNESSES.remove(&key);
+            return;
+        }
+        i += 1;
+    }
+}
+
+/// Whether a page, which was pinned, can still be: 0 if it is not pinned by anybody, or has become another's. Arguments are
+/// a `PageRecord`. Runs by itself.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/still_pinned")]
+extern "C" fn still_pinned(arguments: *const u64) -> i32 {
+    /// What a pin adds to the count of references of a small page (`GUP_PIN_COUNTING_BIAS`).
+    const BIAS: u32 = 1024;
+    // SAFETY: the context of a raw tracepoint is an array of at least three words here.
+    let (page, mapping, index) = unsafe { (*arguments, *arguments.add(1), *arguments.add(2)) };
+    let folio = folio_of(page);
+    let is_large = folio != page || read(page) >> (offset!(page_large) & 63) & 1 != 0;
+    let pins = if is_large {
+        read32(folio + offset!(folio_pins))
+    } else {
+        let references = read32(page + offset!(page_references));
+        if references > i32::MAX as u32 { 0 } else { references / BIAS }
+    };
+    // What was cut off from its file is nobody's, and still pinned.
+    let now = read(folio + offset!(page_mapping));
+    let same = now == mapping && read(folio + offset!(folio_index)) == index;
+    if pins == 0 || !(same || now == 0) { 0 } else { 1 }
+}
+
+/// Whether the system call is still under way whose registers are there: 1 if so. Runs by itself.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/in_call")]
+extern "C" fn in_call(arguments: *const u64) -> i32 {
+    const ENOSYS: i64 = 38;
+    // SAFETY: as above.
+    let registers = unsafe { *arguments };
+    i32::from(try_read::<i64>(registers + offset!(regs_result)) == Some(-ENOSYS))
+}
+
+/// Nobody will claim this pin, nor will it grow: arguments are the thread that made it and its sequence number. Runs by itself.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/settled")]
+extern "C" fn settled(arguments: *const u64) -> i32 {
+    // SAFETY: the context of a raw tracepoint is an array of at least two words here.
+    let (thread, sequence) = unsafe { (*arguments, *arguments.add(1)) };
+    thread::clear(thread, purpose::UNCLAIMED, sequence);
+    0
+}

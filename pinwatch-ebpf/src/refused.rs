@@ -1,0 +1,197 @@
+//! Pins that the kernel refused: who asked for them, and what there is to know of the reason.
+//!
+//! The first mapping of the range is looked for that could be the reason: one that may not be written to, or of a file that is
+//! not in memory only. Why it is refused is for user space to say.
+
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_find_vma, bpf_ktime_get_boot_ns, bpf_loop},
+    },
+};
+use core::{ffi::c_void, mem::MaybeUninit};
+use pinwatch_common::{Event, RefusedEvent, event, refused};
+
+use crate::{
+    backing,
+    call::Call,
+    kernel::{copy, copy_leader, current, load, load32, offset, zero},
+    registry::{SCRATCH, Scratch, send_later, uid_of},
+};
+
+/// So many mappings are looked at.
+const MAX_MAPPINGS: u32 = 64;
+/// include/linux/mm.h: the values have been the same since 2.6.
+const VM_WRITE: u64 = 0x2;
+const VM_SHARED: u64 = 0x8;
+const VM_MAYSHARE: u64 = 0x80;
+/// Values of `s_magic` (include/uapi/linux/magic.h): what is in memory only.
+const TMPFS: u64 = 0x0102_1994;
+const HUGETLBFS: u64 = 0x9584_58f6;
+/// `RLIMIT_MEMLOCK` (include/uapi/asm-generic/resource.h), and the size of a `struct rlimit`.
+const MEMLOCK: u64 = 8 * 16;
+
+/// State of the walk over the mappings.
+#[repr(C)]
+pub struct Mappings {
+    address: u64,
+    end: u64,
+    vma: [u64; 2],
+    /// Address of the `struct file`.
+    file: u64,
+    flags: u64,
+    magic: u64,
+    inode_flags: u64,
+    /// 1: something was found, 2: it may be the reason.
+    found: u64,
+    /// Address that has no mapping.
+    hole: u64,
+}
+
+/// What was asked for and not given.
+pub struct Refused {
+    pub kind: u32,
+    pub errno: i32,
+    pub address: u64,
+    pub length: u64,
+    /// Where it was asked for from, if no subsystem did.
+    pub caller: u64,
+    /// Whether the pages were to be written to.
+    pub write: bool,
+    /// Whether the address is one of this process's memory.
+    pub mapped: bool,
+}
+
+/// Whether a result is an error, and which: a pointer that is none.
+#[inline(always)]
+pub fn error_of(pointer: u64) -> Option<i32> {
+    if pointer > 0xffff_ffff_ffff_f000 { Some((pointer as i64).wrapping_neg() as i32) } else { None }
+}
+
+/// Tells of a refusal.
+#[inline(always)]
+pub fn tell(call: &Call, what: &Refused) {
+    if offset!(limits) == 0 || offset!(task_mm) == 0 {
+        return;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+    // SAFETY: this program's own slot on this CPU.
+    unsafe {
+        let m = &raw mut (*scratch).mappings;
+        zero(m);
+        (*m).address = what.address;
+        (*m).end = what.address.wrapping_add(what.length);
+        let pin = &raw mut (*scratch).pin;
+        zero(pin);
+        (*pin).created = bpf_ktime_get_boot_ns();
+        (*pin).address = what.address;
+        (*pin).length = what.length;
+        (*pin).owner = what.caller;
+        (*pin).kind = what.kind;
+        (*pin).number = what.errno;
+        (*pin).device = u32::from(what.write);
+        if what.mapped && offset!(vma_end) != 0 {
+            let mut context = scratch;
+            bpf_loop(MAX_MAPPINGS, next_mapping as *mut c_void, (&raw mut context).cast(), 0);
+            if (*m).file != 0 {
+                backing::of_file(scratch, (*m).file, 0);
+            }
+        }
+        send(scratch);
+    }
+}
+
+/// One step: the mapping at `address`.
+extern "C" fn next_mapping(_i: u32, context: *mut c_void) -> i64 {
+    // SAFETY: see `tell`.
+    unsafe {
+        let scratch = *context.cast::<*mut Scratch>();
+        let m = &raw mut (*scratch).mappings;
+        let error = bpf_find_vma(current(), (*m).address, at_vma as *mut c_void, context, 0) as i32;
+        if error != 0 {
+            // Nothing is mapped there, or it is being mapped just now.
+            (*m).hole = (*m).address;
+            return 1;
+        }
+        (*m).address = (*m).vma[1];
+        i64::from((*m).found == 2 || (*m).address >= (*m).end)
+    }
+}
+
+/// Called with the VMA and the mmap lock held.
+extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_void) -> i64 {
+    let vma = vma as u64;
+    // SAFETY: `vma` and all that is loaded through it have BTF types; the context as in `tell`.
+    unsafe {
+        let scratch = *context.cast::<*mut Scratch>();
+        let m = &raw mut (*scratch).mappings;
+        (*m).vma[0] = load(vma, offset!(vma_start));
+        (*m).vma[1] = load(vma, offset!(vma_end));
+        let flags = load(vma, offset!(vma_flags));
+        let file = load(vma, offset!(vma_file));
+        let mut telling = flags & VM_WRITE == 0;
+        let (mut magic, mut inode_flags) = (0, 0);
+        if file != 0 {
+            let inode = load(file, offset!(file_inode));
+            magic = if offset!(dentry_name) == 0 {
+                0
+            } else {
+                load(load(inode, offset!(inode_sb)), offset!(sb_magic))
+            };
+            inode_flags =
+                if offset!(inode_flags) == 0 { 0 } else { u64::from(load32(inode, offset!(inode_flags))) };
+            let in_memory = magic == TMPFS || magic == HUGETLBFS;
+            telling |= flags & (VM_SHARED | VM_MAYSHARE) != 0 && !in_memory;
+        }
+        if telling || (*m).found == 0 {
+            (*m).file = file;
+            (*m).flags = flags;
+            (*m).magic = magic;
+            (*m).inode_flags = inode_flags;
+            (*m).found = 1 + u64::from(telling);
+        }
+    }
+    0
+}
+
+#[inline(never)]
+fn send(scratch: *mut Scratch) {
+    let mut told = MaybeUninit::<RefusedEvent>::uninit();
+    let at = told.as_mut_ptr();
+    let task = current() as u64;
+    // SAFETY: the caller's own scratch space; all of the event is written; task, leader, memory and so on have BTF types.
+    unsafe {
+        let (pin, m) = (&raw const (*scratch).pin, &raw const (*scratch).mappings);
+        let thread = bpf_get_current_pid_tgid();
+        (*at).event = Event {
+            time: (*pin).created,
+            sequence: thread & 0xffff_ffff,
+            what: event::REFUSED,
+            kind: (*pin).kind,
+            pid: (thread >> 32) as u32,
+            reserved: (*pin).number as u32,
+        };
+        copy(&raw mut (*at).file, &raw const (*pin).first.file);
+        (*at).address = (*pin).address;
+        (*at).length = (*pin).length;
+        (*at).caller = (*pin).owner;
+        (*at).mapping = (*m).flags;
+        (*at).magic = (*m).magic;
+        (*at).hole = (*m).hole;
+        let memory = load(task, offset!(task_mm));
+        (*at).pinned = load(memory, offset!(mm_pinned));
+        (*at).locked = load(memory, offset!(mm_locked));
+        (*at).user_locked =
+            load(load(load(task, offset!(task_cred)), offset!(cred_user)), offset!(user_locked));
+        (*at).limit = load(load(task, offset!(task_signal)), offset!(limits) + MEMLOCK);
+        copy_leader(task, &raw mut (*at).start, &raw mut (*at).comm);
+        (*at).reserved = 0;
+        (*at).uid = uid_of(task);
+        let bit = |is: bool, bit: u32| if is { bit } else { 0 };
+        (*at).flags = bit((*pin).device != 0, refused::WRITE)
+            | bit((*m).found != 0, refused::MAPPED)
+            | bit((*m).inode_flags & refused::S_DAX != 0, refused::DAX);
+        send_later(at);
+    }
+}

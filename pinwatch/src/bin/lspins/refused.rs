@@ -1,0 +1,33 @@
+//! `--refused`: the latest pins that the kernel refused.
+
+use std::io::Write;
+
+use jiff::tz::TimeZone;
+use pinwatch::listing::{operand, refused, render::Look, select::Selection};
+use pinwatch::wire::{self, Reply, Request};
+
+use super::{Args, Outcome, PATIENCE, print, unexpected};
+
+/// Prints those that are selected.
+pub fn run(args: &Args, selection: &Selection) -> Result<Outcome, String> {
+    let (path, _) = wire::socket_path(args.socket.clone());
+    let reply = wire::ask(&path, &Request::Refused {}, PATIENCE).map_err(|error| {
+        let shown = operand::shown(path.as_os_str());
+        let hint = if error.no_daemon() {
+            "start it with `pinwatch run` as root: without it nobody sees what is refused"
+        } else {
+            "see whether pinwatch is well there"
+        };
+        format!("cannot ask pinwatch at {shown} what was refused: {error}; {hint}")
+    })?;
+    let Reply::Refused(all) = &reply else { return Err(unexpected(&reply)) };
+    let wanted = refused::selected(all, selection);
+    let look = Look { width: None, may_drop: false, colour: false, header: !args.no_header };
+    print(|out| {
+        if args.json || args.json_lines {
+            return wanted.iter().try_for_each(|refusal| refused::json(out, refusal));
+        }
+        out.write_all(refused::text(&wanted, look, args.bytes, &TimeZone::system()).as_bytes())
+    })?;
+    Ok(if wanted.is_empty() { Outcome::Nothing } else { Outcome::Listed })
+}

@@ -1,0 +1,131 @@
+//! The latest pins that the kernel refused.
+
+use std::collections::VecDeque;
+
+use pinwatch_common::{FileKey, RefusedEvent};
+
+use super::Watch;
+use super::history::comm;
+use crate::model::{Reason, Refusal, Subsystem, Who};
+use crate::source::trace::{Clocks, Snapshot, nameless, reason, subsystem};
+
+/// So many are kept.
+const KEPT: usize = 1000;
+/// What a subsystem refuses because the functions below it do is the same refusal if it comes so soon, in nanoseconds.
+const SAME: i64 = 1_000_000_000;
+
+/// What is kept.
+#[derive(Default)]
+pub struct Refusals {
+    latest: VecDeque<Refusal>,
+    /// By subsystem, in the order of [`Subsystem::ALL`], and reason, in that of [`Reason::WORDS`].
+    counts: [[u64; Reason::WORDS.len()]; Subsystem::ALL.len()],
+}
+
+impl Refusals {
+    fn add(&mut self, refusal: Refusal) {
+        let again = |before: &Refusal| {
+            before.subsystem == Subsystem::Unclaimed
+                && refusal.subsystem != Subsystem::Unclaimed
+                && before.tid == refusal.tid
+                && refusal.time - before.time < SAME
+                && before.address.wrapping_sub(refusal.address) < refusal.bytes.max(1)
+        };
+        if self.latest.back().is_some_and(again)
+            && let Some(before) = self.latest.pop_back()
+        {
+            self.count(&before, |count| count.saturating_sub(1));
+        }
+        self.count(&refusal, |count| count + 1);
+        if self.latest.len() == KEPT {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(refusal);
+    }
+
+    fn count(&mut self, refusal: &Refusal, change: impl Fn(u64) -> u64) {
+        let subsystem = Subsystem::ALL.iter().position(|known| *known == refusal.subsystem);
+        let reason = Reason::WORDS.iter().position(|word| *word == refusal.reason.word());
+        if let (Some(subsystem), Some(reason)) = (subsystem, reason) {
+            self.counts[subsystem][reason] = change(self.counts[subsystem][reason]);
+        }
+    }
+
+    /// How many there were, by subsystem and reason.
+    pub fn counts(&self) -> impl Iterator<Item = (Subsystem, &'static str, u64)> {
+        let reasons = |(subsystem, counts): (Subsystem, [u64; Reason::WORDS.len()])| {
+            Reason::WORDS.into_iter().zip(counts).map(move |(word, count)| (subsystem, word, count))
+        };
+        Subsystem::ALL.into_iter().zip(self.counts).flat_map(reasons)
+    }
+
+    /// Those that a user may see: root all, others their own.
+    pub fn visible_to(&self, uid: u32) -> Vec<Refusal> {
+        let theirs = |refusal: &&Refusal| uid == 0 || refusal.who.uid == Some(uid);
+        self.latest.iter().filter(theirs).cloned().collect()
+    }
+}
+
+impl Watch {
+    /// Takes note of a refusal.
+    pub(super) fn refused(&mut self, event: &RefusedEvent, clocks: Clocks) {
+        let has_file = event.file != FileKey::default();
+        let file = has_file
+            .then(|| Snapshot::file(&self.programs, &event.file).unwrap_or_else(|| nameless(&event.file)));
+        let module = (event.caller != 0).then(|| self.unclaimed.callers.module_of(event.caller)).flatten();
+        self.refusals.add(Refusal {
+            time: clocks.of(event.event.time),
+            who: Who { pid: event.event.pid, comm: comm(&event.comm), uid: Some(event.uid) },
+            tid: event.event.sequence as u32,
+            subsystem: subsystem(event.event.kind),
+            module,
+            address: event.address,
+            bytes: event.length,
+            errno: event.event.reserved.cast_signed(),
+            reason: reason(event),
+            file,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(subsystem: Subsystem, time: i64) -> Refusal {
+        Refusal {
+            time,
+            who: Who { pid: 5, uid: Some(7), ..Who::default() },
+            tid: 5,
+            subsystem,
+            module: None,
+            address: 0x1000,
+            bytes: 8192,
+            errno: libc::EFAULT,
+            reason: Reason::ReadOnly,
+            file: None,
+        }
+    }
+
+    #[test]
+    fn a_subsystems_refusal_takes_the_place_of_the_one_below_it() {
+        let mut refusals = Refusals::default();
+        refusals.add(refusal(Subsystem::Unclaimed, 0));
+        refusals.add(refusal(Subsystem::Xdp, 10));
+        refusals.add(refusal(Subsystem::Unclaimed, 20));
+        refusals.add(refusal(Subsystem::Xdp, 20 + SAME));
+        let kept: Vec<Subsystem> = refusals.visible_to(7).iter().map(|refusal| refusal.subsystem).collect();
+        assert_eq!(kept, [Subsystem::Xdp, Subsystem::Unclaimed, Subsystem::Xdp]);
+        assert_eq!(refusals.visible_to(8), []);
+        let counted: Vec<_> = refusals.counts().filter(|(.., count)| *count > 0).collect();
+        assert_eq!(counted, [(Subsystem::Xdp, "read-only", 2), (Subsystem::Unclaimed, "read-only", 1)]);
+    }
+
+    #[test]
+    fn the_oldest_go() {
+        let mut refusals = Refusals::default();
+        (0..KEPT as i64 + 5).for_each(|time| refusals.add(refusal(Subsystem::Rdma, time)));
+        let kept = refusals.visible_to(0);
+        assert_eq!((kept.len(), kept[0].time), (KEPT, 5));
+    }
+}

@@ -1,0 +1,54 @@
+//! Pins that no subsystem has claimed: what the programs noted of them, and whether they are there still.
+
+use pinwatch_common::{PageRecord, WitnessRecord, counter};
+
+use super::{BpfError, Programs};
+
+impl Programs {
+    /// How many such pins were noted so far, claimed ones included.
+    pub fn unclaimed(&self) -> u64 {
+        self.counter(counter::UNCLAIMED).unwrap_or(0)
+    }
+
+    /// By what they are known to be there, by sequence number.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn witnesses(&self) -> Result<Vec<(u64, WitnessRecord)>, BpfError> {
+        self.entries("WITNESSES")
+    }
+
+    /// Whether a page that was pinned still can be.
+    ///
+    /// # Errors
+    /// [`BpfError::Iterate`]
+    pub fn is_pinned(&mut self, page: &PageRecord) -> Result<bool, BpfError> {
+        Ok(page.page != 0 && self.ask("still_pinned", [page.page, page.mapping, page.index])? != 0)
+    }
+
+    /// Whether the system call that has its registers there is still under way.
+    ///
+    /// # Errors
+    /// [`BpfError::Iterate`]
+    pub fn is_in_call(&mut self, registers: u64) -> Result<bool, BpfError> {
+        Ok(self.ask("in_call", [registers, 0, 0])? != 0)
+    }
+
+    /// Has the programs forget that a thread may go on with a pin, and a subsystem claim it.
+    ///
+    /// # Errors
+    /// [`BpfError::Iterate`]
+    pub fn settle(&mut self, thread: u64, sequence: u64) -> Result<(), BpfError> {
+        self.ask("settled", [thread, sequence, 0]).map(drop)
+    }
+
+    /// Forgets from where subsystems pin: modules have come or gone, and the addresses may be others' by now.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn forget_claims(&mut self) -> Result<(), BpfError> {
+        let claimed: Vec<(u64, u32)> = self.entries("CLAIMED")?;
+        let addresses: Vec<u64> = claimed.into_iter().map(|(address, _)| address).collect();
+        self.remove::<u64, u32>("CLAIMED", &addresses)
+    }
+}

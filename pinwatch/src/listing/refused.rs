@@ -1,0 +1,162 @@
+//! `--refused`: pins that the kernel did not give.
+
+use std::io::{self, Write};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::json;
+
+use super::render::Look;
+use super::select::Selection;
+use super::{escape, json, path, size};
+use crate::model::{Counter, Reason, Refusal};
+
+/// Those on the files, of the processes, users, commands and types that are selected.
+pub fn selected<'a>(all: &'a [Refusal], selection: &Selection) -> Vec<&'a Refusal> {
+    let wanted = |refusal: &&Refusal| {
+        let is_one = |empty: bool, found: bool| empty || found;
+        selection.has_file(refusal.file.as_ref())
+            && is_one(selection.pids.is_empty(), selection.pids.contains(&refusal.who.pid))
+            && is_one(
+                selection.uids.is_empty(),
+                refusal.who.uid.is_some_and(|uid| selection.uids.contains(&uid)),
+            )
+            && is_one(
+                selection.commands.is_empty(),
+                selection.commands.iter().any(|begin| refusal.who.comm.as_bytes().starts_with(begin)),
+            )
+            && is_one(
+                selection.types.is_empty(),
+                selection.types.iter().any(|word| word.starts_with(refusal.subsystem.word())),
+            )
+            && refusal.bytes >= selection.min_size
+    };
+    all.iter().filter(wanted).collect()
+}
+
+/// An errno's name.
+pub fn errno(number: i32) -> String {
+    let name = match number {
+        libc::EFAULT => "EFAULT",
+        libc::EOPNOTSUPP => "EOPNOTSUPP",
+        libc::ENOMEM => "ENOMEM",
+        libc::ENOBUFS => "ENOBUFS",
+        libc::EPERM => "EPERM",
+        libc::EINVAL => "EINVAL",
+        libc::EAGAIN => "EAGAIN",
+        libc::EINTR => "EINTR",
+        libc::EREMOTEIO => "EREMOTEIO",
+        libc::EOVERFLOW => "EOVERFLOW",
+        libc::ENOSPC => "ENOSPC",
+        libc::EBUSY => "EBUSY",
+        libc::EIO => "EIO",
+        libc::EBADF => "EBADF",
+        libc::E2BIG => "E2BIG",
+        _ => return number.to_string(),
+    };
+    name.to_owned()
+}
+
+/// The reason in words, and what can be done.
+pub fn sentence(reason: &Reason) -> String {
+    match reason {
+        Reason::DirtyTracking => "a device may not write into pages of a file system that has to know of every write \
+                                  (Linux 6.5 and later); pin for reading only, or use tmpfs, a memfd or huge pages"
+            .to_owned(),
+        Reason::FsDax => "pages of a file on DAX cannot be kept from the file system; use device DAX".to_owned(),
+        Reason::ReadOnly => "the memory is mapped for reading, and pages are asked for that can be written to".to_owned(),
+        Reason::Memlock { counter, used, limit } => {
+            let (what, seen) = match counter {
+                Counter::Pinned => ("pinned by the process", " (VmPin)"),
+                Counter::Locked => ("locked by the process", " (VmLck)"),
+                Counter::User => ("locked by all processes of the user", ""),
+            };
+            format!(
+                "RLIMIT_MEMLOCK: {} of {} are {what}{seen} already; raise the limit, or give CAP_IPC_LOCK",
+                size::long(*used),
+                size::long(*limit)
+            )
+        }
+        Reason::Secret => "secret memory (memfd_secret) cannot be pinned".to_owned(),
+        Reason::Unmapped { at } => format!("nothing is mapped at {at:#x}"),
+        Reason::Device => "the memory is a device's, or a mapping without pages".to_owned(),
+        Reason::NoFiles => "io_uring of this kernel takes no pages of files but of tmpfs, memfds and huge pages".to_owned(),
+        Reason::NoMemory => "no memory: for the kernel's own records, or to move the pages out of CMA or a movable zone to"
+            .to_owned(),
+        Reason::Interrupted => "interrupted by a signal, or the pages were in use".to_owned(),
+        Reason::Unknown => "it cannot be told".to_owned(),
+    }
+}
+
+/// For people: a line for each, the oldest first.
+pub fn text(refusals: &[&Refusal], look: Look, bytes: bool, zone: &TimeZone) -> String {
+    if refusals.is_empty() {
+        return String::new();
+    }
+    let mut lines: Vec<[String; 8]> = Vec::new();
+    if look.header {
+        lines.push(["TIME", "COMMAND", "PID", "UID", "TYPE", "SIZE", "ERROR", "REASON"].map(str::to_owned));
+    }
+    for refusal in refusals {
+        let time = Timestamp::from_nanosecond(i128::from(refusal.time)).unwrap_or_default();
+        let kind = match &refusal.module {
+            Some(module) => format!("{} ({})", refusal.subsystem.word(), escape::name(module.as_bytes())),
+            None => refusal.subsystem.word().to_owned(),
+        };
+        let name = match &refusal.file {
+            Some(file) if !file.path.as_bytes().is_empty() => format!(" [{}]", path(file)),
+            Some(file) => format!(" [device {}, inode {}]", file.id.dev, file.id.ino),
+            None => String::new(),
+        };
+        lines.push([
+            time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            escape::name(refusal.who.comm.as_bytes()),
+            refusal.who.pid.to_string(),
+            refusal.who.uid.map_or_else(|| "?".to_owned(), |uid| uid.to_string()),
+            kind,
+            if bytes { refusal.bytes.to_string() } else { size::short(refusal.bytes) },
+            errno(refusal.errno),
+            format!("{}{name}", sentence(&refusal.reason)),
+        ]);
+    }
+    let mut widths = [0; 8];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    for line in &lines {
+        let cells: Vec<String> =
+            line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        out.push_str(cells.join(" ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// Writes one as a line of JSON.
+pub fn json(out: &mut impl Write, refusal: &Refusal) -> io::Result<()> {
+    let mut fields = json!({
+        "time": json::time(refusal.time),
+        "subsystem": refusal.subsystem.word(),
+        "module": refusal.module,
+        "process": {"pid": refusal.who.pid, "comm": refusal.who.comm.text(), "uid": refusal.who.uid},
+        "address": refusal.address,
+        "bytes": refusal.bytes,
+        "errno": refusal.errno,
+        "error": errno(refusal.errno),
+        "reason": refusal.reason.word(),
+        "sentence": sentence(&refusal.reason),
+        "file": refusal.file.as_ref().map(json::File::new),
+    });
+    if let Reason::Memlock { counter, used, limit } = refusal.reason {
+        let counter = match counter {
+            Counter::Pinned => "pinned",
+            Counter::Locked => "locked",
+            Counter::User => "user",
+        };
+        fields["memlock"] = json!({"counter": counter, "used": used, "limit": limit});
+    }
+    writeln!(out, "{fields}")
+}

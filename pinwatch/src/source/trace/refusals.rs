@@ -1,0 +1,118 @@
+//! Why a pin was refused: from what the kernel's programs saw. Pure.
+
+use pinwatch_common::{FileKey, RefusedEvent, kind, refused};
+
+use crate::model::{Counter, Reason};
+
+const PAGE: u64 = 4096;
+/// include/linux/mm.h: the values have been the same since 2.6.
+const VM_WRITE: u64 = 0x2;
+const VM_SHARED: u64 = 0x8;
+const VM_MAYSHARE: u64 = 0x80;
+const VM_PFNMAP: u64 = 0x400;
+const VM_IO: u64 = 0x4000;
+/// Values of `s_magic` (include/uapi/linux/magic.h).
+const SECRETMEM: u64 = 0x5345_434d;
+const TMPFS: u64 = 0x0102_1994;
+const HUGETLBFS: u64 = 0x9584_58f6;
+
+/// The reason, as far as it can be told.
+pub fn reason(event: &RefusedEvent) -> Reason {
+    let errno = event.event.reserved.cast_signed();
+    let has = |flag| event.flags & flag != 0;
+    let wants_write = has(refused::WRITE);
+    let is_file = event.magic != 0;
+    let in_memory = event.magic == TMPFS || event.magic == HUGETLBFS;
+    let shared = event.mapping & (VM_SHARED | VM_MAYSHARE) != 0;
+    match errno {
+        libc::ENOMEM | libc::ENOBUFS | libc::EPERM => memlock(event).unwrap_or(match errno {
+            libc::EPERM => Reason::Unknown,
+            _ => Reason::NoMemory,
+        }),
+        libc::EINTR | libc::EAGAIN => Reason::Interrupted,
+        // Device DAX has the flag too, and is on a file system in memory.
+        libc::EOPNOTSUPP if has(refused::DAX) && !in_memory => Reason::FsDax,
+        // Devices are on a file system in memory, too.
+        libc::EOPNOTSUPP if event.event.kind == kind::IO_URING && event.file != FileKey::default() => {
+            Reason::NoFiles
+        }
+        libc::EFAULT | libc::EREMOTEIO if event.magic == SECRETMEM => Reason::Secret,
+        libc::EFAULT | libc::EREMOTEIO if event.mapping & (VM_IO | VM_PFNMAP) != 0 => Reason::Device,
+        libc::EFAULT if !has(refused::MAPPED) && event.hole != 0 => Reason::Unmapped { at: event.hole },
+        libc::EFAULT if has(refused::MAPPED) && event.mapping & VM_WRITE == 0 => Reason::ReadOnly,
+        libc::EFAULT if wants_write && shared && is_file && !in_memory => Reason::DirtyTracking,
+        libc::EFAULT if event.hole != 0 => Reason::Unmapped { at: event.hole },
+        _ => Reason::Unknown,
+    }
+}
+
+/// Whether what was asked for would have been more than RLIMIT_MEMLOCK allows, by the counter that the subsystem goes by.
+fn memlock(event: &RefusedEvent) -> Option<Reason> {
+    let pages = event.length.div_ceil(PAGE);
+    let limit = event.limit / PAGE;
+    let over = |counter: Counter, used: u64| {
+        (used.saturating_add(pages) > limit).then_some(Reason::Memlock {
+            counter,
+            used: used.saturating_mul(PAGE),
+            limit: event.limit,
+        })
+    };
+    let pinned = || over(Counter::Pinned, event.pinned);
+    let user = || over(Counter::User, event.user_locked);
+    match event.event.kind {
+        kind::IO_URING | kind::XDP => user(),
+        kind::UNCLAIMED => pinned().or_else(|| over(Counter::Locked, event.locked)).or_else(user),
+        _ => pinned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(errno: i32) -> RefusedEvent {
+        let mut event = RefusedEvent { length: 8 * PAGE, limit: 64 * PAGE, ..RefusedEvent::default() };
+        event.event.kind = kind::RDMA_MR;
+        event.event.reserved = errno.cast_unsigned();
+        event.flags = refused::MAPPED | refused::WRITE;
+        event.mapping = VM_WRITE | VM_SHARED;
+        event
+    }
+
+    #[test]
+    fn reasons_follow_from_errno_and_mapping() {
+        const XFS: u64 = 0x5846_5342;
+        let file = RefusedEvent { magic: XFS, ..event(libc::EFAULT) };
+        assert_eq!(reason(&file), Reason::DirtyTracking);
+        assert_eq!(reason(&RefusedEvent { mapping: VM_SHARED, ..file }), Reason::ReadOnly);
+        assert_eq!(reason(&RefusedEvent { magic: SECRETMEM, ..file }), Reason::Secret);
+        assert_eq!(reason(&RefusedEvent { mapping: VM_IO | VM_SHARED, ..file }), Reason::Device);
+        assert_eq!(reason(&RefusedEvent { magic: TMPFS, ..file }), Reason::Unknown);
+        let hole = RefusedEvent { flags: refused::WRITE, hole: 0x1000, mapping: 0, ..event(libc::EFAULT) };
+        assert_eq!(reason(&hole), Reason::Unmapped { at: 0x1000 });
+        let dax =
+            RefusedEvent { magic: XFS, flags: refused::MAPPED | refused::DAX, ..event(libc::EOPNOTSUPP) };
+        assert_eq!(reason(&dax), Reason::FsDax);
+        let file = FileKey { ino: 3, ..FileKey::default() };
+        let mut ring = RefusedEvent { file, ..event(libc::EOPNOTSUPP) };
+        ring.event.kind = kind::IO_URING;
+        assert_eq!(reason(&ring), Reason::NoFiles);
+        assert_eq!(reason(&event(libc::EINVAL)), Reason::Unknown);
+    }
+
+    #[test]
+    fn a_limit_is_the_reason_only_if_it_would_have_been_passed() {
+        assert_eq!(reason(&event(libc::ENOMEM)), Reason::NoMemory);
+        let full = RefusedEvent { pinned: 57, ..event(libc::ENOMEM) };
+        let over = |counter, used: u64| Reason::Memlock { counter, used: used * PAGE, limit: 64 * PAGE };
+        assert_eq!(reason(&full), over(Counter::Pinned, 57));
+        let mut umem = RefusedEvent { user_locked: 60, ..event(libc::ENOBUFS) };
+        umem.event.kind = kind::XDP;
+        assert_eq!(reason(&umem), over(Counter::User, 60));
+        let mut other = RefusedEvent { locked: 60, ..event(libc::ENOMEM) };
+        other.event.kind = kind::UNCLAIMED;
+        assert_eq!(reason(&other), over(Counter::Locked, 60));
+        let absurd = RefusedEvent { pinned: u64::MAX, length: u64::MAX, ..event(libc::ENOMEM) };
+        assert!(matches!(reason(&absurd), Reason::Memlock { .. }));
+    }
+}
