@@ -19,6 +19,8 @@ COMMANDS on stdin, one a line, each answered by {\"done\": COMMAND, ...} or {\"c
   release | register         undo the pins by asking the kernel | make them again
   close-anchor | close-ring2 close the anchor with the pins on it | the second ring or socket
   update SLOT | clear SLOT   fill | empty a slot of a sparse table
+  direct PATH READS          read PATH with O_DIRECT into the pinned memory, page after page, in a thread
+  direct-wait                until all such threads have ended
   exec-sleep [drop]          become `sleep 900` with the anchor still open [closed]
   hello                      answers pid and tid
   exit [CODE]                end; so does the end of stdin
@@ -55,6 +57,8 @@ pub enum Command {
     CloseAnchor,
     CloseSecond,
     Update { slot: u32, fill: bool },
+    Direct { path: String, reads: u64 },
+    DirectWait,
     ExecSleep { keep: bool },
     Hello,
     Exit(i32),
@@ -118,6 +122,10 @@ impl Command {
             ["close-ring2"] => Self::CloseSecond,
             ["update", slot] => Self::Update { slot: number(slot)?, fill: true },
             ["clear", slot] => Self::Update { slot: number(slot)?, fill: false },
+            ["direct", path, reads] => {
+                Self::Direct { path: (*path).to_owned(), reads: u64::from(number(reads)?) }
+            }
+            ["direct-wait"] => Self::DirectWait,
             ["exec-sleep"] => Self::ExecSleep { keep: true },
             ["exec-sleep", "drop"] => Self::ExecSleep { keep: false },
             ["hello"] => Self::Hello,

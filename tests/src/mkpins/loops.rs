@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::anchor::Kind;
+use crate::anchor::{Buffer, Kind};
 use crate::layout::Layout;
 use crate::mapping::Mapping;
 use crate::pins::{PinOptions, Pins};
@@ -131,6 +131,20 @@ pub fn dio(options: &DioOptions) -> Result<i32> {
         }
         Ok(())
     })
+}
+
+/// Reads a file's first page with O_DIRECT so many times, into one page of the memory after the other.
+pub fn direct(path: &str, memory: Buffer, reads: u64) -> Result<()> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
+    let file = file.with_context(|| format!("cannot open {path} with O_DIRECT"))?;
+    let pages = (memory.length / PAGE).max(1);
+    for read in 0..reads {
+        let page = memory.address / PAGE * PAGE + read % pages * PAGE;
+        // SAFETY: the page is in memory that stays mapped, and nothing refers to what is read into it.
+        let got = unsafe { libc::pread(file.as_raw_fd(), page as *mut libc::c_void, PAGE as usize, 0) };
+        check("pread(O_DIRECT)", got as i64)?;
+    }
+    Ok(())
 }
 
 fn serve(default: u64, mut work: impl FnMut(u64) -> Result<()>) -> Result<i32> {

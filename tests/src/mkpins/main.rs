@@ -10,6 +10,7 @@ mod layout;
 mod loops;
 mod many;
 mod mapping;
+mod module;
 mod passing;
 mod pins;
 mod race;
@@ -49,6 +50,14 @@ enum What {
     /// AF_XDP umems
     #[command(name = "xdp", after_long_help = layout::GRAMMAR)]
     Xdp(PinOptions),
+    /// Pins of a driver that pinwatch does not know: of `module load`
+    #[command(name = "unclaimed", after_long_help = layout::GRAMMAR)]
+    Unclaimed(PinOptions),
+    /// The module of that driver
+    Module {
+        #[command(subcommand)]
+        command: module::ModuleCommand,
+    },
     /// No pin: a process that obeys commands, to receive what others pass on
     None,
     /// No pin of its own: a process that does what is ordered over a socket, one system call at a time
@@ -77,6 +86,8 @@ fn main() {
         What::RdmaMr(options) => (Kind::RdmaMr.name(), pin(Kind::RdmaMr, &options)),
         What::IoUring(options) => (Kind::IoUring.name(), pin(Kind::IoUring, &options)),
         What::Xdp(options) => (Kind::Xdp.name(), pin(Kind::Xdp, &options)),
+        What::Unclaimed(options) => (Kind::Driver.name(), pin(Kind::Driver, &options)),
+        What::Module { command } => ("module", module::run(&command)),
         What::None => ("none", holder()),
         What::Actor(options) => ("actor", actor::run(&options)),
         What::Churn(options) => (options.kind.name(), churn::run(&options)),

@@ -103,7 +103,7 @@ pub struct Pins {
     pub anchor: Box<dyn Anchor>,
     pub mapping: Mapping,
     options: AnchorOptions,
-    buffer: Buffer,
+    pub buffer: Buffer,
     count: usize,
 }
 
@@ -132,13 +132,13 @@ impl Pins {
 
     /// Makes the pins, on a new anchor where the last was closed.
     pub fn register(&mut self) -> Result<Made> {
-        if self.anchor.fd().is_none() {
+        if self.anchor.fd().is_none() && self.kind != Kind::Driver {
             self.anchor = anchor::open(self.kind, &self.options)?;
         }
         let objects = self.anchor.register(&vec![self.buffer; self.count])?;
         let Buffer { address, length } = self.buffer;
-        // Only RDMA has pins that do not write.
-        let reads = self.kind == Kind::RdmaMr && self.options.read_only;
+        // The others have no pins that do not write.
+        let reads = matches!(self.kind, Kind::RdmaMr | Kind::Driver) && self.options.read_only;
         Ok(Made {
             kind: self.kind.name(),
             pid: std::process::id(),

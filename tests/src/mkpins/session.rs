@@ -4,11 +4,13 @@ use std::io::BufRead;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::commands::{Command, Passed};
+use crate::loops;
 use crate::passing;
 use crate::pins::Pins;
 use crate::report::{failure, say};
@@ -24,12 +26,13 @@ pub struct Session {
     children: Vec<libc::pid_t>,
     received: Vec<OwnedFd>,
     flying: Vec<(UnixStream, UnixStream)>,
+    readers: Vec<JoinHandle<Result<()>>>,
 }
 
 impl Session {
     /// Over the pins, or over nothing: a process that only receives what others pass on.
     pub fn new(pins: Option<Pins>) -> Self {
-        Self { pins, children: Vec::new(), received: Vec::new(), flying: Vec::new() }
+        Self { pins, children: Vec::new(), received: Vec::new(), flying: Vec::new(), readers: Vec::new() }
     }
 
     /// Obeys until `exit` or the end of stdin; answers the exit code.
@@ -117,6 +120,15 @@ impl Session {
             Command::CloseAnchor => self.pins()?.anchor.close()?,
             Command::CloseSecond => self.pins()?.anchor.close_second()?,
             Command::Update { slot, fill } => self.pins()?.update(slot, fill)?,
+            Command::Direct { path, reads } => {
+                let memory = self.pins()?.buffer;
+                self.readers.push(std::thread::spawn(move || loops::direct(&path, memory, reads)));
+            }
+            Command::DirectWait => {
+                for reader in self.readers.drain(..) {
+                    reader.join().map_err(|_| anyhow::anyhow!("a reader panicked"))??;
+                }
+            }
             Command::ExecSleep { keep } => return Err(self.exec_sleep(keep)),
             Command::Hello => more = json!({"pid": std::process::id(), "tid": thread_id()}),
             // The caller's business: it ends the loop.

@@ -60,6 +60,7 @@ pub fn errno_name(errno: i32) -> String {
         libc::ECHILD => "ECHILD",
         libc::EAGAIN => "EAGAIN",
         libc::ENOMEM => "ENOMEM",
+        libc::ENOBUFS => "ENOBUFS",
         libc::EACCES => "EACCES",
         libc::EFAULT => "EFAULT",
         libc::EBUSY => "EBUSY",

@@ -93,7 +93,7 @@ pub fn exactly(made: &Value, pins: &[Value]) -> Result<()> {
     let mut left: Vec<&Value> = pins.iter().collect();
     for object in objects {
         let same = |pin: &&Value| {
-            pin["address"] == object["address"]
+            (pin["address"] == object["address"] || object["unmapped"] == true && pin["address"].is_null())
                 && pin["bytes"] == object["length"]
                 && (object["slot"].is_null() || pin["io_uring"]["slot"] == object["slot"])
                 && (object["lkey"].is_null() || pin["rdma"]["lkey"] == object["lkey"])

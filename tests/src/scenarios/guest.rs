@@ -19,6 +19,8 @@ pub const WEB_CONFIG: &str = "/tmp/pinwatch-web.yml";
 const ARGUMENTS: &[&str] = &[
     "--log",
     "debug",
+    "--generic",
+    "on",
     "--web.config.file",
     WEB_CONFIG,
     "--metrics.users",
@@ -52,6 +54,19 @@ pub fn shell(command: &str) -> Result<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
     Ok(text)
+}
+
+/// Asks until the answer is as wanted, or time is up: then the last reason is the error. What cannot be asked at all is an error
+/// at once.
+pub fn eventually<T>(patience: Duration, mut ask: impl FnMut() -> Result<Result<T>>) -> Result<T> {
+    let until = Instant::now() + patience;
+    loop {
+        match ask()? {
+            Ok(answer) => return Ok(answer),
+            Err(error) if Instant::now() > until => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
 }
 
 impl Guest {
@@ -106,14 +121,7 @@ impl Guest {
 
     /// Asks until the answer is as wanted, or time is up; then the last reason is the error.
     pub fn wait_for<T>(&self, patience: Duration, ask: impl Fn(&[Value]) -> Result<T>) -> Result<T> {
-        let until = Instant::now() + patience;
-        loop {
-            match ask(&self.pins()?) {
-                Ok(answer) => return Ok(answer),
-                Err(error) if Instant::now() > until => return Err(error),
-                Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
+        eventually(patience, || Ok(ask(&self.pins()?)))
     }
 
     /// Waits until nothing is pinned any more.
@@ -172,10 +180,17 @@ fn persistent_memory() -> Result<Option<String>> {
 
 /// Starts a daemon and waits until it watches.
 pub fn start_daemon(arguments: &[&str], log: &str) -> Result<Child> {
+    start_daemon_through(&[], arguments, log)
+}
+
+/// The same through another program that becomes it, such as setpriv.
+pub fn start_daemon_through(wrapper: &[&str], arguments: &[&str], log: &str) -> Result<Child> {
     let file = File::create(log)?;
-    let mut child = Command::new("pinwatch")
-        .arg("run")
-        .args(arguments)
+    // Who does not ask for it gets a daemon without the unclaimed pins: verifying those programs takes a guest seconds.
+    let generic: &[&str] = if arguments.contains(&"--generic") { &[] } else { &["--generic", "off"] };
+    let words = [wrapper, &["pinwatch", "run"], arguments, generic].concat();
+    let mut child = Command::new(words[0])
+        .args(&words[1..])
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)

@@ -1,5 +1,6 @@
 //! The kernel objects that keep pins alive, one file for each subsystem, behind one trait.
 
+pub mod driver;
 mod rdma;
 pub mod uring;
 mod verbs;
@@ -32,6 +33,9 @@ pub enum Kind {
     /// AF_XDP umems.
     #[value(name = "xdp")]
     Xdp,
+    /// Pins of a driver that pinwatch does not know.
+    #[value(name = "unclaimed")]
+    Driver,
 }
 
 impl Kind {
@@ -41,6 +45,7 @@ impl Kind {
             Self::RdmaMr => "rdma-mr",
             Self::IoUring => "io_uring",
             Self::Xdp => "xdp",
+            Self::Driver => "unclaimed",
         }
     }
 }
@@ -81,6 +86,15 @@ pub struct AnchorOptions {
     /// xdp: bind to queue 0 of this network device
     #[arg(long)]
     pub netdev: Option<String>,
+    /// unclaimed: the kernel's function that the driver pins by
+    #[arg(long, value_enum, default_value = "fast")]
+    pub by: driver::How,
+    /// unclaimed: where the driver lets go of its pins
+    #[arg(long, value_enum, default_value = "process")]
+    pub release_in: driver::Where,
+    /// unclaimed: pages that the driver pins at once
+    #[arg(long, default_value_t = 512)]
+    pub batch: u64,
     #[arg(skip)]
     pub read_only: bool,
 }
@@ -99,6 +113,9 @@ impl Default for AnchorOptions {
             map_ring: false,
             shared: false,
             netdev: None,
+            by: driver::How::Fast,
+            release_in: driver::Where::Process,
+            batch: 512,
             read_only: false,
         }
     }
@@ -145,5 +162,6 @@ pub fn open(kind: Kind, options: &AnchorOptions) -> Result<Box<dyn Anchor>> {
         Kind::RdmaMr => Box::new(rdma::Regions::open(options)?),
         Kind::IoUring => Box::new(uring::Ring::open(options)?),
         Kind::Xdp => Box::new(xdp::Umems::new(options)),
+        Kind::Driver => Box::new(driver::Driver::new(options)),
     })
 }

@@ -13,7 +13,7 @@ use super::leases::{Pinned, agrees, covered, pinned};
 use super::programs::output;
 use crate::Outcome;
 use crate::actors::Actors;
-use crate::guest::{Guest, SOON, shell};
+use crate::guest::{Guest, SOON, eventually, shell};
 
 const BREAK_TIME: &str = "/proc/sys/fs/lease-break-time";
 /// More events than the daemon keeps.
@@ -78,17 +78,10 @@ pub fn told(path: &str) -> Result<Vec<Value>> {
 
 /// Waits for the latest event of a kind on a file to be as wanted.
 fn latest(path: &str, kind: &str, check: impl Fn(&Value) -> Result<()>) -> Result<Value> {
-    let until = Instant::now() + SOON;
-    loop {
+    eventually(SOON, || {
         let event = told(path)?.into_iter().rfind(|event| event["event"] == kind);
-        let checked =
-            event.with_context(|| format!("no {kind}")).and_then(|event| check(&event).map(|()| event));
-        match checked {
-            Ok(event) => return Ok(event),
-            Err(error) if Instant::now() > until => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
-        }
-    }
+        Ok(event.with_context(|| format!("no {kind}")).and_then(|event| check(&event).map(|()| event)))
+    })
 }
 
 /// The classical violation: the lease goes with the last descriptor, the pin stays, and who follows is told which.

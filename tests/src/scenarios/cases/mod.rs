@@ -1,6 +1,7 @@
 //! All scenarios, in the order in which they run.
 
 mod churn;
+mod counts;
 mod files;
 mod holders;
 mod identity;
@@ -12,8 +13,10 @@ mod objects;
 mod procfs;
 mod programs;
 mod prometheus;
+mod refused;
 mod threads;
 mod truth_table;
+mod unclaimed;
 mod users;
 mod walk;
 
@@ -67,6 +70,12 @@ all! {
     "lease-deleg" => lease_events::delegations,
     "lease-namespaces" => lease_events::namespaces,
     "lease-nfsd" => lease_nfsd::nfsd,
+    "unclaimed" => unclaimed::functions,
+    "unclaimed-unloaded" => unclaimed::unloaded,
+    "unclaimed-without" => unclaimed::without,
+    "kernel-count" => counts::quiet,
+    "direct-io" => counts::direct_io,
+    "refused" => refused::refused,
     "explain" => identity::explain,
     "container" => identity::container,
     "killed" => identity::killed,

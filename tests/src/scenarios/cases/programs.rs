@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::Outcome;
 use crate::compare;
 use crate::factory::Mkpins;
-use crate::guest::{Guest, SOON, shell, start_daemon};
+use crate::guest::{Guest, SOON, shell, start_daemon, start_daemon_through};
 
 /// A daemon of a scenario's own, ended with it.
 pub(super) struct Own(pub(super) Child);
@@ -151,22 +151,9 @@ pub fn capabilities(guest: &mut Guest) -> Result<Outcome> {
         output("setpriv", &[&with[..], &["pinwatch", "check", "--attach", &guest.attach]].concat())?;
     ensure!(code == 0, "pinwatch check with {bounding} ends with {code}: {text}{error}");
     let socket = "/tmp/capabilities.sock";
-    let run = ["pinwatch", "run", "--socket", socket, "--attach", &guest.attach, "--web.listen-address", ""];
-    let log = std::fs::File::create("/tmp/capabilities.log")?;
-    let child = Command::new("setpriv")
-        .args(with)
-        .args(run)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()?;
-    let _own = Own(child);
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(120);
-    while !std::path::Path::new(socket).exists() {
-        let said = std::fs::read_to_string("/tmp/capabilities.log")?;
-        ensure!(std::time::Instant::now() < until, "the daemon does not listen: {said}");
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
+    let wrapper = [&["setpriv"], &with[..]].concat();
+    let run = ["--socket", socket, "--attach", &guest.attach, "--web.listen-address", ""];
+    let _own = Own(start_daemon_through(&wrapper, &run, "/tmp/capabilities.log")?);
     for kind in ["rdma-mr", "io_uring", "xdp"] {
         let mut mkpins = Mkpins::start(&format!("{kind} memfd"))?;
         let (code, json, error) = output("lspins", &["--socket", socket, "-J"])?;

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::refused;
 use crate::Outcome;
 use crate::compare;
 use crate::factory::Mkpins;
@@ -88,12 +89,26 @@ pub fn truth_table_dax(guest: &mut Guest) -> Result<Outcome> {
     Ok(Outcome::Passed(Some(format!("{} cells", PMEM_CELLS.len()))))
 }
 
+/// Why the kernel refuses what it refuses.
+fn reason(guest: &Guest, arguments: &str, errno: &str) -> &'static str {
+    match errno {
+        "EOPNOTSUPP" if arguments.contains("/mnt/dax") => "fs-dax",
+        // Before 6.5 io_uring looks at the mappings itself.
+        "EOPNOTSUPP" => "no-files",
+        _ if guest.at_least(6, 5) => "dirty-tracking",
+        _ => "read-only",
+    }
+}
+
 fn one(guest: &Guest, cell: &Cell, arguments: &str) -> Result<()> {
     let expected = if guest.at_least(6, 2) { cell.new } else { cell.old };
     let mut mkpins = Mkpins::start(arguments)?;
     match mkpins.refused() {
         Some(errno) if errno == expected => {
-            guest.wait_until_empty().with_context(|| format!("{arguments}: refused, and still"))
+            guest.wait_until_empty().with_context(|| format!("{arguments}: refused, and still"))?;
+            let (kind, reason) =
+                (arguments.split(' ').next().unwrap_or_default(), reason(guest, arguments, errno));
+            refused::once(&mkpins.made, kind, errno, reason).with_context(|| arguments.to_owned()).map(drop)
         }
         Some(errno) => bail!("{arguments}: {errno} instead of {expected}: {}", mkpins.made),
         None => {

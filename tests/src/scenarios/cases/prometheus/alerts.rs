@@ -7,13 +7,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::webhook::Webhook;
-use super::{ADDRESS, Server, eventually};
+use super::{ADDRESS, Server, eventually, run_elsewhere};
 use crate::Outcome;
 use crate::actors::Actors;
 use crate::cases::leases::{Pinned, kinds, pinned};
 use crate::cases::programs::{Own, output};
 use crate::factory::Mkpins;
-use crate::guest::{EMPTY, Guest, SOON, start_daemon};
+use crate::guest::{Guest, SOON, start_daemon};
 
 const RULES: &str = include_str!("../../../../../dashboards/pinwatch.rules.yml");
 const TESTS: &str = include_str!("../../../../../dashboards/pinwatch.rules.test.yml");
@@ -55,11 +55,8 @@ fn rules() -> Result<Vec<String>> {
 /// `alerts`.
 pub fn alerts(guest: &mut Guest) -> Result<Outcome> {
     let names = rules()?;
-    if (guest.attach == "kprobe" || !guest.at_least(7, 0)) && !guest.full {
-        return Ok(Outcome::Skipped(
-            "alerts depend neither on the kernel nor on the hooks: with kprobes and before 7.0 only with --full"
-                .to_owned(),
-        ));
+    if let Some(outcome) = run_elsewhere(guest, "alerts") {
+        return Ok(outcome);
     }
     let webhook = Webhook::start()?;
     // What is waited for before an alert is promtool's business; here it would take an hour.
@@ -138,8 +135,7 @@ fn leases(guest: &Guest, webhook: &Webhook, server: &Server, fired: &mut Vec<&'s
     webhook.wait_for("LeaseBreakWaitsOnPin", "resolved")?;
     // The rule that the project is about: a pin of a file on disk has to have a lease.
     let (kind, mode) = kinds(guest, true)[0];
-    let mut actors_of_disk = actors;
-    let on_disk = pinned(&mut actors_of_disk, kind, "/mnt/ext4/alert", mode)?;
+    let on_disk = pinned(&mut actors, kind, "/mnt/ext4/alert", mode)?;
     let alert = fires(webhook, "PinWithoutLease", fired)?;
     let said = alert["annotations"]["description"].as_str().unwrap_or_default();
     ensure!(said.contains("`lspins --unleased`"), "{said}");
@@ -147,15 +143,15 @@ fn leases(guest: &Guest, webhook: &Webhook, server: &Server, fired: &mut Vec<&'s
     dashboards(server)?;
     // Taking a lease resolves it.
     let lease = if mode == "ro" { "read" } else { "write" };
-    actors_of_disk.tell(on_disk.pid, &format!("lease {} {lease}", on_disk.file))?;
+    actors.tell(on_disk.pid, &format!("lease {} {lease}", on_disk.file))?;
     webhook.wait_for("PinWithoutLease", "resolved")?;
-    actors_of_disk.tell(on_disk.pid, &format!("lease {} none", on_disk.file))?;
+    actors.tell(on_disk.pid, &format!("lease {} none", on_disk.file))?;
     webhook.wait_for("PinWithoutLease", "firing")?;
     // And so does the end of the pin.
-    actors_of_disk.end(on_disk.pid, true)?;
+    actors.end(on_disk.pid, true)?;
     webhook.wait_for("PinWithoutLease", "resolved")?;
-    actors_of_disk.end(pid, true)?;
-    actors_of_disk.end(breaker, true)?;
+    actors.end(pid, true)?;
+    actors.end(breaker, true)?;
     guest.wait_until_empty()
 }
 
@@ -242,10 +238,7 @@ fn small(guest: &Guest, webhook: &Webhook, fired: &mut Vec<&'static str>) -> Res
         .spawn()?;
     let _own = Own(child);
     fires(webhook, "PinwatchHooksMissing", fired)?;
-    guest.wait_for(EMPTY, |pins| {
-        ensure!(pins.is_empty(), "{} pins", pins.len());
-        Ok(())
-    })
+    guest.wait_until_empty()
 }
 
 /// A daemon that stands still: it does not answer, and events find no room.

@@ -1,0 +1,131 @@
+//! Pins of a driver that pinwatch does not know: the module pintest, see `crate::module`. It keeps them by itself: no
+//! descriptor has anything to do with them.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+
+use clap::ValueEnum;
+
+use super::{Anchor, AnchorOptions, Buffer};
+use crate::report::Object;
+use crate::sys::{PAGE, Refused};
+
+const COMMAND: &str = "/sys/module/pintest/parameters/command";
+const SLOTS: &str = "/sys/module/pintest/parameters/slots";
+const FOLL_WRITE: u32 = 1;
+
+/// Through which of the kernel's functions it pins: the numbers are the module's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum How {
+    /// pin_user_pages
+    Pages = 0,
+    /// pin_user_pages_fast
+    Fast = 1,
+    /// pin_user_pages_remote
+    Remote = 2,
+    /// pin_user_pages_unlocked
+    Unlocked = 3,
+    /// memfd_pin_folios
+    Folios = 4,
+}
+
+/// Where it lets go of them: the numbers are the module's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Where {
+    /// In the process that asks for it.
+    Process = 0,
+    /// In a kworker.
+    Kworker = 1,
+    /// In an RCU callback.
+    Rcu = 2,
+}
+
+/// Its slots that are ours.
+pub struct Driver {
+    slots: Vec<u32>,
+    how: How,
+    release: Where,
+    batch: u64,
+    read_only: bool,
+}
+
+impl Driver {
+    pub fn new(options: &AnchorOptions) -> Self {
+        Self {
+            slots: Vec::new(),
+            how: options.by,
+            release: options.release_in,
+            batch: options.batch,
+            read_only: options.read_only,
+        }
+    }
+
+    fn make(&mut self, buffer: Buffer) -> Result<Object, Refused> {
+        let used = fs::read_to_string(SLOTS).map_err(|error| refused("read slots", &error))?;
+        let used: Vec<u32> = used.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
+        let slot = (0..64)
+            .find(|slot| !used.contains(slot))
+            .ok_or(Refused { call: "slots", errno: libc::ENOSPC })?;
+        let (mut address, mut fd) = (buffer.address, -1);
+        let file;
+        if self.how == How::Folios {
+            // What is pinned of a file is told by its place in the file.
+            let found = behind(buffer.address).ok_or(Refused { call: "maps", errno: libc::EFAULT })?;
+            file = fs::File::options()
+                .read(true)
+                .write(true)
+                .open(format!("/proc/self/map_files/{}", found.0))
+                .map_err(|error| refused("open map_files", &error))?;
+            (address, fd) = (found.1, file.as_raw_fd());
+        }
+        let pages = (buffer.address + buffer.length).div_ceil(PAGE) - buffer.address / PAGE;
+        let flags = if self.read_only { 0 } else { FOLL_WRITE };
+        let (how, pid, batch) = (self.how as u32, std::process::id(), self.batch);
+        let start = address / PAGE * PAGE;
+        tell(&format!("pin {slot} {how} {pid} {start} {pages} {batch} {flags} {fd}"))?;
+        self.slots.push(slot);
+        Ok(Object { address: buffer.address, length: buffer.length, ..Object::default() })
+    }
+}
+
+/// The mapping that an address is in, as map_files names it, and the address' place in the file.
+fn behind(address: u64) -> Option<(String, u64)> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let range = words.next()?;
+        let (start, end) = range.split_once('-')?;
+        let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+        let offset = u64::from_str_radix(words.nth(1)?, 16).ok()?;
+        (start..end).contains(&address).then(|| (range.to_owned(), offset + (address - start)))
+    })
+}
+
+fn refused(call: &'static str, error: &std::io::Error) -> Refused {
+    Refused { call, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+}
+
+fn tell(command: &str) -> Result<(), Refused> {
+    fs::write(COMMAND, command).map_err(|error| refused("pintest", &error))
+}
+
+impl Anchor for Driver {
+    fn fd(&self) -> Option<i32> {
+        None
+    }
+
+    fn register(&mut self, buffers: &[Buffer]) -> Result<Vec<Object>, Refused> {
+        buffers.iter().map(|buffer| self.make(*buffer)).collect()
+    }
+
+    fn release(&mut self) -> Result<(), Refused> {
+        for slot in self.slots.drain(..) {
+            tell(&format!("release {slot} {}", self.release as u32))?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), Refused> {
+        self.release()
+    }
+}

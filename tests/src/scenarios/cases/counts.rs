@@ -1,0 +1,111 @@
+//! The kernel's own count of pinned pages against what lspins knows.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::unclaimed::{BOUND, Driver};
+use crate::Outcome;
+use crate::compare;
+use crate::factory::Mkpins;
+use crate::guest::{EMPTY, Guest, SOON, eventually};
+
+/// Waits until all that the kernel counts is explained; gives its count.
+fn explained(guest: &Guest) -> Result<Value> {
+    eventually(SOON, || {
+        let kernel = guest.table()?["kernel"].clone();
+        Ok(if kernel["unattributed"] == 0 && kernel["uncertain"] == 0 {
+            Ok(kernel)
+        } else {
+            Err(anyhow::anyhow!("the kernel's count is not explained: {kernel}"))
+        })
+    })
+}
+
+/// One pin of every kind at once, on all kinds of memory.
+const OF_EVERY_KIND: &[&str] = &[
+    "rdma-mr memfd --length 3M --offset 8192",
+    "rdma-mr memfd-huge --length 4M",
+    "rdma-mr anon --length 100K --skew 100",
+    "io_uring thp --length 4M",
+    "io_uring memfd-huge --length 4M",
+    "io_uring memfd --length 64K --count 3",
+    "xdp file --path /mnt/tmpfs/count --length 1M",
+    "xdp memfd-huge --length 2M",
+    "unclaimed memfd --length 1M --batch 100",
+    "unclaimed anon --by pages",
+];
+
+/// In a quiet machine nothing is left over, whatever is pinned.
+pub fn quiet(guest: &mut Guest) -> Result<Outcome> {
+    let _driver = Driver::load()?;
+    explained(guest).context("nothing is pinned")?;
+    let mut made = Vec::new();
+    let mut before = 0;
+    for arguments in OF_EVERY_KIND {
+        let mkpins = Mkpins::start(arguments)?;
+        ensure!(mkpins.refused().is_none(), "{arguments}: {}", mkpins.made);
+        made.push(mkpins);
+        let kernel = explained(guest).with_context(|| (*arguments).to_owned())?;
+        let references = kernel["references"].as_i64().unwrap_or(0);
+        ensure!(references > before, "{arguments}: the kernel counts {references} after {before}");
+        before = references;
+    }
+    // What a daemon that comes later does not know is left over.
+    let all = guest.table()?["kernel"]["references"].clone();
+    for mkpins in &mut made {
+        mkpins.tell("release")?;
+    }
+    guest.wait_until_empty()?;
+    explained(guest).context("all is released")?;
+    Ok(Outcome::Passed(Some(format!("{all} references of {} kinds of pins", OF_EVERY_KIND.len()))))
+}
+
+/// Direct reads into pinned memory while it is pinned and let go of: no pin is lost, none invented, nothing left over.
+pub fn direct_io(guest: &mut Guest) -> Result<Outcome> {
+    let (reads, rounds) = if guest.full { (340_000, 100) } else { (8_000, 6) };
+    let _driver = Driver::load()?;
+    std::fs::write("/mnt/ext4/direct", vec![7; 1 << 20])?;
+    let kinds = ["unclaimed memfd --count 2", "io_uring memfd --count 2", "rdma-mr memfd --count 2"];
+    let mut made = Vec::new();
+    for arguments in kinds {
+        let mut mkpins = Mkpins::start(&format!("{arguments} --length 64K"))?;
+        ensure!(mkpins.refused().is_none(), "{arguments}: {}", mkpins.made);
+        mkpins.tell(&format!("direct /mnt/ext4/direct {reads}"))?;
+        made.push(mkpins);
+    }
+    let own = |pins: &[Value], pid: u32| -> Vec<Value> {
+        pins.iter().filter(|pin| pin["creator"]["pid"] == pid).cloned().collect()
+    };
+    for round in 0..rounds {
+        let at = round % made.len();
+        let pid = made[at].pid();
+        made[at].tell("release")?;
+        guest
+            .wait_for(if kinds[at].starts_with("io_uring") { EMPTY } else { BOUND }, |pins| {
+                let left = own(pins, pid).len();
+                ensure!(left == 0, "{left} are left");
+                Ok(())
+            })
+            .with_context(|| format!("round {round}, {} released", kinds[at]))?;
+        made[at].made = made[at].tell("register")?;
+        guest
+            .wait_for(SOON, |pins| {
+                for mkpins in &made {
+                    compare::exactly(&mkpins.made, &own(pins, mkpins.pid()))?;
+                }
+                Ok(())
+            })
+            .with_context(|| format!("round {round}, {} made again", kinds[at]))?;
+    }
+    for mkpins in &mut made {
+        mkpins.order("direct-wait")?;
+        mkpins.answer(std::time::Duration::from_secs(300)).context("the readers")?;
+    }
+    explained(guest).context("the readers have ended")?;
+    for mkpins in &mut made {
+        mkpins.tell("release")?;
+    }
+    guest.wait_until_empty()?;
+    explained(guest).context("all is released")?;
+    Ok(Outcome::Passed(Some(format!("{} reads, {rounds} rounds", reads * 3))))
+}
