@@ -9,5 +9,5 @@ works() {
   measure rdma-mr-4K 50 mkpins insns --kind rdma-mr file --path /srv/small --length 4K
   measure rdma-mr-256M 2 mkpins insns --kind rdma-mr file --path /srv/large --length 256M
 }
-each_mode
+each_mode none auto generic kprobe bpftrace
 exit 0

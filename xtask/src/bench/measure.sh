@@ -45,23 +45,37 @@ measure() {
   echo "measured $work $mode $((all[0] / rounds))"
 }
 
-# Runs `works`, which measures, in each mode.
+# Runs `works`, which measures, in each of the modes that are named: none; ways of hooking; what bpftrace takes to count by
+# process the calls of the functions that --generic hooks.
 each_mode() {
   local daemon
-  for mode in none auto kprobe; do
+  for mode; do
     daemon=
-    if [ $mode != none ]; then
-      pinwatch run --attach $mode --log warn > /run/daemon.log 2>&1 &
+    if [ "$mode" = bpftrace ]; then
+      bpftrace -e 'kprobe:pin_user_pages,kprobe:pin_user_pages_fast,kprobe:pin_user_pages_remote,kprobe:pin_user_pages_unlocked { @[comm, pid] = count(); } BEGIN { printf("counting\n"); }' > /run/bpftrace.log 2>&1 &
+      daemon=$!
+      for _ in {1..600}; do
+        grep -q counting /run/bpftrace.log && break
+        sleep 0.1
+      done
+      grep -q counting /run/bpftrace.log || { echo "bpftrace does not count:"; cat /run/bpftrace.log; exit 1; }
+    elif [ "$mode" != none ]; then
+      case $mode in
+        generic) options="--attach auto --generic on" ;;
+        *) options="--attach $mode --generic off" ;;
+      esac
+      pinwatch run $options --log warn > /run/daemon.log 2>&1 &
       daemon=$!
       for _ in {1..600}; do
         [ -S /run/pinwatch/pinwatch.sock ] && break
         sleep 0.1
       done
-      [ -S /run/pinwatch/pinwatch.sock ] || { echo "pinwatch --attach $mode does not listen:"; cat /run/daemon.log; exit 1; }
+      [ -S /run/pinwatch/pinwatch.sock ] || { echo "pinwatch run $options does not listen:"; cat /run/daemon.log; exit 1; }
     fi
     works
     if [ -n "$daemon" ]; then
-      kill "$daemon" && wait "$daemon"
+      # It ends as by Ctrl-C, which bpftrace waits for.
+      kill -INT "$daemon" && wait "$daemon"
       rm -f /run/pinwatch/pinwatch.sock
     fi
   done

@@ -73,7 +73,10 @@ pub struct Where {
 /// When setting up fails or the guest does not reach the end of the script.
 pub fn run(bench: &Bench) -> Result<u8> {
     let (text, good) = match bench {
-        Bench::Hooks(on) => table::added(&measure(on, &format!("{MEASURE}{HOOKS}"), &[])?, table::HOOKS),
+        Bench::Hooks(on) => {
+            let packages = vec!["bpftrace".to_owned()];
+            table::added(&measure_with(packages, on, &format!("{MEASURE}{HOOKS}"), &[])?, table::HOOKS)
+        }
         Bench::Leases(on) => table::added(&measure(on, &format!("{MEASURE}{LEASES}"), &[])?, table::LEASES),
         Bench::List { on, count } => {
             table::list(&measure(on, &format!("{DAEMON}{LIST}"), &[&count.to_string()])?, *count)
@@ -92,12 +95,23 @@ pub fn run(bench: &Bench) -> Result<u8> {
 
 /// Runs `script` in the guest and returns what it printed.
 fn measure(on: &Where, script: &str, arguments: &[&str]) -> Result<String> {
+    measure_with(Vec::new(), on, script, arguments)
+}
+
+/// The same in a guest with more Debian packages.
+fn measure_with(packages: Vec<String>, on: &Where, script: &str, arguments: &[&str]) -> Result<String> {
     let kernel = on.kernel.as_deref().unwrap_or_else(|| kernels::newest().key);
     kernels::find(kernel)?;
     setup::everything()?;
     progress(&format!("measuring on Linux {kernel}; the guest counts instructions and is slow"));
-    let guest =
-        Guest { icount: true, memory: 2048, build: !on.no_build, timeout: LIMIT, ..Guest::new(kernel) };
+    let guest = Guest {
+        packages,
+        icount: true,
+        memory: 2048,
+        build: !on.no_build,
+        timeout: LIMIT,
+        ..Guest::new(kernel)
+    };
     let command: Vec<OsString> =
         ["bash", "-c", script, "bench"].iter().chain(arguments).map(OsString::from).collect();
     let mut output = Vec::new();

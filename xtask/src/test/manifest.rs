@@ -35,12 +35,13 @@ pub fn check() -> Result<Tally> {
             "there is no python3 with venv; `apt-get install python3-venv` adds it".to_owned(),
         ));
     }
-    let folder = match validator(&Cache::open()?) {
+    let cache = Cache::open()?;
+    let folder = match validator(&cache) {
         Ok(folder) => folder,
         Err(error) => return Ok(skipped(format!("it cannot be had: {error:#}").replace('\n', " / "))),
     };
     let mut tally = Tally::default();
-    match validate(&folder) {
+    match validate(&cache, &folder) {
         Ok(()) => {
             println!("{NAME}: ok");
             tally.passed += 1;
@@ -73,14 +74,17 @@ fn validator(cache: &Cache) -> Result<std::path::PathBuf> {
     })
 }
 
-fn validate(folder: &Path) -> Result<()> {
+fn validate(cache: &Cache, folder: &Path) -> Result<()> {
     for version in VERSIONS {
         // Not its script, which has the path that it was made at.
         let mut validate = command(folder.join("bin/python"));
         validate.args(["-m", "kubernetes_validate", "--strict", "--quiet", "-k", version]);
         validate.arg(workspace().join(MANIFEST));
-        let log = Cache::open()?.log(NAME);
-        run_logged(&mut validate, &format!("find {MANIFEST} valid for Kubernetes {version}"), &log)?;
+        run_logged(
+            &mut validate,
+            &format!("find {MANIFEST} valid for Kubernetes {version}"),
+            &cache.log(NAME),
+        )?;
     }
     Ok(())
 }

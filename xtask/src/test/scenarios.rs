@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::tally::Tally;
 use crate::vm::{Guest, Outcome};
 
-const LIMIT: Duration = Duration::from_secs(12 * 60);
+const LIMIT: Duration = Duration::from_secs(15 * 60);
 const FULL_LIMIT: Duration = Duration::from_secs(40 * 60);
 /// FS-DAX with ext4, FS-DAX with xfs, device DAX.
 const NVDIMMS: u8 = 3;
