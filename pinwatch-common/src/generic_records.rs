@@ -37,8 +37,6 @@ pub mod refused {
     pub const MAPPED: u32 = 2;
     /// The file is on persistent memory, without the page cache.
     pub const DAX: u32 = 4;
-    /// The bit of `i_flags` that tells it (include/linux/fs.h).
-    pub const S_DAX: u64 = 1 << 13;
 }
 
 /// A pin that was refused.
@@ -71,8 +69,6 @@ pub struct RefusedEvent {
     pub limit: u64,
     /// `start_boottime` of the thread group's leader, nanoseconds.
     pub start: u64,
-    /// Zero.
-    pub reserved: u64,
     /// Command name of the thread group's leader.
     pub comm: [u8; 16],
     /// User id in the initial user namespace.
@@ -83,5 +79,5 @@ pub struct RefusedEvent {
 
 const _: () = {
     no_padding::<WitnessRecord>((3 * 3 + 1 + STACK) * 8);
-    no_padding::<RefusedEvent>(32 + 16 + 12 * 8 + 16 + 2 * 4);
+    no_padding::<RefusedEvent>(32 + 16 + 11 * 8 + 16 + 2 * 4);
 };

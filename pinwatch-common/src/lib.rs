@@ -9,11 +9,13 @@ mod generic_records;
 mod lease_records;
 mod offsets;
 mod records;
+mod values;
 
 pub use generic_records::*;
 pub use lease_records::*;
 pub use offsets::{ModuleOffsets, Offsets};
 pub use records::*;
+pub use values::*;
 
 #[cfg(feature = "user")]
 mod pod {

@@ -9,7 +9,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_find_vma, bpf_loop},
 };
 use core::ffi::c_void;
-use pinwatch_common::{ExtentKey, ExtentRecord, MAX_EXTENTS, counter, doubt, extent_flag};
+use pinwatch_common::{ExtentKey, ExtentRecord, MAX_EXTENTS, counter, doubt, extent_flag, vm};
 
 use crate::{
     kernel::{copy, current, load, load16, load32, offset, read, read_into, read32, zero},
@@ -18,9 +18,6 @@ use crate::{
     registry::{EXTENTS, FILES, Scratch, count, mark, store_extent},
 };
 
-/// `VM_SHARED` and `VM_MAYSHARE` (include/linux/mm.h; the values have been the same since 2.6).
-const VM_SHARED: u64 = 0x8;
-const VM_MAYSHARE: u64 = 0x80;
 /// `EBUSY`, as helpers return it.
 const EBUSY: i32 = 16;
 /// How often a busy VMA look-up is repeated.
@@ -217,7 +214,7 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
         let e = &raw mut (*s).extent;
         (*e).offset = load(vma, offset!(vma_pgoff));
         (*e).flags = extent_flag::FILE;
-        if load(vma, offset!(vma_flags)) & (VM_SHARED | VM_MAYSHARE) == 0 {
+        if load(vma, offset!(vma_flags)) & vm::SHARED == 0 {
             (*e).flags |= extent_flag::PRIVATE;
         }
         let inode = load(file, offset!(file_inode));

@@ -14,7 +14,7 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use core::ffi::c_void;
-use pinwatch_common::{PageRecord, STACK, WitnessRecord, counter, event, kind};
+use pinwatch_common::{FOLL_WRITE, PageRecord, STACK, WitnessRecord, counter, event, kind};
 
 use crate::{
     backing,
@@ -33,8 +33,6 @@ pub static WITNESSES: HashMap<u64, WitnessRecord> = HashMap::with_max_entries(1 
 #[map]
 static CLAIMED: HashMap<u64, u32> = HashMap::with_max_entries(1024, 1);
 
-/// include/linux/mm_types.h; the value has been the same since it exists.
-const FOLL_WRITE: u64 = 1;
 /// A function that a subsystem hooks is not longer than this.
 const LONGEST: u64 = 8192;
 /// So many return addresses are looked through for the function that claims a pin.
@@ -91,7 +89,7 @@ fn asked(form: u32, argument: impl Fn(u32) -> u64) -> Asked {
             asked.start = argument(1);
             asked.wanted =
                 ((argument(2) >> offset!(page_shift)) + 1).wrapping_sub(argument(1) >> offset!(page_shift));
-            asked.flags = offset!(long_term) | 1;
+            asked.flags = offset!(long_term) | u64::from(FOLL_WRITE);
             asked.pages = argument(3);
         }
         _ => {
@@ -220,7 +218,7 @@ fn pinned(call: &Call, asked: &Asked, form: u32, caller: u64) {
                 address: asked.start,
                 length: asked.wanted << offset!(page_shift),
                 caller,
-                write: asked.flags & FOLL_WRITE != 0,
+                write: asked.flags & u64::from(FOLL_WRITE) != 0,
                 mapped: form != form::FOLIOS && (asked.memory == 0 || asked.memory == own_memory()),
             };
             refused::tell(call, &refused);

@@ -12,10 +12,11 @@ use crate::{
     call::{Call, entry_hook, exit_hook},
     generic,
     kernel::{
-        current, fetch_add, is_err_or_null, load, offset, opaque_zero, read, read32, try_read, try_read_user,
+        current, error_of, fetch_add, is_err_or_null, load, offset, opaque_zero, read, read32, try_read,
+        try_read_user,
     },
     pages::{PAGES_BVEC, Pages},
-    refused::{self, Refused, error_of},
+    refused::{self, Refused},
     registry::{Made, PINS, made, released},
     thread::{self, Left, purpose},
 };

@@ -115,10 +115,16 @@ pub fn try_read_user<T: Copy>(address: u64) -> Option<T> {
     }
 }
 
+/// The errno in a returned pointer that is none.
+#[inline(always)]
+pub fn error_of(pointer: u64) -> Option<i32> {
+    if pointer > 0xffff_ffff_ffff_f000 { Some((pointer as i64).wrapping_neg() as i32) } else { None }
+}
+
 /// Whether a returned pointer is NULL or an error.
 #[inline(always)]
 pub fn is_err_or_null(pointer: u64) -> bool {
-    pointer == 0 || pointer > 0xffff_ffff_ffff_f000
+    pointer == 0 || error_of(pointer).is_some()
 }
 
 /// The current task.

@@ -4,21 +4,19 @@
 //! `ib_umem_release`. What the memory is for is known a little later in the same thread, when the resource is tracked
 //! (`rdma_restrack_add`): memory that no memory region, queue or such is tracked for stays a plain buffer.
 
-use pinwatch_common::{DeviceName, kind};
+use pinwatch_common::{DeviceName, RDMA_WRITABLE, kind};
 
 use crate::{
     call::{Call, entry_hook, exit_hook},
     generic,
     io_uring::system_call,
-    kernel::{is_err_or_null, read, read32, try_read},
+    kernel::{error_of, is_err_or_null, read, read32, try_read},
     pages::{PAGES_SCATTER, Pages},
-    refused::{self, Refused, error_of},
+    refused::{self, Refused},
     registry::{DEVICES, MODULE_OFFSETS, Made, PINS, made, released},
     thread::{self, purpose},
 };
 
-/// `ib_access_writable` (include/rdma/ib_verbs.h): LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND.
-const WRITABLE: u32 = 1 | 2 | 8 | 16;
 /// A queue has a buffer, a doorbell page and perhaps one more.
 const MAX_BUFFERS: u32 = 4;
 
@@ -33,7 +31,7 @@ fn get(call: &Call) {
     let umem = call.ret;
     if is_err_or_null(umem) {
         if let Some(errno) = error_of(umem) {
-            let write = call.arg(3) as u32 & WRITABLE != 0;
+            let write = call.arg(3) as u32 & RDMA_WRITABLE != 0;
             let (kind, caller, mapped) = (kind::RDMA_MR, 0, true);
             let (address, length) = (call.arg(1), call.arg(2));
             refused::tell(call, &Refused { kind, errno, address, length, caller, write, mapped });

@@ -11,7 +11,7 @@ use aya_ebpf::{
     },
 };
 use core::{ffi::c_void, mem::MaybeUninit};
-use pinwatch_common::{Event, RefusedEvent, event, refused};
+use pinwatch_common::{Event, RefusedEvent, S_DAX, event, magic, refused, vm};
 
 use crate::{
     backing,
@@ -22,13 +22,6 @@ use crate::{
 
 /// So many mappings are looked at.
 const MAX_MAPPINGS: u32 = 64;
-/// include/linux/mm.h: the values have been the same since 2.6.
-const VM_WRITE: u64 = 0x2;
-const VM_SHARED: u64 = 0x8;
-const VM_MAYSHARE: u64 = 0x80;
-/// Values of `s_magic` (include/uapi/linux/magic.h): what is in memory only.
-const TMPFS: u64 = 0x0102_1994;
-const HUGETLBFS: u64 = 0x9584_58f6;
 /// `RLIMIT_MEMLOCK` (include/uapi/asm-generic/resource.h), and the size of a `struct rlimit`.
 const MEMLOCK: u64 = 8 * 16;
 
@@ -61,12 +54,6 @@ pub struct Refused {
     pub write: bool,
     /// Whether the address is one of this process's memory.
     pub mapped: bool,
-}
-
-/// Whether a result is an error, and which: a pointer that is none.
-#[inline(always)]
-pub fn error_of(pointer: u64) -> Option<i32> {
-    if pointer > 0xffff_ffff_ffff_f000 { Some((pointer as i64).wrapping_neg() as i32) } else { None }
 }
 
 /// Tells of a refusal.
@@ -130,7 +117,7 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
         (*m).vma[1] = load(vma, offset!(vma_end));
         let flags = load(vma, offset!(vma_flags));
         let file = load(vma, offset!(vma_file));
-        let mut telling = flags & VM_WRITE == 0;
+        let mut telling = flags & vm::WRITE == 0;
         let (mut magic, mut inode_flags) = (0, 0);
         if file != 0 {
             let inode = load(file, offset!(file_inode));
@@ -141,8 +128,8 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
             };
             inode_flags =
                 if offset!(inode_flags) == 0 { 0 } else { u64::from(load32(inode, offset!(inode_flags))) };
-            let in_memory = magic == TMPFS || magic == HUGETLBFS;
-            telling |= flags & (VM_SHARED | VM_MAYSHARE) != 0 && !in_memory;
+            let in_memory = magic == magic::TMPFS || magic == magic::HUGETLBFS;
+            telling |= flags & vm::SHARED != 0 && !in_memory;
         }
         if telling || (*m).found == 0 {
             (*m).file = file;
@@ -186,12 +173,11 @@ fn send(scratch: *mut Scratch) {
             load(load(load(task, offset!(task_cred)), offset!(cred_user)), offset!(user_locked));
         (*at).limit = load(load(task, offset!(task_signal)), offset!(limits) + MEMLOCK);
         copy_leader(task, &raw mut (*at).start, &raw mut (*at).comm);
-        (*at).reserved = 0;
         (*at).uid = uid_of(task);
         let bit = |is: bool, bit: u32| if is { bit } else { 0 };
         (*at).flags = bit((*pin).device != 0, refused::WRITE)
             | bit((*m).found != 0, refused::MAPPED)
-            | bit((*m).inode_flags & refused::S_DAX != 0, refused::DAX);
+            | bit((*m).inode_flags & u64::from(S_DAX) != 0, refused::DAX);
         send_later(at);
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     generic::WITNESSES,
     kernel::{offset, read, try_read},
     registry::{PINS, released},
+    thread::{self, purpose},
 };
 
 /// Runs by itself: arguments are a pin's key, its owner and its kind. What has no count of its users is not judged.
@@ -43,8 +44,10 @@ extern "C" fn forget(arguments: *const u64) -> i32 {
     // SAFETY: as above.
     let (object, sequence) = unsafe { (*arguments, *arguments.add(1)) };
     // SAFETY: a live map value.
-    let same = PINS.get_ptr(&object).is_some_and(|pin| unsafe { (*pin).sequence == sequence });
+    let Some(pin) = PINS.get_ptr(&object).map(|pin| unsafe { &*pin }) else { return 0 };
+    let same = pin.sequence == sequence;
     if same {
+        thread::clear(pin.pid_tgid, purpose::UNCLAIMED, sequence);
         let call = Call {
             ctx: arguments.cast_mut().cast(),
             probed: [0; 4],

@@ -8,9 +8,9 @@ use crate::{
     call::{Call, entry_hook, exit_hook},
     generic,
     io_uring::system_call,
-    kernel::{is_err_or_null, offset, read, read32, try_read},
+    kernel::{error_of, is_err_or_null, offset, read, read32, try_read},
     pages::{PAGES_ARRAY, Pages},
-    refused::{self, Refused, error_of},
+    refused::{self, Refused},
     registry::{Made, made, released},
 };
 use pinwatch_common::kind;

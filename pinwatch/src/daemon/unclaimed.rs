@@ -1,9 +1,8 @@
 //! Pins that no subsystem claims: named while the module that made them is there, told of once nobody can claim them any
 //! more, and forgotten when none of their pages is pinned any more.
 
-use std::collections::HashSet;
-
 use pinwatch_common::{PinRecord, WitnessRecord};
+use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 use tracing::warn;
 
 use super::Watch;
@@ -14,7 +13,6 @@ use crate::source::trace::{Callers, Clocks};
 const AT_ONCE: usize = 1000;
 /// One whose system call takes longer than this, in nanoseconds, is shown although a subsystem may still claim it.
 const UNDER_WAY: u64 = 1_000_000_000;
-
 /// One whose system call is over is not added to any more after so long, in nanoseconds: a thread of the kernel has no system
 /// calls, and pins piece after piece all the same.
 const SETTLED: u64 = 5_000_000_000;
@@ -53,12 +51,11 @@ impl Watch {
         witnesses.sort_unstable_by_key(|(sequence, _)| *sequence);
         self.unclaimed.callers.learn(&witnesses);
         let keys: Vec<u64> = witnesses.iter().map(|(sequence, _)| *sequence).collect();
-        let pins: Vec<(u64, PinRecord)> = self.programs.some("PINS", &keys)?;
-        let pin = |sequence: u64| pins.iter().find(|(key, _)| *key == sequence).map(|(_, pin)| pin);
+        let pins: HashMap<u64, PinRecord> = self.programs.some("PINS", &keys)?.into_iter().collect();
         let now = u64::try_from(Clocks::now().boottime).unwrap_or(0);
-        let mut under_way = HashSet::new();
+        let mut under_way = HashSet::default();
         for (sequence, witness) in &witnesses {
-            let Some(pin) = pin(*sequence) else { continue };
+            let Some(pin) = pins.get(sequence) else { continue };
             let age = now.saturating_sub(pin.created);
             let is_told = self.unclaimed.told.contains(sequence);
             if is_told && (self.unclaimed.settled.contains(sequence) || age < SETTLED) {
@@ -82,7 +79,7 @@ impl Watch {
         self.unclaimed.told.retain(is_there);
         self.unclaimed.settled.retain(is_there);
         self.unclaimed.there = witnesses.len();
-        self.unclaimed.callers.under_way = under_way.into_iter().collect();
+        self.unclaimed.callers.under_way = under_way;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::select::Selection;
-use super::{escape, json, path, size};
+use super::{escape, json, path_or_number, size};
 use crate::model::{Breaker, Event, Happened, LeaseTag, Outcome, Who};
 
 /// Pins that a line names; of more it says how many.
@@ -26,8 +26,7 @@ pub fn line(event: &Event, zone: &TimeZone) -> String {
     let time = time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
     let word = event.what.word().replace('_', " ");
     let file = match &event.file {
-        Some(file) if !file.path.as_bytes().is_empty() => format!(" on {}", path(file)),
-        Some(file) => format!(" on [device {}, inode {}]", file.id.dev, file.id.ino),
+        Some(file) => format!(" on {}", path_or_number(file)),
         None => String::new(),
     };
     let of_pin = matches!(
@@ -101,10 +100,9 @@ fn seconds(nanoseconds: u64) -> String {
 
 /// Writes one event as a line of JSON. Fields that do not fit what happened are not there.
 pub fn json(out: &mut impl Write, event: &Event) -> io::Result<()> {
-    let process = |who: &Who| json!({"pid": who.pid, "comm": who.comm.text(), "uid": who.uid});
-    let lease = |lease: &LeaseTag| json!({"kind": lease.kind.word(), "mode": lease.mode.word(), "taker": process(&lease.taker)});
+    let lease = |lease: &LeaseTag| json!({"kind": lease.kind.word(), "mode": lease.mode.word(), "taker": json::who(&lease.taker)});
     let breaker = |by: &Breaker, fields: &mut Value| {
-        fields["process"] = process(&by.who);
+        fields["process"] = json::who(&by.who);
         fields["call"] = json!(by.call.as_ref().map(|call| call.text()));
         fields["wants"] = json!(by.wants.word());
     };
@@ -118,7 +116,7 @@ pub fn json(out: &mut impl Write, event: &Event) -> io::Result<()> {
     });
     match &event.what {
         Happened::PinMade { by, bytes } | Happened::PinReleased { by, bytes } => {
-            fields["process"] = process(by);
+            fields["process"] = json::who(by);
             fields["bytes"] = json!(bytes);
         }
         Happened::LeaseTaken { lease: taken } => fields["lease"] = lease(taken),
@@ -129,7 +127,7 @@ pub fn json(out: &mut impl Write, event: &Event) -> io::Result<()> {
         Happened::LeaseDropped { lease: was, how, by, broken_for } => {
             fields["lease"] = lease(was);
             fields["outcome"] = json!(how.word());
-            fields["process"] = process(by);
+            fields["process"] = json::who(by);
             fields["broken_seconds"] = json!(broken_for.map(|nanoseconds| nanoseconds as f64 / 1e9));
         }
         Happened::BreakBegan { by, waits, leases } => {

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
-use crate::model::{self, KernelCount, Name, Pin, Table, Via, Workload};
+use crate::model::{self, KernelCount, Name, Pin, Table, Via, Who, Workload};
 
 /// The version of the contract.
 pub const VERSION: u32 = 1;
@@ -356,6 +356,11 @@ impl Serialize for Time {
 /// A time of the model; `None` if it is beyond what the calendar has.
 pub(super) fn time(nanoseconds: i64) -> Option<Time> {
     jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).ok().map(Time)
+}
+
+/// Who did something.
+pub(super) fn who(who: &Who) -> serde_json::Value {
+    serde_json::json!({"pid": who.pid, "comm": who.comm.text(), "uid": who.uid})
 }
 
 /// The bytes of a name in hexadecimal, if its text has lost some.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::columns::Context;
 use super::render::Look;
 use super::select::Selection;
-use super::{escape, json, label, path, size};
+use super::{aligned, escape, json, label, path_or_number, size};
 use crate::model::{Breaker, Holding, Lease, LeaseState, Part, Pin, Process, Table, Waiter};
 
 /// A lease of a table, and the pins on its file.
@@ -52,22 +52,7 @@ impl<'a> Leases<'a> {
             .map(str::to_owned);
         let mut lines: Vec<[String; 9]> = look.header.then_some(header).into_iter().collect();
         lines.extend(self.entries.iter().map(|entry| self.line(entry, context)));
-        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..9).map(width).collect();
-        let mut out = String::new();
-        for line in &lines {
-            let cell = |(at, text): (usize, &String)| {
-                let pad = " ".repeat(widths[at] - text.chars().count());
-                match at {
-                    3 | 6 | 7 => format!("{pad}{text}"),
-                    8 => text.clone(),
-                    _ => format!("{text}{pad}"),
-                }
-            };
-            out.push_str(&line.iter().enumerate().map(cell).collect::<Vec<_>>().join(" "));
-            out.push('\n');
-        }
-        out
+        aligned(&lines, &[3, 6, 7])
     }
 
     fn line(&self, entry: &Entry, context: &Context) -> [String; 9] {
@@ -79,8 +64,7 @@ impl<'a> Leases<'a> {
         let bytes = pinned(lease, pins);
         let bytes = if context.bytes { bytes.to_string() } else { size::short(bytes) };
         let name = match self.table.file(lease.file) {
-            Some(file) if !file.path.as_bytes().is_empty() => path(file),
-            Some(file) => format!("[device {}, inode {}]", file.id.dev, file.id.ino),
+            Some(file) => path_or_number(file),
             None => "?".to_owned(),
         };
         let (kind, mode) = (lease.kind.word().to_owned(), lease.mode.word().to_owned());

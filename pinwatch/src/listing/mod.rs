@@ -54,6 +54,32 @@ pub fn path(file: &File) -> String {
     format!("{cut}{}", escape::name(file.path.as_bytes()))
 }
 
+/// A file's path, or what there is instead of one.
+pub fn path_or_number(file: &File) -> String {
+    match file.path.as_bytes() {
+        [] => format!("[device {}, inode {}]", file.id.dev, file.id.ino),
+        _ => path(file),
+    }
+}
+
+/// Lines of cells as columns; those of the numbers in `right` are aligned to the right. Nothing follows the last cell.
+pub fn aligned<const N: usize>(lines: &[[String; N]], right: &[usize]) -> String {
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut out = String::new();
+    for line in lines {
+        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
+            match (column + 1 == N, right.contains(&column)) {
+                (_, true) => out.extend([format!("{cell:>width$}")]),
+                (true, false) => out.push_str(cell),
+                (false, false) => out.extend([format!("{cell:<width$}")]),
+            }
+            out.push(if column + 1 == N { '\n' } else { ' ' });
+        }
+    }
+    out
+}
+
 /// All processes that made or hold a pin; the same one may come twice.
 pub fn involved<'a>(table: &'a Table, pin: &'a Pin) -> impl Iterator<Item = &'a Process> {
     let holders = table.holders(pin).iter().map(|h| h.process);

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::render::Look;
 use super::select::Selection;
-use super::{escape, json, path, size};
+use super::{aligned, escape, json, path, path_or_number, size};
 use crate::model::{Counter, Reason, Refusal};
 
 /// Those on the files, of the processes, users, commands and types that are selected.
@@ -105,7 +105,7 @@ pub fn text(refusals: &[&Refusal], look: Look, bytes: bool, zone: &TimeZone) -> 
         };
         let name = match &refusal.file {
             Some(file) if !file.path.as_bytes().is_empty() => format!(" [{}]", path(file)),
-            Some(file) => format!(" [device {}, inode {}]", file.id.dev, file.id.ino),
+            Some(file) => format!(" {}", path_or_number(file)),
             None => String::new(),
         };
         lines.push([
@@ -119,20 +119,7 @@ pub fn text(refusals: &[&Refusal], look: Look, bytes: bool, zone: &TimeZone) -> 
             format!("{}{name}", sentence(&refusal.reason)),
         ]);
     }
-    let mut widths = [0; 8];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    for line in &lines {
-        let cells: Vec<String> =
-            line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        out.push_str(cells.join(" ").trim_end());
-        out.push('\n');
-    }
-    out
+    aligned(&lines, &[])
 }
 
 /// Writes one as a line of JSON.
@@ -141,7 +128,7 @@ pub fn json(out: &mut impl Write, refusal: &Refusal) -> io::Result<()> {
         "time": json::time(refusal.time),
         "subsystem": refusal.subsystem.word(),
         "module": refusal.module,
-        "process": {"pid": refusal.who.pid, "comm": refusal.who.comm.text(), "uid": refusal.who.uid},
+        "process": json::who(&refusal.who),
         "address": refusal.address,
         "bytes": refusal.bytes,
         "errno": refusal.errno,
@@ -151,12 +138,7 @@ pub fn json(out: &mut impl Write, refusal: &Refusal) -> io::Result<()> {
         "file": refusal.file.as_ref().map(json::File::new),
     });
     if let Reason::Memlock { counter, used, limit } = refusal.reason {
-        let counter = match counter {
-            Counter::Pinned => "pinned",
-            Counter::Locked => "locked",
-            Counter::User => "user",
-        };
-        fields["memlock"] = json!({"counter": counter, "used": used, "limit": limit});
+        fields["memlock"] = json!({"counter": counter.word(), "used": used, "limit": limit});
     }
     writeln!(out, "{fields}")
 }

@@ -52,6 +52,17 @@ pub enum Counter {
     User,
 }
 
+impl Counter {
+    /// The word used in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Locked => "locked",
+            Self::User => "user",
+        }
+    }
+}
+
 impl Reason {
     /// All words, in the order in which they are counted.
     pub const WORDS: [&'static str; 11] = [

@@ -126,7 +126,12 @@ impl Guest {
 
     /// Waits until nothing is pinned any more.
     pub fn wait_until_empty(&self) -> Result<()> {
-        self.wait_for(EMPTY, |pins| {
+        self.wait_until_empty_for(EMPTY)
+    }
+
+    /// The same, for so long.
+    pub fn wait_until_empty_for(&self, patience: Duration) -> Result<()> {
+        self.wait_for(patience, |pins| {
             ensure!(pins.is_empty(), "{} pins are still listed, the first is {}", pins.len(), pins[0]);
             Ok(())
         })

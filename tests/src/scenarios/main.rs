@@ -25,10 +25,37 @@ pub enum Outcome {
     Skipped(String),
 }
 
+/// What a scenario depends on, and so where it runs. With --full, or asked for by name, it runs everywhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// On the kernel, and on how it is hooked.
+    Everywhere,
+    /// On the kernel only: not with kprobes.
+    EachKernel,
+    /// On neither: on the newest kernels, and not with kprobes.
+    Once,
+}
+
+impl Where {
+    /// Why it does not run in this guest, if it does not.
+    fn elsewhere(self, guest: &Guest) -> Option<&'static str> {
+        let kprobe = guest.attach == "kprobe";
+        match self {
+            Self::Everywhere => None,
+            Self::EachKernel => kprobe.then_some("how the kernel is hooked is nothing to it: with kprobes only with --full"),
+            Self::Once => (kprobe || !guest.at_least(7, 0)).then_some(
+                "neither the kernel nor the hooks are anything to it: with kprobes and before 7.0 only with --full",
+            ),
+        }
+    }
+}
+
 /// One scenario.
 pub struct Scenario {
     /// Its name, as `--only` takes it.
     pub name: &'static str,
+    /// Where it runs.
+    pub place: Where,
     /// What it does.
     pub run: fn(&mut Guest) -> Result<Outcome>,
 }
@@ -75,7 +102,8 @@ fn main() -> ExitCode {
             }
             let wanted =
                 |scenario: &&Scenario| only.is_empty() || only.iter().any(|name| name == scenario.name);
-            match run_all(&attach, seed, full, &cases::ALL.iter().filter(wanted).collect::<Vec<_>>()) {
+            let scenarios: Vec<&Scenario> = cases::ALL.iter().filter(wanted).collect();
+            match run_all(&attach, seed, full, full || !only.is_empty(), &scenarios) {
                 Ok(code) => code,
                 Err(error) => {
                     println!("scenario set-up ... FAILED\n    {error:#}");
@@ -87,10 +115,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_all(attach: &str, seed: u64, full: bool, scenarios: &[&Scenario]) -> Result<ExitCode> {
+fn run_all(
+    attach: &str,
+    seed: u64,
+    full: bool,
+    everywhere: bool,
+    scenarios: &[&Scenario],
+) -> Result<ExitCode> {
     let mut guest = Guest::set_up(attach, seed, full)?;
     let (mut passed, mut failed, mut skipped) = (0u32, 0u32, 0u32);
     for scenario in scenarios {
+        let elsewhere = if everywhere { None } else { scenario.place.elsewhere(&guest) };
+        if let Some(reason) = elsewhere {
+            skipped += 1;
+            println!("scenario {} ... skipped: {reason}", scenario.name);
+            continue;
+        }
         let started = Instant::now();
         let result = (scenario.run)(&mut guest);
         factory::end_all();

@@ -1,24 +1,16 @@
 //! `--events`: what happened, and with `--follow` what happens.
 
 use jiff::tz::TimeZone;
-use pinwatch::listing::{events, operand, select::Selection};
+use pinwatch::listing::{events, select::Selection};
 use pinwatch::model::Event;
 use pinwatch::wire::{self, Reply, Request, WireError};
 
-use super::{Args, Outcome, PATIENCE, print, unexpected};
+use super::{Args, Outcome, PATIENCE, cannot_ask, print, unexpected};
 
 /// Prints the events on the files that are selected.
 pub fn run(args: &Args, selection: &Selection) -> Result<Outcome, String> {
     let (path, _) = wire::socket_path(args.socket.clone());
-    let failed = |error: WireError| {
-        let shown = operand::shown(path.as_os_str());
-        let hint = if error.no_daemon() {
-            "start it with `pinwatch run` as root: without it nobody sees what happens"
-        } else {
-            "see whether pinwatch is well there"
-        };
-        format!("cannot ask pinwatch at {shown} what happened: {error}; {hint}")
-    };
+    let failed = |error: WireError| cannot_ask(&path, "what happens", &error);
     let request = Request::Events { follow: args.follow };
     let (reply, following) = match args.follow {
         false => (wire::ask(&path, &request, PATIENCE).map_err(failed)?, None),

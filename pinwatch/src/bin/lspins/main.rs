@@ -155,6 +155,17 @@ fn table(args: &Args, warned: &mut bool) -> Result<Table, String> {
         .map_err(|e| format!("cannot read /proc: {e}; mount procfs there, or ask a running pinwatch"))
 }
 
+/// What to say when the daemon does not tell `what`, which nobody else knows.
+fn cannot_ask(socket: &Path, what: &str, error: &WireError) -> String {
+    let shown = operand::shown(socket.as_os_str());
+    let hint = if error.no_daemon() {
+        format!("start it with `pinwatch run` as root: without it nobody sees {what}")
+    } else {
+        "see whether pinwatch is well there".to_owned()
+    };
+    format!("cannot ask pinwatch at {shown}: {error}; {hint}")
+}
+
 /// What to say of a reply that is not what was asked for.
 fn unexpected(reply: &Reply) -> String {
     match reply {

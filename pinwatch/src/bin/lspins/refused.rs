@@ -3,23 +3,16 @@
 use std::io::Write;
 
 use jiff::tz::TimeZone;
-use pinwatch::listing::{operand, refused, render::Look, select::Selection};
+use pinwatch::listing::{refused, render::Look, select::Selection};
 use pinwatch::wire::{self, Reply, Request};
 
-use super::{Args, Outcome, PATIENCE, print, unexpected};
+use super::{Args, Outcome, PATIENCE, cannot_ask, print, unexpected};
 
 /// Prints those that are selected.
 pub fn run(args: &Args, selection: &Selection) -> Result<Outcome, String> {
     let (path, _) = wire::socket_path(args.socket.clone());
-    let reply = wire::ask(&path, &Request::Refused {}, PATIENCE).map_err(|error| {
-        let shown = operand::shown(path.as_os_str());
-        let hint = if error.no_daemon() {
-            "start it with `pinwatch run` as root: without it nobody sees what is refused"
-        } else {
-            "see whether pinwatch is well there"
-        };
-        format!("cannot ask pinwatch at {shown} what was refused: {error}; {hint}")
-    })?;
+    let reply = wire::ask(&path, &Request::Refused {}, PATIENCE)
+        .map_err(|error| cannot_ask(&path, "what is refused", &error))?;
     let Reply::Refused(all) = &reply else { return Err(unexpected(&reply)) };
     let wanted = refused::selected(all, selection);
     let look = Look { width: None, may_drop: false, colour: false, header: !args.no_header };

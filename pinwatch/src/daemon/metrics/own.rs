@@ -250,7 +250,8 @@ impl Watch {
 
     /// What the kernel itself counts.
     fn tell_kernel(&self, families: &mut Families) {
-        if let Some(counts) = vmstat::pins() {
+        let counts = vmstat::pins();
+        if let Some(counts) = counts {
             families.counter(
                 "pinwatch_kernel_pages_pinned_total",
                 "Pages that the kernel has pinned since boot, by its own count (nr_foll_pin_acquired), direct I/O included.",
@@ -262,13 +263,11 @@ impl Watch {
                 counts.released as f64,
             );
         }
-        let held = vmstat::pins().map(vmstat::Pins::held);
-        if let Some(known) = held.zip(self.metrics.references) {
-            let (held, (attributed, unclaimed)) = known;
+        if let Some((counts, (attributed, unclaimed))) = counts.zip(self.metrics.references) {
             let all = [
                 ("attributed", attributed as f64),
                 ("unclaimed", unclaimed as f64),
-                ("unattributed", held as f64 - attributed as f64 - unclaimed as f64),
+                ("unattributed", counts.held() as f64 - attributed as f64 - unclaimed as f64),
             ];
             families.gauges(
                 "pinwatch_kernel_pin_references",

@@ -15,7 +15,7 @@ struct Module {
 #[derive(Default)]
 pub struct Modules {
     known: Vec<Module>,
-    loaded: Vec<(u64, String)>,
+    loaded: Vec<u64>,
 }
 
 impl Modules {
@@ -41,7 +41,7 @@ impl Modules {
             self.known.push(Module { start, size, name: (*name).to_owned() });
             // One that is being unloaded is listed for a while.
             if words.get(4) == Some(&"Live") {
-                self.loaded.push((start, (*name).to_owned()));
+                self.loaded.push(start);
             }
         }
     }
@@ -57,7 +57,7 @@ impl Modules {
 
     /// Whether the module that begins there is loaded.
     pub fn is_loaded(&self, start: u64) -> bool {
-        self.loaded.iter().any(|(address, _)| *address == start)
+        self.loaded.contains(&start)
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use pinwatch_common::{FileKey, FileRecord, LongPath, PinRecord, path_flag};
+use pinwatch_common::{FileKey, FileRecord, LongPath, PinRecord, S_DAX, magic, path_flag};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::names;
@@ -14,15 +14,9 @@ use crate::kernel::bpf::Programs;
 use crate::model::{Backing, Device, File, FileId, FileIndex, Name};
 use crate::source::proc::mounts;
 
-/// Values of `s_magic` (include/uapi/linux/magic.h).
-const TMPFS: u64 = 0x0102_1994;
-const HUGETLBFS: u64 = 0x9584_58f6;
-const RAMFS: u64 = 0x8584_58f6;
 /// A character device that can be mapped and pinned as memory is device-dax; all others map `VM_IO`, which GUP refuses.
 const S_IFMT: u32 = 0o170_000;
 const S_IFCHR: u32 = 0o020_000;
-/// include/linux/fs.h
-const S_DAX: u32 = 1 << 13;
 
 /// The files of one table.
 pub struct Files<'a> {
@@ -110,8 +104,8 @@ fn backing(record: &FileRecord) -> Backing {
         return Backing::Devdax;
     }
     match record.magic {
-        TMPFS | RAMFS => Backing::Shmem,
-        HUGETLBFS => Backing::Hugetlb,
+        magic::TMPFS | magic::RAMFS => Backing::Shmem,
+        magic::HUGETLBFS => Backing::Hugetlb,
         _ => Backing::File,
     }
 }

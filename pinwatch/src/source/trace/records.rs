@@ -3,7 +3,8 @@
 use rustc_hash::FxHashMap as HashMap;
 
 use pinwatch_common::{
-    DeviceName, ExtentKey, ExtentRecord, MAX_EXTENTS, PinRecord, doubt, extent_flag, kind,
+    DeviceName, ExtentKey, ExtentRecord, FOLL_WRITE, MAX_EXTENTS, PinRecord, RDMA_WRITABLE, doubt,
+    extent_flag, kind,
 };
 
 use super::files::Files;
@@ -14,12 +15,7 @@ use crate::model::{
 };
 
 /// Base pages: all that this version runs on has them of 4 KiB.
-const PAGE: u64 = 4096;
-/// `ib_access_writable` (include/rdma/ib_verbs.h): LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND.
-const RDMA_WRITABLE: u32 = 1 | 2 | 8 | 16;
-
-/// include/linux/mm_types.h; the value has been the same since it exists.
-const FOLL_WRITE: u32 = 1;
+pub const PAGE: u64 = 4096;
 
 /// The subsystem of a kind.
 pub fn subsystem(of: u32) -> Subsystem {

@@ -1,20 +1,9 @@
 //! Why a pin was refused: from what the kernel's programs saw. Pure.
 
-use pinwatch_common::{FileKey, RefusedEvent, kind, refused};
+use pinwatch_common::{FileKey, RefusedEvent, kind, magic, refused, vm};
 
+use super::records::PAGE;
 use crate::model::{Counter, Reason};
-
-const PAGE: u64 = 4096;
-/// include/linux/mm.h: the values have been the same since 2.6.
-const VM_WRITE: u64 = 0x2;
-const VM_SHARED: u64 = 0x8;
-const VM_MAYSHARE: u64 = 0x80;
-const VM_PFNMAP: u64 = 0x400;
-const VM_IO: u64 = 0x4000;
-/// Values of `s_magic` (include/uapi/linux/magic.h).
-const SECRETMEM: u64 = 0x5345_434d;
-const TMPFS: u64 = 0x0102_1994;
-const HUGETLBFS: u64 = 0x9584_58f6;
 
 /// The reason, as far as it can be told.
 pub fn reason(event: &RefusedEvent) -> Reason {
@@ -22,8 +11,8 @@ pub fn reason(event: &RefusedEvent) -> Reason {
     let has = |flag| event.flags & flag != 0;
     let wants_write = has(refused::WRITE);
     let is_file = event.magic != 0;
-    let in_memory = event.magic == TMPFS || event.magic == HUGETLBFS;
-    let shared = event.mapping & (VM_SHARED | VM_MAYSHARE) != 0;
+    let in_memory = event.magic == magic::TMPFS || event.magic == magic::HUGETLBFS;
+    let shared = event.mapping & vm::SHARED != 0;
     match errno {
         libc::ENOMEM | libc::ENOBUFS | libc::EPERM => memlock(event).unwrap_or(match errno {
             libc::EPERM => Reason::Unknown,
@@ -36,10 +25,10 @@ pub fn reason(event: &RefusedEvent) -> Reason {
         libc::EOPNOTSUPP if event.event.kind == kind::IO_URING && event.file != FileKey::default() => {
             Reason::NoFiles
         }
-        libc::EFAULT | libc::EREMOTEIO if event.magic == SECRETMEM => Reason::Secret,
-        libc::EFAULT | libc::EREMOTEIO if event.mapping & (VM_IO | VM_PFNMAP) != 0 => Reason::Device,
+        libc::EFAULT | libc::EREMOTEIO if event.magic == magic::SECRETMEM => Reason::Secret,
+        libc::EFAULT | libc::EREMOTEIO if event.mapping & (vm::IO | vm::PFNMAP) != 0 => Reason::Device,
         libc::EFAULT if !has(refused::MAPPED) && event.hole != 0 => Reason::Unmapped { at: event.hole },
-        libc::EFAULT if has(refused::MAPPED) && event.mapping & VM_WRITE == 0 => Reason::ReadOnly,
+        libc::EFAULT if has(refused::MAPPED) && event.mapping & vm::WRITE == 0 => Reason::ReadOnly,
         libc::EFAULT if wants_write && shared && is_file && !in_memory => Reason::DirtyTracking,
         libc::EFAULT if event.hole != 0 => Reason::Unmapped { at: event.hole },
         _ => Reason::Unknown,
@@ -75,7 +64,7 @@ mod tests {
         event.event.kind = kind::RDMA_MR;
         event.event.reserved = errno.cast_unsigned();
         event.flags = refused::MAPPED | refused::WRITE;
-        event.mapping = VM_WRITE | VM_SHARED;
+        event.mapping = vm::WRITE | vm::SHARED;
         event
     }
 
@@ -84,10 +73,10 @@ mod tests {
         const XFS: u64 = 0x5846_5342;
         let file = RefusedEvent { magic: XFS, ..event(libc::EFAULT) };
         assert_eq!(reason(&file), Reason::DirtyTracking);
-        assert_eq!(reason(&RefusedEvent { mapping: VM_SHARED, ..file }), Reason::ReadOnly);
-        assert_eq!(reason(&RefusedEvent { magic: SECRETMEM, ..file }), Reason::Secret);
-        assert_eq!(reason(&RefusedEvent { mapping: VM_IO | VM_SHARED, ..file }), Reason::Device);
-        assert_eq!(reason(&RefusedEvent { magic: TMPFS, ..file }), Reason::Unknown);
+        assert_eq!(reason(&RefusedEvent { mapping: vm::SHARED, ..file }), Reason::ReadOnly);
+        assert_eq!(reason(&RefusedEvent { magic: magic::SECRETMEM, ..file }), Reason::Secret);
+        assert_eq!(reason(&RefusedEvent { mapping: vm::IO | vm::SHARED, ..file }), Reason::Device);
+        assert_eq!(reason(&RefusedEvent { magic: magic::TMPFS, ..file }), Reason::Unknown);
         let hole = RefusedEvent { flags: refused::WRITE, hole: 0x1000, mapping: 0, ..event(libc::EFAULT) };
         assert_eq!(reason(&hole), Reason::Unmapped { at: 0x1000 });
         let dax =

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::programs::{Own, output};
+use super::programs::{Own, table_at};
 use crate::Outcome;
 use crate::compare;
 use crate::factory::Mkpins;
@@ -121,14 +121,7 @@ fn one(guest: &Guest, arguments: &str, slowest: &mut Duration) -> Result<()> {
     guest.wait_for(SOON, |pins| of_driver(pins).map(|_| ()))?;
     mkpins.tell("release")?;
     let released = Instant::now();
-    guest.wait_for(BOUND, |pins| {
-        ensure!(
-            pins.is_empty(),
-            "it is still listed, {} ms after its release",
-            released.elapsed().as_millis()
-        );
-        Ok(())
-    })?;
+    guest.wait_until_empty_for(BOUND)?;
     *slowest = (*slowest).max(released.elapsed());
     Ok(())
 }
@@ -158,10 +151,7 @@ pub fn unloaded(guest: &mut Guest) -> Result<Outcome> {
     let [slot, how, array, number] = words[..] else { anyhow::bail!("the driver said {slots}") };
     shell(&format!("echo adopt {slot} {how} {array} {number} > /sys/module/pintest/parameters/command"))?;
     shell(&format!("echo release {slot} 0 > /sys/module/pintest/parameters/command"))?;
-    guest.wait_for(BOUND, |pins| {
-        ensure!(pins.is_empty(), "it is still listed");
-        Ok(())
-    })?;
+    guest.wait_until_empty_for(BOUND)?;
     drop(driver);
     Ok(Outcome::Passed(None))
 }
@@ -208,11 +198,8 @@ fn switched_off(guest: &Guest, socket: &str, arguments: &str, is_off: bool) -> R
             }
         }
     }
-    let listed = || -> Result<Vec<Value>> {
-        let (_, json, error) = output("lspins", &["--socket", socket, "-J"])?;
-        let table: Value = serde_json::from_str(&json).with_context(|| error)?;
-        Ok(table["pins"].as_array().cloned().unwrap_or_default())
-    };
+    let listed =
+        || -> Result<Vec<Value>> { Ok(table_at(socket)?["pins"].as_array().cloned().unwrap_or_default()) };
     eventually(SOON, || Ok(compare::exactly(&made, &listed()?)))?;
     mkpins.tell("release")?;
     eventually(EMPTY, || {

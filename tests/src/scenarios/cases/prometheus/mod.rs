@@ -13,24 +13,12 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::programs::output;
-use crate::Outcome;
-use crate::guest::{self, Guest};
+use crate::guest;
 
 /// Where the daemon serves unless told otherwise.
 pub const ADDRESS: &str = "127.0.0.1:9746";
 /// A Go program in a guest that is 20 times slower than the machine takes a while to be ready.
 const START: Duration = Duration::from_secs(120);
-
-/// The outcome of a scenario that depends neither on the kernel nor on how it is hooked: where it is not run, because it is run
-/// elsewhere; `None` where it is.
-pub fn run_elsewhere(guest: &Guest, what: &str) -> Option<Outcome> {
-    let is_elsewhere = (guest.attach == "kprobe" || !guest.at_least(7, 0)) && !guest.full;
-    is_elsewhere.then(|| {
-        Outcome::Skipped(format!(
-            "{what} depend neither on the kernel nor on the hooks: with kprobes and before 7.0 only with --full"
-        ))
-    })
-}
 
 /// What curl got: status (0 if there was no answer), body, and what it said.
 pub struct Got {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{ADDRESS, Server, curl, eventually, run_elsewhere};
+use super::{ADDRESS, Server, curl, eventually};
 use crate::Outcome;
 use crate::guest::{Guest, SOON, WEB_CONFIG, shell};
 
@@ -53,9 +53,6 @@ fn status(arguments: &[&str]) -> Result<u32> {
 
 /// `web-tls`.
 pub fn tls(guest: &mut Guest) -> Result<Outcome> {
-    if let Some(outcome) = run_elsewhere(guest, "TLS and passwords") {
-        return Ok(outcome);
-    }
     let result = all(guest);
     fs::write(WEB_CONFIG, "")?;
     let outcome = result?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::{ADDRESS, curl, eventually, run_elsewhere};
+use super::{ADDRESS, curl, eventually};
 use crate::Outcome;
 use crate::cases::programs::output;
 use crate::factory::Mkpins;
@@ -17,9 +17,6 @@ const PLACES: usize = 32;
 
 /// `web`.
 pub fn pages_and_bounds(guest: &mut Guest) -> Result<Outcome> {
-    if let Some(outcome) = run_elsewhere(guest, "pages and bounds of HTTP") {
-        return Ok(outcome);
-    }
     let url = |path: &str| format!("http://{ADDRESS}{path}");
     for (path, status, text) in [
         ("/", 200, "href=\"/metrics\""),
