@@ -17,15 +17,35 @@ struct Message {
     executable: Option<PathBuf>,
 }
 
-/// Builds the release binaries (cargo does nothing when they are fresh) and returns their paths.
+/// How the binaries are built: a profile of the workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// As users build them.
+    Release,
+    /// As `cargo xtask test` does: the same build serves lints and unit tests.
+    Tests,
+}
+
+impl Profile {
+    /// What cargo calls it; the folder in the target folder is called the same.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Tests => "tests",
+        }
+    }
+}
+
+/// Builds the binaries (cargo does nothing when they are fresh) and returns their paths.
 ///
 /// # Errors
 /// When the build fails; cargo has printed why by then.
-pub fn binaries() -> Result<Vec<PathBuf>> {
+pub fn binaries(profile: Profile) -> Result<Vec<PathBuf>> {
     let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace()).args([
         "build",
-        "--release",
+        "--profile",
+        profile.name(),
         "--quiet",
         "--message-format=json-render-diagnostics",
     ]);
@@ -43,12 +63,12 @@ pub fn binaries() -> Result<Vec<PathBuf>> {
     Ok(executables(&String::from_utf8_lossy(&result.stdout)))
 }
 
-/// The release binaries that an earlier build left, whatever their age.
-pub fn binaries_there() -> Vec<PathBuf> {
+/// The binaries that an earlier build left, whatever their age.
+pub fn binaries_there(profile: Profile) -> Vec<PathBuf> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     let names = ["pinwatch", "lspins", "mkpins", "scenarios"];
-    names.iter().map(|name| target.join("release").join(name)).filter(|path| path.exists()).collect()
+    names.iter().map(|name| target.join(profile.name()).join(name)).filter(|path| path.exists()).collect()
 }
 
 fn executables(messages: &str) -> Vec<PathBuf> {

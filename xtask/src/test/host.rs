@@ -12,8 +12,8 @@ use crate::process::command;
 /// A check: what it is called, and the arguments of cargo.
 const CHECKS: &[(&str, &[&str])] = &[
     ("cargo fmt", &["fmt", "--all", "--check", "--", "--color", "never"]),
-    ("cargo clippy", &["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]),
-    ("cargo test", &["test", "--no-fail-fast"]),
+    ("cargo clippy", &["clippy", "--quiet", "--profile", "tests", "--all-targets", "--", "-D", "warnings"]),
+    ("cargo test", &["test", "--profile", "tests", "--no-fail-fast"]),
 ];
 
 /// Runs them. Each counts as one, however many tests it has.

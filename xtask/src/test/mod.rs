@@ -6,12 +6,14 @@ mod scenarios;
 mod tally;
 
 use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::build;
+use crate::build::{self, Profile};
 use crate::cache::{Cache, progress};
 use crate::kernels::{self, KERNELS, Kernel};
 use crate::setup;
@@ -35,6 +37,9 @@ pub struct Options {
     /// Seed of what is random [default: 1, with --full from the clock]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// So many virtual machines at a time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    guests: u8,
     /// Without the virtual machines
     #[arg(long)]
     no_vm: bool,
@@ -74,30 +79,48 @@ pub fn run(options: &Options) -> Result<u8> {
         if options.no_unit { host::skipped("--no-unit") } else { host::check()?.and(manifest::check()?) };
     parts.push(("this machine".to_owned(), here));
     if !options.no_vm {
-        progress("building the release binaries for the guests");
+        progress("building the binaries for the guests");
         setup::for_build(&Cache::open()?)?;
-        build::binaries()?;
+        build::binaries(Profile::Tests)?;
         println!("== scenarios, seed {seed}");
     }
+    let wanted = |attach: &Attach| options.attach.is_none_or(|only| only == *attach);
+    let mut runs = Vec::new();
     for kernel in kernels {
-        for attach in [Attach::Auto, Attach::Kprobe] {
-            if options.attach.is_some_and(|only| only != attach) {
-                continue;
-            }
-            let run = scenarios::Run {
-                kernel: kernel.key,
-                attach: attach.name(),
-                only: &options.only,
-                seed,
-                full: options.full,
-            };
-            let tally = if options.no_vm { not_run() } else { run.perform() };
-            parts.push((run.name(), tally));
+        for attach in [Attach::Auto, Attach::Kprobe].into_iter().filter(wanted) {
+            let (kernel, attach, only) = (kernel.key, attach.name(), &options.only[..]);
+            runs.push(scenarios::Run { kernel, attach, only, seed, full: options.full });
         }
     }
+    parts.extend(if options.no_vm {
+        runs.iter().map(|run| (run.name(), not_run())).collect()
+    } else {
+        perform(&runs, options.guests.into())
+    });
     // What is not read any more is no failure.
     let _ = std::io::stdout().write_all(tally::summary(&parts).as_bytes());
     Ok(u8::from(tally::sums(&parts).1 != 0))
+}
+
+/// Performs runs, so many at a time, and gives their tallies in their order. Those of the newest kernel, which take
+/// longest, begin first.
+fn perform(runs: &[scenarios::Run<'_>], at_once: usize) -> Vec<(String, Tally)> {
+    let waiting = Mutex::new((0..runs.len()).collect::<Vec<_>>());
+    let done: Mutex<Vec<(usize, Tally)>> = Mutex::default();
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    thread::scope(|scope| {
+        for _ in 0..at_once.min(runs.len()) {
+            scope.spawn(|| {
+                while let Some(at) = next() {
+                    let tally = runs[at].perform();
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((at, tally));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(at, tally)| (runs[at].name(), tally)).collect()
 }
 
 fn not_run() -> Tally {

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use super::tally::Tally;
+use crate::build::Profile;
 use crate::vm::{Guest, Outcome};
 
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -39,6 +40,7 @@ impl Run<'_> {
             nvdimm: NVDIMMS,
             memory: 2560,
             cpus: 2,
+            profile: Profile::Tests,
             timeout: if self.full { FULL_LIMIT } else { LIMIT },
             ..Guest::new(self.kernel)
         };

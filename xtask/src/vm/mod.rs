@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::apt::sources::Mirrors;
-use crate::build;
+use crate::build::{self, Profile};
 use crate::cache::Cache;
 use crate::kernels::{self, KERNELS, lock::Lock};
 use crate::setup;
@@ -49,6 +49,8 @@ pub struct Guest {
     pub timeout: Duration,
     /// Whether the project is built first; if not, the binaries that are there are taken.
     pub build: bool,
+    /// Which build.
+    pub profile: Profile,
 }
 
 impl Guest {
@@ -66,6 +68,7 @@ impl Guest {
             append: String::new(),
             timeout: Duration::from_secs(600),
             build: true,
+            profile: Profile::Release,
         }
     }
 
@@ -103,9 +106,9 @@ impl Guest {
         let image = image::ensure(&cache, &mirrors, locked)?;
         let binaries = if self.build {
             setup::for_build(&cache)?;
-            build::binaries()?
+            build::binaries(self.profile)?
         } else {
-            build::binaries_there()
+            build::binaries_there(self.profile)
         };
         Ok(Prepared { cache, qemu, rootfs, image, binaries })
     }
