@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result};
 
@@ -37,7 +38,10 @@ impl RunDir {
         let runs = prepared.cache.path("runs");
         let _lock = prepared.cache.lock("runs")?;
         sweep(&runs);
-        let path = runs.join(std::process::id().to_string());
+        // One process may run several guests at a time.
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let path = runs.join(format!("{}.{run}", std::process::id()));
         remove(&path)?;
         for folder in ["vm/bin", "vm/guest"] {
             let folder = path.join(folder);
