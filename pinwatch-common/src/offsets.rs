@@ -223,11 +223,23 @@ offsets! {
         history,
         /// log2 of the base page size
         page_shift,
+        /// `inode.i_rdev`
+        inode_rdev,
+        /// `dma_buf.file`
+        dma_buf_file,
+        /// `dma_buf.priv`: of a udmabuf, its `struct udmabuf`
+        dma_buf_private,
+        /// `udmabuf.pages` (6.13 and later), before that `udmabuf.folios`: a page or a folio for each page
+        udmabuf_pages,
+        /// `udmabuf.nr_pinned`; 0 where folios are pinned and not counted (before 6.13)
+        udmabuf_pinned,
+        /// `udmabuf.unpin_list`: where they are not counted, a list of them
+        udmabuf_folios,
     }
 }
 
 offsets! {
-    /// Offsets in the RDMA modules' structs. They are kept in a map, not in `.rodata`: the modules may be loaded, or be
+    /// Offsets in modules' structs. They are kept in a map, not in `.rodata`: the modules may be loaded, or be
     /// replaced by others, long after the programs were verified.
     ModuleOffsets {
         /// `ib_device.name`
@@ -258,5 +270,27 @@ offsets! {
         restrack_mr,
         /// Value of `RDMA_RESTRACK_SRQ`
         restrack_srq,
+        /// `vfio_dma.iova`
+        vfio_dma_iova,
+        /// `vfio_dma.vaddr`
+        vfio_dma_vaddr,
+        /// `vfio_dma.prot`
+        vfio_dma_prot,
+        /// `vfio_group.container`; 0: a group's file and a device's are not known as anchors
+        vfio_group_container,
+        /// `vfio_device.group`
+        vfio_device_group,
+        /// 1: VFIO's mappings are traced
+        vfio_watched,
+        /// 1: a device's file has a `vfio_device_file`, not the device itself (6.4 and later)
+        vfio_has_files,
+        /// `vfio_device_file.device`
+        vfio_file_device,
+        /// `frame_vector.is_pfns`
+        frame_is_pfns,
+        /// `frame_vector.ptrs`
+        frame_pages,
+        /// 1: `vb2_create_framevec` is told whether the device writes (since 6.2 or so)
+        frame_told_write,
     }
 }

@@ -18,6 +18,12 @@ pub mod kind {
     pub const XDP: u32 = 7;
     /// Pages that were pinned for the long term by a caller that no hook of a subsystem knows.
     pub const UNCLAIMED: u32 = 8;
+    /// A udmabuf: a DMA buffer made of memfds.
+    pub const UDMABUF: u32 = 9;
+    /// A DMA mapping of VFIO (type1).
+    pub const VFIO: u32 = 10;
+    /// User memory given to a V4L2 device as a buffer.
+    pub const V4L2: u32 = 11;
 }
 
 /// Bits of [`PinRecord::doubt`]: why the extents may not be exact.
@@ -50,6 +56,8 @@ pub mod extent_flag {
     pub const PAGE_ANON: u32 = 4;
     /// The first page was seen to belong to the file.
     pub const PAGE_FILE: u32 = 8;
+    /// It is a device's memory, which has no pages to pin.
+    pub const DEVICE: u32 = 16;
 }
 
 /// Bits of [`FileRecord::flags`].
@@ -103,7 +111,7 @@ pub mod counter {
 }
 
 /// The subsystems whose registrations are totalled, by their place in the map TOTALS.
-pub const SUBSYSTEMS: u32 = 4;
+pub const SUBSYSTEMS: u32 = 7;
 /// The first size class of [`Totals::sizes`], a power of two; each further one is four times as large.
 pub const SMALLEST_SIZE: u32 = 12;
 /// How many size classes there are; the last one has no upper bound.
@@ -116,6 +124,9 @@ pub const fn subsystem(kind: u32) -> u32 {
         kind::IO_URING => 0,
         kind::XDP => 1,
         kind::UNCLAIMED => 3,
+        kind::UDMABUF => 4,
+        kind::VFIO => 5,
+        kind::V4L2 => 6,
         _ => 2,
     }
 }
@@ -135,7 +146,7 @@ pub struct Totals {
 }
 
 /// The hooks' numbers, below 32: those of their `counter::RECOVERED`.
-pub const HOOKS: [(&str, u32); 17] = [
+pub const HOOKS: [(&str, u32); 24] = [
     ("rdma_get", 1),
     ("rdma_release", 2),
     ("rdma_track", 3),
@@ -153,10 +164,17 @@ pub const HOOKS: [(&str, u32); 17] = [
     ("pin_remote", 15),
     ("pin_unlocked", 16),
     ("pin_folios", 17),
+    ("udmabuf_export", 18),
+    ("udmabuf_create", 19),
+    ("udmabuf_release", 20),
+    ("vfio_pin", 21),
+    ("vfio_unpin", 22),
+    ("v4l2_create", 23),
+    ("v4l2_destroy", 24),
 ];
 
 /// The hooks whose programs record pins, by number: each of them, and its second instance, has scratch space of its own.
-const MAKERS: [u32; 8] = [1, 4, 6, 13, 14, 15, 16, 17];
+const MAKERS: [u32; 11] = [1, 4, 6, 13, 14, 15, 16, 17, 19, 21, 23];
 /// How much scratch space there is; the last is for what user space runs by itself.
 pub const SCRATCHES: u32 = MAKERS.len() as u32 * 2 + 1;
 
@@ -245,10 +263,10 @@ pub struct PinRecord {
     /// Bytes asked for.
     pub length: u64,
     /// The object's owner: the ring's `io_ring_ctx`; for RDMA the `ib_umem` made before it by the same call, if unnamed; the
-    /// address that an unclaimed pin was asked for from.
+    /// address that an unclaimed pin was asked for from; VFIO: the first address that the device uses.
     pub owner: u64,
-    /// What the anchor's `struct file` has in `private_data`, or leads to: `io_ring_ctx`, `ib_uverbs_file`, `xdp_umem`; 0
-    /// if not known.
+    /// What the anchor's `struct file` has in `private_data`, or leads to: `io_ring_ctx`, `ib_uverbs_file`, `xdp_umem`,
+    /// `dma_buf`, `vfio_container`, whatever a V4L2 driver has; 0 if not known.
     pub anchor: u64,
     /// Thread group id in the upper half, thread id in the lower.
     pub pid_tgid: u64,
@@ -270,9 +288,10 @@ pub struct PinRecord {
     pub extents: u32,
     /// The anchor's file descriptor in the creator; -1 if not known.
     pub anchor_fd: i32,
-    /// io_uring: slot, -1 if not known; RDMA: access flags; AF_XDP: umem id; unclaimed: `FOLL_*` flags.
+    /// io_uring: slot, -1 if not known; RDMA: access flags; AF_XDP: umem id; unclaimed and V4L2: `FOLL_*` flags; VFIO:
+    /// `IOMMU_*` flags; udmabuf: inode number.
     pub number: i32,
-    /// RDMA: the device's index.
+    /// RDMA: the device's index; V4L2: `i_rdev` of its node.
     pub device: u32,
     /// RDMA memory regions: mrn.
     pub mrn: u32,

@@ -39,7 +39,7 @@ pub struct Search {
     vma: [u64; 2],
     pub pages: Pages,
     pub scatter_want: u64,
-    extent: ExtentRecord,
+    pub extent: ExtentRecord,
     last: ExtentRecord,
 }
 
@@ -214,8 +214,12 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
         let e = &raw mut (*s).extent;
         (*e).offset = load(vma, offset!(vma_pgoff));
         (*e).flags = extent_flag::FILE;
-        if load(vma, offset!(vma_flags)) & vm::SHARED == 0 {
+        let flags = load(vma, offset!(vma_flags));
+        if flags & vm::SHARED == 0 {
             (*e).flags |= extent_flag::PRIVATE;
+        }
+        if flags & (vm::IO | vm::PFNMAP) != 0 {
+            (*e).flags |= extent_flag::DEVICE;
         }
         let inode = load(file, offset!(file_inode));
         let sb = load(inode, offset!(inode_sb));
@@ -280,35 +284,52 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
 /// `scratch` must be the program's own, and the pin's length and time set.
 #[inline(always)]
 pub unsafe fn of_file(scratch: *mut Scratch, file: u64, offset: u64) {
+    // SAFETY: by the caller.
+    unsafe {
+        let pin = &raw mut (*scratch).pin;
+        if describe_file(scratch, &raw mut (*pin).first, file, offset) {
+            (*pin).first.length = (*pin).length;
+            (*pin).extents = 1;
+        }
+    }
+}
+
+/// Fills in all of an extent but its length, and looks up the file's name; false if that cannot be done.
+///
+/// # Safety
+/// `scratch` must be the program's own, the pin's time set, and `e` within it.
+#[inline(always)]
+pub unsafe fn describe_file(scratch: *mut Scratch, e: *mut ExtentRecord, file: u64, offset: u64) -> bool {
     // SAFETY: all kernel reads are probe reads.
     unsafe {
-        let e = &raw mut (*scratch).pin.first;
         let inode = read(file + offset!(file_inode));
         if offset!(vma_end) == 0 || !identify(e, inode) {
             mark(&raw mut (*scratch).pin, doubt::UNCHECKED);
-            return;
+            return false;
         }
         (*e).offset = offset;
-        (*e).length = (*scratch).pin.length;
         (*e).flags = extent_flag::FILE | extent_flag::PAGE_FILE;
-        (*scratch).pin.extents = 1;
         if offset!(dentry_name) == 0 {
-            return;
+            return true;
         }
         let key = &raw const (*e).file;
         let dentry = read(file + offset!(file_path) + 8);
+        let (parent, hash_len) =
+            (read(dentry + offset!(dentry_parent)), read(dentry + offset!(dentry_hash_len)));
         let created = (*scratch).pin.created;
         if let Some(known) = FILES.get_ptr_mut(&*key)
             && (*known).dentry == dentry
+            && (*known).parent == parent
+            && (*known).hash_len == hash_len
         {
             (*known).used = created;
-            return;
+            return true;
         }
         let name = &raw mut (*scratch).file;
         copy(&raw mut (*scratch).latest, key);
         (*name).dentry = dentry;
-        (*name).parent = read(dentry + offset!(dentry_parent));
-        (*name).hash_len = read(dentry + offset!(dentry_hash_len));
+        (*name).parent = parent;
+        (*name).hash_len = hash_len;
         (*name).used = created;
         (*name).mount = read(file + offset!(file_path));
         (*name).mode = read32(inode + offset!(inode_mode)) & 0xffff;
@@ -322,6 +343,7 @@ pub unsafe fn of_file(scratch: *mut Scratch, file: u64, offset: u64) {
             (*name).used = 0;
             mark(&raw mut (*scratch).pin, doubt::NO_PATH);
         }
+        true
     }
 }
 

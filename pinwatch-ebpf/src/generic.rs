@@ -458,6 +458,23 @@ extern "C" fn in_call(arguments: *const u64) -> i32 {
     i32::from(try_read::<i64>(registers + offset!(regs_result)) == Some(-ENOSYS))
 }
 
+/// A pin was made by a subsystem after all, if its caller is known as one by now: takes it back. The argument is its key.
+/// Runs by itself; 1 if it was.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/take_back_claimed")]
+extern "C" fn take_back_claimed(arguments: *const u64) -> i32 {
+    // SAFETY: the context of a raw tracepoint is an array of at least one word here.
+    let key = unsafe { *arguments };
+    // SAFETY: a live map value.
+    let Some(caller) = PINS.get_ptr(&key).map(|pin| unsafe { (*pin).owner }) else { return 0 };
+    if !is_claimed(caller) {
+        return 0;
+    }
+    take_back(key);
+    let _ = WITNESSES.remove(&key);
+    1
+}
+
 /// Nobody will claim this pin, nor will it grow: arguments are the thread that made it and its sequence number. Runs by itself.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp/settled")]

@@ -15,6 +15,7 @@ use pinwatch_common::{HolderRecord, via};
 
 use crate::kernel::{copy_leader, load, load16, load32, offset, opaque_zero, read, read32, try_read};
 use crate::leases::{self, Kept};
+use crate::registry::MODULE_OFFSETS;
 use crate::ring_files::{self, RingFiles, is_ring};
 
 /// The anchors that are asked for.
@@ -89,7 +90,10 @@ fn anchor_of(private: u64, mode: u16) -> u64 {
     if is_anchor(private) {
         return private;
     }
-    if mode & S_IFMT != S_IFSOCK || offset!(xdp_sock_umem) == 0 {
+    if mode & S_IFMT != S_IFSOCK {
+        return container_of(private);
+    }
+    if offset!(xdp_sock_umem) == 0 {
         return 0;
     }
     let socket = read(private + offset!(socket_sk));
@@ -102,6 +106,25 @@ fn anchor_of(private: u64, mode: u16) -> u64 {
         umem = if pool == 0 { 0 } else { read(pool + offset!(xdp_pool_umem)) };
     }
     if is_anchor(umem) { umem } else { 0 }
+}
+
+/// The VFIO container that a group's or a device's file keeps; 0 if it is neither. What kind of file it is nobody says, but
+/// what has the address of a container that is asked for in just this place is one of them.
+#[inline(always)]
+fn container_of(private: u64) -> u64 {
+    let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return 0 };
+    // SAFETY: a live map value.
+    let offsets = unsafe { &*offsets };
+    if private == 0 || offsets.vfio_watched == 0 || offsets.vfio_group_container == 0 {
+        return 0;
+    }
+    let container = read(private + offsets.vfio_group_container);
+    if is_anchor(container) {
+        return container;
+    }
+    let device = if offsets.vfio_has_files == 0 { private } else { read(private + offsets.vfio_file_device) };
+    let container = read(read(device + offsets.vfio_device_group) + offsets.vfio_group_container);
+    if is_anchor(container) { container } else { 0 }
 }
 
 /// As [`anchor_of`], for a file whose address is all that is known.

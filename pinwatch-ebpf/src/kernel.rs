@@ -134,6 +134,19 @@ pub fn current() -> *mut task_struct {
     unsafe { bpf_get_current_task_btf() }
 }
 
+/// The file (`struct file`) that a descriptor of this process stands for now; 0 if none, or if it cannot be told.
+#[inline(always)]
+pub fn file_of(fd: i32) -> u64 {
+    if offset!(task_files) == 0 || fd < 0 {
+        return 0;
+    }
+    let table = read(read(current() as u64 + offset!(task_files)) + offset!(files_table));
+    if fd as u32 >= read32(table + offset!(table_size)) {
+        return 0;
+    }
+    read(read(table + offset!(table_files)) + fd as u64 * 8)
+}
+
 /// Copies start and command name of a task's thread group leader; gives the leader.
 ///
 /// # Safety

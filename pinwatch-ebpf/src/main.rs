@@ -29,7 +29,10 @@ mod registry;
 mod ring_files;
 mod shares;
 mod thread;
+mod udmabuf;
+mod v4l2;
 mod verify;
+mod vfio;
 mod xdp;
 
 /// The helpers that read kernel memory are for GPL-compatible programs only.

@@ -56,9 +56,15 @@ pub struct Refused {
     pub mapped: bool,
 }
 
-/// Tells of a refusal.
+/// Tells of a refusal of this process's memory.
 #[inline(always)]
 pub fn tell(call: &Call, what: &Refused) {
+    tell_of(call, what, 0);
+}
+
+/// The same of a file without a mapping, by the address of its `struct file`; 0: there is none.
+#[inline(always)]
+pub fn tell_of(call: &Call, what: &Refused, file: u64) {
     if offset!(limits) == 0 || offset!(task_mm) == 0 {
         return;
     }
@@ -81,9 +87,10 @@ pub fn tell(call: &Call, what: &Refused) {
         if what.mapped && offset!(vma_end) != 0 {
             let mut context = scratch;
             bpf_loop(MAX_MAPPINGS, next_mapping as *mut c_void, (&raw mut context).cast(), 0);
-            if (*m).file != 0 {
-                backing::of_file(scratch, (*m).file, 0);
-            }
+        }
+        let file = if file != 0 { file } else { (*m).file };
+        if file != 0 {
+            backing::of_file(scratch, file, 0);
         }
         send(scratch);
     }

@@ -285,8 +285,9 @@ pub fn take_back(object: u64) {
     let _ = PINS.remove(&object);
 }
 
+/// Removes the second and later extents of a pin.
 #[inline(always)]
-fn remove_extents(sequence: u64, extents: u32) {
+pub fn remove_extents(sequence: u64, extents: u32) {
     if extents > 1 {
         let mut sequence = sequence;
         // SAFETY: the callback takes a pointer to the sequence number, which outlives the loop.

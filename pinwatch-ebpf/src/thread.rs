@@ -27,6 +27,8 @@ pub mod purpose {
     pub const PROGRESS: u64 = 66;
     /// The latest pin of a thread that nobody has claimed.
     pub const UNCLAIMED: u64 = 67;
+    /// The latest udmabuf that a thread has exported.
+    pub const EXPORTED: u64 = 68;
 }
 
 /// Words that are carried at most.

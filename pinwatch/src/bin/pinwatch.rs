@@ -115,6 +115,9 @@ enum Known {
     #[value(name = "io_uring")]
     IoUring,
     Xdp,
+    Udmabuf,
+    Vfio,
+    V4l2,
 }
 
 impl Known {
@@ -123,6 +126,9 @@ impl Known {
             Self::Rdma => FeatureName::Rdma,
             Self::IoUring => FeatureName::IoUring,
             Self::Xdp => FeatureName::Xdp,
+            Self::Udmabuf => FeatureName::Udmabuf,
+            Self::Vfio => FeatureName::Vfio,
+            Self::V4l2 => FeatureName::V4l2,
         }
     }
 }

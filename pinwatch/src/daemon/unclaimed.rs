@@ -66,6 +66,9 @@ impl Watch {
                 under_way.insert(*sequence);
                 continue;
             }
+            if !is_told && self.programs.take_back_claimed(*sequence)? {
+                continue;
+            }
             if self.unclaimed.told.insert(*sequence) {
                 self.note_made(pin);
             }

@@ -38,7 +38,8 @@ pub enum StartError {
 }
 
 /// Hooks on functions of modules, which may be loaded at any time.
-const RDMA_HOOKS: [&str; 3] = ["rdma_get", "rdma_release", "rdma_track"];
+const MODULE_HOOKS: [&str; 7] =
+    ["rdma_get", "rdma_release", "rdma_track", "vfio_pin", "vfio_unpin", "v4l2_create", "v4l2_destroy"];
 /// So often the facts are looked at anew if modules come and go meanwhile.
 const MODULE_TRIES: u32 = 4;
 /// So many ticks, a minute, pass between two looks that nobody asked for.
@@ -104,7 +105,7 @@ impl Watch {
     /// [`StartError`] if no pin would be seen.
     pub fn start(settings: &Settings) -> Result<Self, StartError> {
         // Before the facts: what comes after them is a change then.
-        let modules = rdma_modules();
+        let modules = hookable_modules();
         let facts = probe(Depth::Quick);
         let plan = Plan::decide(&facts, settings.choices.clone());
         if plan.verdict() == Verdict::Unusable {
@@ -134,7 +135,7 @@ impl Watch {
         };
         watch.follow = Follow::new(watch.programs.take_events(), settings.policy);
         watch.attach_breaks();
-        watch.programs.prepare_probes(&RDMA_HOOKS);
+        watch.programs.prepare_probes(&MODULE_HOOKS);
         watch.attach_hooks(|hook| hook.module.is_none(), Programs::attach);
         watch.attach_to_modules(&[]);
         // From here on everything is seen that is seen at all.
@@ -205,20 +206,16 @@ impl Watch {
         if let Some(offsets) = &self.plan.module_offsets
             && let Err(error) = self.programs.set_module_offsets(offsets)
         {
-            warn!(%error, "RDMA pins are not traced");
+            warn!(%error, "pins of modules are not traced");
         }
-        let is_beginning = |hook: &Hook| {
-            matches!(hook.name, "rdma_get" | "io_register" | "xdp_create")
-                || hook.feature == FeatureName::Unclaimed
-        };
         let mut hooks: Vec<Hook> = self.plan.hooks.iter().filter(|hook| wanted(hook)).cloned().collect();
-        hooks.sort_by_key(is_beginning);
+        hooks.sort_by_key(begins);
         for hook in &hooks {
             match how(&mut self.programs, hook) {
                 Ok(()) => {
                     self.failed.remove(hook.name);
                     self.log_attached(hook.name);
-                    if is_beginning(hook) {
+                    if begins(hook) {
                         self.since.entry(hook.feature).or_insert_with(|| Clocks::now().realtime);
                     }
                 }
@@ -239,10 +236,10 @@ impl Watch {
         }
     }
 
-    /// Follows RDMA modules that were loaded, removed, or loaded anew (probes on a module that went are dead without an
+    /// Follows modules that were loaded, removed, or loaded anew (probes on a module that went are dead without an
     /// error), and RDMA devices that came or went.
     pub(super) fn follow_modules(&mut self) {
-        let (modules, devices) = (rdma_modules(), rdma_devices());
+        let (modules, devices) = (hookable_modules(), rdma_devices());
         if modules == self.modules && devices == self.devices {
             return;
         }
@@ -254,7 +251,7 @@ impl Watch {
             if let Err(error) = self.programs.forget_claims() {
                 warn!(%error, "pins of subsystems may be taken for unclaimed ones, or the other way round");
             }
-            info!(modules = ?self.modules.iter().map(|(name, _)| name).collect::<Vec<_>>(), "the RDMA modules have changed");
+            info!(modules = ?self.modules.iter().map(|(name, _)| name).collect::<Vec<_>>(), "modules that are hooked have changed");
             // What is in `.rodata` stays what it was: it does not depend on modules.
             let offsets = self.plan.offsets;
             let old = std::mem::replace(&mut self.plan, Plan { offsets, ..plan });
@@ -269,8 +266,8 @@ impl Watch {
                     continue;
                 }
                 self.failed.remove(was.name);
-                if was.name == "rdma_get" {
-                    self.since.remove(&FeatureName::Rdma);
+                if begins(was) {
+                    self.since.remove(&was.feature);
                 }
                 match now {
                     // The new one is attached before the old one goes: nothing is missed in between.
@@ -286,11 +283,11 @@ impl Watch {
     fn plan_of_stable_modules(&mut self) -> Plan {
         let mut tries = 0;
         loop {
-            self.modules = rdma_modules();
+            self.modules = hookable_modules();
             let plan = Plan::decide(&probe(Depth::Quick), self.choices.clone());
             tries += 1;
             // If it never is quiet, the next event or tick looks again.
-            if self.modules == rdma_modules() || tries == MODULE_TRIES {
+            if self.modules == hookable_modules() || tries == MODULE_TRIES {
                 return plan;
             }
         }
@@ -458,20 +455,28 @@ impl Watch {
     }
 }
 
+/// Whether a hook sees pins being made.
+fn begins(hook: &Hook) -> bool {
+    matches!(
+        hook.name,
+        "rdma_get" | "io_register" | "xdp_create" | "udmabuf_create" | "vfio_pin" | "v4l2_create"
+    ) || hook.feature == FeatureName::Unclaimed
+}
+
 /// Whether there is any RDMA device.
 fn rdma_devices() -> bool {
     std::fs::read_dir("/sys/class/infiniband").is_ok_and(|mut devices| devices.next().is_some())
 }
 
-/// The loaded modules that RDMA is made of, with their addresses: a module that was loaded anew has another one.
-fn rdma_modules() -> Vec<(String, String)> {
+/// The loaded modules that have something to hook, with their addresses: a module that was loaded anew has another one.
+fn hookable_modules() -> Vec<(String, String)> {
     let text = std::fs::read_to_string("/proc/modules").unwrap_or_default();
     let mut modules: Vec<(String, String)> = text
         .lines()
         .filter_map(|line| {
             let mut fields = line.split_ascii_whitespace();
             let name = fields.next()?;
-            let wanted = crate::kernel::table::RDMA_MODULES.contains(&name);
+            let wanted = crate::kernel::table::MODULES.contains(&name);
             wanted.then(|| (name.to_owned(), fields.nth(4).unwrap_or_default().to_owned()))
         })
         .collect();

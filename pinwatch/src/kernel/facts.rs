@@ -33,7 +33,7 @@ pub enum BtfState {
     Unusable(String),
 }
 
-/// A loaded module out of [`table::RDMA_MODULES`].
+/// A loaded module out of [`table::MODULES`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleFact {
     /// Its name.
@@ -268,7 +268,7 @@ fn loaded_modules(proc: &Path) -> Vec<String> {
         (words.nth(3) == Some("Live")).then_some(name)
     });
     let live: Vec<_> = live.collect();
-    let wanted = table::RDMA_MODULES.iter().filter(|name| live.contains(name));
+    let wanted = table::MODULES.iter().filter(|name| live.contains(name));
     wanted.map(|name| (*name).to_owned()).collect()
 }
 

@@ -15,6 +15,12 @@ pub enum FeatureName {
     IoUring,
     /// AF_XDP umems.
     Xdp,
+    /// DMA buffers made of memfds.
+    Udmabuf,
+    /// DMA mappings of VFIO.
+    Vfio,
+    /// User memory that V4L2 devices use as buffers.
+    V4l2,
     /// Pins of what none of these hooks knows.
     Unclaimed,
     /// Which ranges of which files are behind a pin.
@@ -39,11 +45,14 @@ pub enum FeatureName {
 
 impl FeatureName {
     /// All, in the order in which they are shown.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Rdma,
         Self::RdmaNames,
         Self::IoUring,
         Self::Xdp,
+        Self::Udmabuf,
+        Self::Vfio,
+        Self::V4l2,
         Self::Unclaimed,
         Self::Extents,
         Self::Paths,
@@ -63,6 +72,9 @@ impl FeatureName {
             Self::RdmaNames => "rdma names",
             Self::IoUring => "io_uring",
             Self::Xdp => "xdp",
+            Self::Udmabuf => "udmabuf",
+            Self::Vfio => "vfio",
+            Self::V4l2 => "v4l2",
             Self::Unclaimed => "unclaimed",
             Self::Extents => "extents",
             Self::Paths => "paths",
@@ -83,6 +95,9 @@ impl FeatureName {
             Self::RdmaNames => "memory regions have no numbers and keys",
             Self::IoUring => "registered buffers are not traced",
             Self::Xdp => "umems are not traced",
+            Self::Udmabuf => "DMA buffers made of memfds are not traced",
+            Self::Vfio => "DMA mappings of VFIO are not traced",
+            Self::V4l2 => "buffers of video devices in user memory are not traced",
             Self::Unclaimed => "pins of drivers that pinwatch does not know are not traced",
             Self::Extents => "pins are shown without their files",
             Self::Paths => "files are shown by device and inode number",
@@ -105,7 +120,16 @@ impl FeatureName {
 
     /// It sees pins of its own, rather than telling more of them: without any of these there is nothing to show.
     pub fn is_subsystem(self) -> bool {
-        matches!(self, Self::Rdma | Self::IoUring | Self::Xdp | Self::Unclaimed)
+        matches!(
+            self,
+            Self::Rdma
+                | Self::IoUring
+                | Self::Xdp
+                | Self::Udmabuf
+                | Self::Vfio
+                | Self::V4l2
+                | Self::Unclaimed
+        )
     }
 }
 

@@ -5,6 +5,7 @@
 //! `vma_end` (extents), `dentry_name` (paths), `page_size` (page check), `task_comm` (owners), `regs_arg0` (anchors),
 //! `ib_device_name` (the RDMA device), `ib_umem_sgl` (an RDMA buffer's pages), `restrack_id` (RDMA names).
 
+mod devices;
 pub(super) mod hook;
 mod offsets;
 pub(super) mod subsystem;
@@ -88,7 +89,7 @@ impl Verdict {
 pub struct Plan {
     /// For `.rodata`.
     pub offsets: Offsets,
-    /// For the map of the modules' offsets; `None` while there are no RDMA hooks.
+    /// For the map of the modules' offsets; `None` while no module is hooked.
     pub module_offsets: Option<ModuleOffsets>,
     /// What to attach.
     pub hooks: Vec<Hook>,
@@ -121,6 +122,9 @@ impl Plan {
         planner.rdma();
         planner.io_uring();
         planner.xdp();
+        planner.udmabuf();
+        planner.vfio();
+        planner.v4l2();
         planner.unclaimed();
         planner.details();
         planner.lease_events();

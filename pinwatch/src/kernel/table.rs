@@ -2,8 +2,10 @@
 
 use pinwatch_common::{ModuleOffsets, Offsets};
 
-/// The modules that RDMA is made of. `ib_uverbs_support` is new in 7.x, and `ib_umem` moved to `ib_core` there.
-pub const RDMA_MODULES: &[&str] = &["ib_core", "ib_uverbs", "ib_uverbs_support"];
+/// Modules that have something to hook, if they are not built in: RDMA's (`ib_uverbs_support` is new in 7.x, and `ib_umem`
+/// moved to `ib_core` there), VFIO's, V4L2's.
+pub const MODULES: &[&str] =
+    &["ib_core", "ib_uverbs", "ib_uverbs_support", "vfio", "vfio_iommu_type1", "videobuf2_memops"];
 
 /// A function that may be hooked, with what our programs take for granted of it.
 pub struct FunctionRule {
@@ -91,6 +93,33 @@ pub const MEMFD_PIN_FOLIOS: FunctionRule = FunctionRule {
     params: &["file *", "int", "int", "folio **", "int"],
     returns: &["int"],
 };
+/// Makes a DMA buffer, of whatever kind.
+pub const DMA_BUF_EXPORT: FunctionRule =
+    FunctionRule { symbol: "dma_buf_export", params: &["dma_buf_export_info *"], returns: &["dma_buf *"] };
+/// Makes one of memfds. Out of line since it pins their pages (6.11).
+pub const UDMABUF_CREATE: FunctionRule = FunctionRule {
+    symbol: "udmabuf_create",
+    params: &["miscdevice *", "udmabuf_create_list *", "udmabuf_create_item *"],
+    returns: &["int"],
+};
+/// The end of one.
+pub const RELEASE_UDMABUF: FunctionRule =
+    FunctionRule { symbol: "release_udmabuf", params: &["dma_buf *"], returns: &["void"] };
+/// Pins a piece of a DMA mapping.
+pub const VFIO_PIN_PAGES_REMOTE: FunctionRule = FunctionRule {
+    symbol: "vfio_pin_pages_remote",
+    params: &["vfio_dma *", "int", "int"],
+    returns: &["int"],
+};
+/// Unpins all of a DMA mapping.
+pub const VFIO_UNMAP_UNPIN: FunctionRule =
+    FunctionRule { symbol: "vfio_unmap_unpin", params: &["vfio_iommu *", "vfio_dma *"], returns: &["int"] };
+/// Pins user memory for a V4L2 device. From 6.2 or so on it has a third parameter: whether the device writes.
+pub const VB2_CREATE_FRAMEVEC: FunctionRule =
+    FunctionRule { symbol: "vb2_create_framevec", params: &["int", "int"], returns: &["frame_vector *"] };
+/// Unpins it.
+pub const VB2_DESTROY_FRAMEVEC: FunctionRule =
+    FunctionRule { symbol: "vb2_destroy_framevec", params: &["frame_vector *"], returns: &["void"] };
 /// Never hooked: where it is (6.3 and later), or soon after, direct I/O pins pages by the same functions.
 pub const IOV_ITER_EXTRACT_PAGES: FunctionRule =
     FunctionRule { symbol: "iov_iter_extract_pages", params: &[], returns: &["int"] };
@@ -117,6 +146,13 @@ pub const FUNCTIONS: &[FunctionRule] = &[
     PIN_USER_PAGES_REMOTE,
     PIN_USER_PAGES_UNLOCKED,
     MEMFD_PIN_FOLIOS,
+    DMA_BUF_EXPORT,
+    UDMABUF_CREATE,
+    RELEASE_UDMABUF,
+    VFIO_PIN_PAGES_REMOTE,
+    VFIO_UNMAP_UNPIN,
+    VB2_CREATE_FRAMEVEC,
+    VB2_DESTROY_FRAMEVEC,
     IOV_ITER_EXTRACT_PAGES,
 ];
 
@@ -147,6 +183,12 @@ pub enum Part {
     IoUring,
     /// AF_XDP's structs.
     Xdp,
+    /// udmabuf's structs.
+    Udmabuf,
+    /// VFIO's structs.
+    Vfio,
+    /// V4L2's structs.
+    V4l2,
     /// The RDMA device.
     RdmaDevice,
     /// The RDMA buffer's pages.
@@ -276,9 +318,15 @@ pub const OFFSETS: &[OffsetRule<Offsets>] = &[
     rule(Part::Optional, &["xsk_buff_pool.umem"], 8, |o| &mut o.xdp_pool_umem),
     rule(Part::Xdp, &["xdp_umem.pgs"], 8, |o| &mut o.xdp_pages),
     rule(Part::Xdp, &["xdp_umem.id"], 4, |o| &mut o.xdp_id),
+    rule(Part::Udmabuf, &["dma_buf.file"], 8, |o| &mut o.dma_buf_file),
+    rule(Part::Udmabuf, &["dma_buf.priv"], 8, |o| &mut o.dma_buf_private),
+    rule(Part::Udmabuf, &["udmabuf.pages", "udmabuf.folios"], 8, |o| &mut o.udmabuf_pages),
+    rule(Part::Optional, &["udmabuf.nr_pinned"], 8, |o| &mut o.udmabuf_pinned),
+    rule(Part::Optional, &["udmabuf.unpin_list"], 0, |o| &mut o.udmabuf_folios),
+    rule(Part::Optional, &["inode.i_rdev"], 4, |o| &mut o.inode_rdev),
 ];
 
-/// The RDMA modules' structs.
+/// Modules' structs.
 #[rustfmt::skip]
 pub const MODULE_OFFSETS: &[OffsetRule<ModuleOffsets>] = &[
     rule(Part::RdmaDevice, &["ib_device.name"], 64, |o| &mut o.ib_device_name),
@@ -291,6 +339,15 @@ pub const MODULE_OFFSETS: &[OffsetRule<ModuleOffsets>] = &[
     rule(Part::RdmaNames, &["ib_mr.rkey"], 4, |o| &mut o.ib_mr_rkey),
     rule(Part::RdmaNames, &["ib_mr.uobject"], 8, |o| &mut o.ib_mr_uobject),
     rule(Part::RdmaNames, &["ib_uobject.ufile"], 8, |o| &mut o.ib_uobject_ufile),
+    rule(Part::Vfio, &["vfio_dma.iova"], 8, |o| &mut o.vfio_dma_iova),
+    rule(Part::Vfio, &["vfio_dma.vaddr"], 8, |o| &mut o.vfio_dma_vaddr),
+    rule(Part::Vfio, &["vfio_dma.prot"], 4, |o| &mut o.vfio_dma_prot),
+    rule(Part::Optional, &["vfio_group.container"], 8, |o| &mut o.vfio_group_container),
+    rule(Part::Optional, &["vfio_device.group"], 8, |o| &mut o.vfio_device_group),
+    // 6.4 and later.
+    rule(Part::Optional, &[VFIO_FILE_DEVICE], 8, |o| &mut o.vfio_file_device),
+    rule(Part::V4l2, &["frame_vector.is_pfns"], 1, |o| &mut o.frame_is_pfns),
+    rule(Part::V4l2, &["frame_vector.ptrs"], 0, |o| &mut o.frame_pages),
 ];
 
 /// Members that our programs read without being told where: layouts that have not changed in ten years. If one does, its
@@ -304,14 +361,22 @@ pub const FIXED: &[(&str, u64, Part)] = &[
     ("scatterlist.length", 12, Part::PageCheck),
     ("xdp_umem_reg.addr", 0, Part::Xdp),
     ("xdp_umem_reg.len", 8, Part::Xdp),
+    ("dma_buf_export_info.exp_name", 0, Part::Udmabuf),
+    ("udmabuf_create_list.count", 4, Part::Udmabuf),
+    ("udmabuf_create_item.memfd", 0, Part::Udmabuf),
+    ("udmabuf_create_item.offset", 8, Part::Udmabuf),
+    ("udmabuf_create_item.size", 16, Part::Udmabuf),
     ("list_head.next", 0, Part::Leases),
     ("sk_buff.next", 0, Part::Holders),
     ("sk_buff_head.next", 0, Part::Holders),
 ];
 
 /// Sizes that our programs step by without being told.
-pub const FIXED_SIZES: &[(&str, u32, Part)] =
-    &[("bio_vec", 16, Part::PageCheck), ("scatterlist", 32, Part::PageCheck)];
+pub const FIXED_SIZES: &[(&str, u32, Part)] = &[
+    ("bio_vec", 16, Part::PageCheck),
+    ("scatterlist", 32, Part::PageCheck),
+    ("udmabuf_create_item", 24, Part::Udmabuf),
+];
 
 /// An enumerator whose value the programs are told, and where it goes.
 pub type EnumeratorRule = (&'static str, fn(&mut ModuleOffsets) -> &mut u64);
@@ -336,9 +401,11 @@ pub const FOLL_LONGTERM: &str = "FOLL_LONGTERM";
 /// Its value where it is no enumerator (include/linux/mm.h of 6.1).
 pub const OLD_FOLL_LONGTERM: u64 = 0x10000;
 
+/// What a VFIO device's file leads to the device by (6.4 and later).
+pub const VFIO_FILE_DEVICE: &str = "vfio_device_file.device";
 /// `sizeof(struct page)`.
 pub const PAGE: &str = "page";
 /// A kernel without it has no io_uring.
 pub const IO_MAPPED_UBUF: &str = "io_mapped_ubuf";
 /// Structs whose sizes are asked for.
-pub const STRUCTS: &[&str] = &[PAGE, IO_MAPPED_UBUF, "bio_vec", "scatterlist"];
+pub const STRUCTS: &[&str] = &[PAGE, IO_MAPPED_UBUF, "bio_vec", "scatterlist", "udmabuf_create_item"];

@@ -87,6 +87,9 @@ fn headline(table: &Table, pin: &Pin) -> String {
         Object::RdmaBuffer { .. } => "RDMA buffer",
         Object::IoUring { .. } => "io_uring buffer",
         Object::Xdp { .. } => "AF_XDP umem",
+        Object::Udmabuf { .. } => "DMA buffer made of memfds",
+        Object::Vfio { .. } => "DMA mapping of VFIO",
+        Object::V4l2 { .. } => "buffer of a video device",
         Object::Unclaimed { .. } => "pages that no subsystem known to pinwatch claims",
     };
     let files: Vec<&File> = pin.parts.iter().filter_map(|p| p.file).filter_map(|f| table.file(f)).collect();
@@ -339,7 +342,9 @@ fn advice(pin: &Pin, process: &Process, holder: &Holder) -> String {
         Object::IoUring { slot: None, .. } => "unregister the buffer".to_owned(),
         Object::RdmaMr { .. } => "deregister the memory region".to_owned(),
         Object::RdmaBuffer { .. } => "destroy the queue".to_owned(),
-        Object::Xdp { .. } | Object::Unclaimed { .. } => String::new(),
+        Object::Vfio { iova } => format!("unmap {iova:#x} (VFIO_IOMMU_UNMAP_DMA)"),
+        Object::V4l2 { .. } => "free the device's buffers (VIDIOC_REQBUFS with none)".to_owned(),
+        Object::Xdp { .. } | Object::Udmabuf { .. } | Object::Unclaimed { .. } => String::new(),
     };
     let end = if process.pid == 1 { "(it is init: do not end it)" } else { "end the process" };
     let ways: Vec<String> =

@@ -51,6 +51,7 @@ pub fn errno(number: i32) -> String {
         libc::EBUSY => "EBUSY",
         libc::EIO => "EIO",
         libc::EBADF => "EBADF",
+        libc::EBADFD => "EBADFD",
         libc::E2BIG => "E2BIG",
         _ => return number.to_string(),
     };
@@ -81,6 +82,10 @@ pub fn sentence(reason: &Reason) -> String {
         Reason::Unmapped { at } => format!("nothing is mapped at {at:#x}"),
         Reason::Device => "the memory is a device's, or a mapping without pages".to_owned(),
         Reason::NoFiles => "io_uring of this kernel takes no pages of files but of tmpfs, memfds and huge pages".to_owned(),
+        Reason::Seals => "a memfd has to be sealed against shrinking (F_SEAL_SHRINK) and not against writing, and is taken in \
+                          whole pages"
+            .to_owned(),
+        Reason::NoMemfd => "only memfds and other files in memory are taken".to_owned(),
         Reason::NoMemory => "no memory: for the kernel's own records, or to move the pages out of CMA or a movable zone to"
             .to_owned(),
         Reason::Interrupted => "interrupted by a signal, or the pages were in use".to_owned(),

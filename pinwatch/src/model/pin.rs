@@ -15,13 +15,20 @@ pub enum Subsystem {
     IoUring,
     /// AF_XDP umems.
     Xdp,
+    /// DMA buffers made of memfds.
+    Udmabuf,
+    /// DMA mappings of VFIO.
+    Vfio,
+    /// User memory that V4L2 devices use as buffers.
+    V4l2,
     /// Whatever no subsystem claims.
     Unclaimed,
 }
 
 impl Subsystem {
     /// All that this version knows, in the order in which they are listed.
-    pub const ALL: [Self; 4] = [Self::Rdma, Self::IoUring, Self::Xdp, Self::Unclaimed];
+    pub const ALL: [Self; 7] =
+        [Self::Rdma, Self::IoUring, Self::Xdp, Self::Udmabuf, Self::Vfio, Self::V4l2, Self::Unclaimed];
 
     /// The word used in columns, JSON and options.
     pub fn word(self) -> &'static str {
@@ -29,6 +36,9 @@ impl Subsystem {
             Self::Rdma => "rdma",
             Self::IoUring => "io_uring",
             Self::Xdp => "xdp",
+            Self::Udmabuf => "udmabuf",
+            Self::Vfio => "vfio",
+            Self::V4l2 => "v4l2",
             Self::Unclaimed => "unclaimed",
         }
     }
@@ -39,6 +49,9 @@ impl Subsystem {
             Self::Rdma => 'r',
             Self::IoUring => 'u',
             Self::Xdp => 'x',
+            Self::Udmabuf => 'd',
+            Self::Vfio => 'v',
+            Self::V4l2 => 'm',
             Self::Unclaimed => 'n',
         }
     }
@@ -136,6 +149,21 @@ pub enum Object {
         /// The umem's number in its network namespace's diagnostics (`ss --xdp -e`).
         umem: u32,
     },
+    /// A DMA buffer made of memfds.
+    Udmabuf {
+        /// The DMA buffer's inode number, as in `/sys/kernel/debug/dma_buf/bufinfo` and `ls -i`.
+        ino: u32,
+    },
+    /// A DMA mapping of a VFIO container.
+    Vfio {
+        /// The first address that the device uses for it.
+        iova: u64,
+    },
+    /// User memory that a V4L2 device uses as a buffer.
+    V4l2 {
+        /// Device name, such as `video0`.
+        device: String,
+    },
     /// What no subsystem claims: all that is known is the code that asked for it.
     Unclaimed {
         /// The module that the code is in; `None` for the kernel proper.
@@ -169,6 +197,9 @@ impl Object {
             Self::RdmaMr { .. } | Self::RdmaBuffer { .. } => Subsystem::Rdma,
             Self::IoUring { .. } => Subsystem::IoUring,
             Self::Xdp { .. } => Subsystem::Xdp,
+            Self::Udmabuf { .. } => Subsystem::Udmabuf,
+            Self::Vfio { .. } => Subsystem::Vfio,
+            Self::V4l2 { .. } => Subsystem::V4l2,
             Self::Unclaimed { .. } => Subsystem::Unclaimed,
         }
     }
@@ -183,9 +214,12 @@ impl Object {
                 RdmaBufferKind::Srq => "rdma-srq",
                 RdmaBufferKind::Other => "rdma-buf",
             },
-            Self::IoUring { .. } => "io_uring",
-            Self::Xdp { .. } => "xdp",
-            Self::Unclaimed { .. } => "unclaimed",
+            Self::IoUring { .. }
+            | Self::Xdp { .. }
+            | Self::Udmabuf { .. }
+            | Self::Vfio { .. }
+            | Self::V4l2 { .. }
+            | Self::Unclaimed { .. } => self.subsystem().word(),
         }
     }
 }
@@ -212,6 +246,9 @@ impl fmt::Display for Object {
             },
             Self::IoUring { ring_fd, slot } => write!(f, "ring {} buf {}", Known(*ring_fd), Known(*slot)),
             Self::Xdp { umem } => write!(f, "umem {umem}"),
+            Self::Udmabuf { ino } => write!(f, "dmabuf {ino}"),
+            Self::Vfio { iova } => write!(f, "iova {iova:#x}"),
+            Self::V4l2 { device } => write!(f, "{device} buf"),
             Self::Unclaimed { module, function, unloaded, .. } => {
                 match (module, function) {
                     (Some(module), _) => write!(f, "({module})")?,

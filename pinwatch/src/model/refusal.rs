@@ -33,6 +33,10 @@ pub enum Reason {
     Device,
     /// This subsystem takes no pages of files, other than of those in memory only (io_uring before 6.5).
     NoFiles,
+    /// A DMA buffer is made only of memfds that are sealed against shrinking and not against writing, in whole pages.
+    Seals,
+    /// A DMA buffer is made only of files in memory.
+    NoMemfd,
     /// There is no memory for it: for the kernel's own records, or to move the pages out of CMA or a movable zone to.
     NoMemory,
     /// The caller was interrupted by a signal.
@@ -65,7 +69,7 @@ impl Counter {
 
 impl Reason {
     /// All words, in the order in which they are counted.
-    pub const WORDS: [&'static str; 11] = [
+    pub const WORDS: [&'static str; 13] = [
         "dirty-tracking",
         "fs-dax",
         "read-only",
@@ -77,6 +81,8 @@ impl Reason {
         "no-memory",
         "interrupted",
         "unknown",
+        "seals",
+        "no-memfd",
     ];
 
     /// The word used in columns, JSON and metrics.
@@ -93,6 +99,8 @@ impl Reason {
             Self::NoMemory => 8,
             Self::Interrupted => 9,
             Self::Unknown => 10,
+            Self::Seals => 11,
+            Self::NoMemfd => 12,
         }]
     }
 }

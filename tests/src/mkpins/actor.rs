@@ -278,8 +278,8 @@ fn thread(state: &mut State, files: &str) -> Result<Value> {
     Ok(json!({"tid": tid}))
 }
 
-fn no_descriptor() -> anyhow::Error {
-    anyhow::anyhow!("no descriptor keeps such a pin")
+fn not_step_by_step() -> anyhow::Error {
+    anyhow::anyhow!("such a pin is not made step by step")
 }
 
 fn open(kind: Kind, keep: &str) -> Result<Value> {
@@ -290,7 +290,7 @@ fn open(kind: Kind, keep: &str) -> Result<Value> {
         }
         Kind::IoUring => (uring::open_sparse()?, None),
         Kind::Xdp => (xdp::open_socket()?, None),
-        Kind::Driver => return Err(no_descriptor()),
+        _ => return Err(not_step_by_step()),
     };
     let fd = fd.into_raw_fd();
     keep_or_not(fd, keep)?;
@@ -308,7 +308,7 @@ fn register(fd: RawFd, kind: Kind, buffer: Buffer, with: u64, writable: bool) ->
             xdp::register(fd, buffer)?;
             None
         }
-        Kind::Driver => return Err(no_descriptor()),
+        _ => return Err(not_step_by_step()),
     };
     Ok(json!({"address": buffer.address, "length": buffer.length, "object": object}))
 }
@@ -318,7 +318,7 @@ fn map(fd: RawFd, kind: Kind) -> Result<Value> {
         Kind::RdmaMr => uverbs::make_queue(fd)?,
         Kind::IoUring => (PAGE, 0),
         Kind::Xdp => (PAGE, xdp::FILL_RING_OFFSET),
-        Kind::Driver => return Err(no_descriptor()),
+        _ => return Err(not_step_by_step()),
     };
     let access = libc::PROT_READ | libc::PROT_WRITE;
     Ok(json!({"address": mmap(fd, length, offset, access)?, "length": length}))

@@ -36,7 +36,8 @@ pub fn open(known: &mut Vec<Backing>, segment: &Segment, read_only: bool) -> Res
     let backing = match &segment.source {
         Source::Anon { .. } => return Ok(None),
         Source::Memfd { huge } => {
-            let flags = libc::MFD_CLOEXEC | if *huge { libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { 0 };
+            let sealable = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+            let flags = sealable | if *huge { libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { 0 };
             // SAFETY: the name is a C string that lives across the call.
             let fd = check("memfd_create", unsafe { libc::memfd_create(c"mkpins".as_ptr(), flags) })?;
             // SAFETY: the call just handed out this descriptor, so nothing else owns it.

@@ -50,6 +50,15 @@ enum What {
     /// AF_XDP umems
     #[command(name = "xdp", after_long_help = layout::GRAMMAR)]
     Xdp(PinOptions),
+    /// DMA buffers made of memfds
+    #[command(name = "udmabuf", after_long_help = layout::GRAMMAR)]
+    Udmabuf(PinOptions),
+    /// DMA mappings of VFIO; `vfio-up` first
+    #[command(name = "vfio", after_long_help = layout::GRAMMAR)]
+    Vfio(PinOptions),
+    /// User memory as buffers of a video device; `modprobe vivid` first
+    #[command(name = "v4l2", after_long_help = layout::GRAMMAR)]
+    V4l2(PinOptions),
     /// Pins of a driver that pinwatch does not know: of `module load`
     #[command(name = "unclaimed", after_long_help = layout::GRAMMAR)]
     Unclaimed(PinOptions),
@@ -86,6 +95,9 @@ fn main() {
         What::RdmaMr(options) => (Kind::RdmaMr.name(), pin(Kind::RdmaMr, &options)),
         What::IoUring(options) => (Kind::IoUring.name(), pin(Kind::IoUring, &options)),
         What::Xdp(options) => (Kind::Xdp.name(), pin(Kind::Xdp, &options)),
+        What::Udmabuf(options) => (Kind::Udmabuf.name(), pin(Kind::Udmabuf, &options)),
+        What::Vfio(options) => (Kind::Vfio.name(), pin(Kind::Vfio, &options)),
+        What::V4l2(options) => (Kind::V4l2.name(), pin(Kind::V4l2, &options)),
         What::Unclaimed(options) => (Kind::Driver.name(), pin(Kind::Driver, &options)),
         What::Module { command } => ("module", module::run(&command)),
         What::None => ("none", holder()),

@@ -132,13 +132,14 @@ impl Pins {
 
     /// Makes the pins, on a new anchor where the last was closed.
     pub fn register(&mut self) -> Result<Made> {
-        if self.anchor.fd().is_none() && self.kind != Kind::Driver {
+        if self.anchor.fd().is_none() && !matches!(self.kind, Kind::Driver | Kind::Udmabuf) {
             self.anchor = anchor::open(self.kind, &self.options)?;
         }
         let objects = self.anchor.register(&vec![self.buffer; self.count])?;
         let Buffer { address, length } = self.buffer;
         // The others have no pins that do not write.
-        let reads = matches!(self.kind, Kind::RdmaMr | Kind::Driver) && self.options.read_only;
+        let can_read = matches!(self.kind, Kind::RdmaMr | Kind::Driver | Kind::Vfio | Kind::V4l2);
+        let reads = can_read && self.options.read_only;
         Ok(Made {
             kind: self.kind.name(),
             pid: std::process::id(),

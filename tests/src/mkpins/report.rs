@@ -50,6 +50,12 @@ pub struct Object {
     /// The MR's number in its uverbs file; not the mrn of the rdma netlink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handle: Option<u32>,
+    /// It is pinned as a part of its files: its address is only where mkpins has mapped it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unmapped: Option<bool>,
+    /// The first address that the device uses for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iova: Option<u64>,
     /// The slot in the ring's buffer table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,

@@ -77,6 +77,7 @@ pub fn errno_name(errno: i32) -> String {
         libc::ENOSPC => "ENOSPC",
         libc::EROFS => "EROFS",
         libc::EPIPE => "EPIPE",
+        libc::EBADFD => "EBADFD",
         libc::ERANGE => "ERANGE",
         libc::ENOSYS => "ENOSYS",
         libc::EOVERFLOW => "EOVERFLOW",
@@ -185,6 +186,30 @@ impl Dice {
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % bound
     }
+}
+
+/// A mapping of this process.
+pub struct Behind {
+    /// As map_files names it.
+    pub range: String,
+    /// Its end.
+    pub end: u64,
+    /// Where in its file the address is that was asked for.
+    pub offset: u64,
+}
+
+/// The mapping that an address is in.
+pub fn behind(address: u64) -> Option<Behind> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let range = words.next()?;
+        let (start, end) = range.split_once('-')?;
+        let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+        let offset = u64::from_str_radix(words.nth(1)?, 16).ok()?;
+        let found = || Behind { range: range.to_owned(), end, offset: offset + (address - start) };
+        (start..end).contains(&address).then(found)
+    })
 }
 
 #[cfg(test)]

@@ -96,6 +96,7 @@ pub fn exactly(made: &Value, pins: &[Value]) -> Result<()> {
             (pin["address"] == object["address"] || object["unmapped"] == true && pin["address"].is_null())
                 && pin["bytes"] == object["length"]
                 && (object["slot"].is_null() || pin["io_uring"]["slot"] == object["slot"])
+                && (object["iova"].is_null() || pin["vfio"]["iova"] == object["iova"])
                 && (object["lkey"].is_null() || pin["rdma"]["lkey"] == object["lkey"])
         };
         let at = left

@@ -9,6 +9,8 @@ use serde_json::Value;
 
 /// How long a change may take to show: a second on the machine, three in a guest that is 20 times slower.
 pub const SOON: Duration = Duration::from_secs(3);
+/// The daemon has hooked modules that were loaded a moment ago by then: it looks through their BTF first.
+pub const HOOKED: Duration = Duration::from_secs(30);
 /// Pins of io_uring and AF_XDP are let go in a kworker, after an RCU grace period or two.
 pub const EMPTY: Duration = Duration::from_secs(15);
 /// Loading and verifying all programs.

@@ -38,6 +38,7 @@ impl Run<'_> {
     pub fn perform(&self) -> Tally {
         let guest = Guest {
             nvdimm: NVDIMMS,
+            iommu: true,
             memory: 2560,
             cpus: 2,
             profile: Profile::Tests,

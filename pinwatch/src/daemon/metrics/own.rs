@@ -30,8 +30,15 @@ const SCRAPED: Duration = Duration::from_secs(300);
 /// is not to keep the daemon from its work.
 const REST: u32 = 4;
 /// The subsystems, by their places in the map TOTALS.
-const SUBSYSTEMS: [Subsystem; 4] =
-    [Subsystem::IoUring, Subsystem::Xdp, Subsystem::Rdma, Subsystem::Unclaimed];
+const SUBSYSTEMS: [Subsystem; 7] = [
+    Subsystem::IoUring,
+    Subsystem::Xdp,
+    Subsystem::Rdma,
+    Subsystem::Unclaimed,
+    Subsystem::Udmabuf,
+    Subsystem::Vfio,
+    Subsystem::V4l2,
+];
 /// Registrations of up to 16 GiB are told apart by size.
 const BOUNDS: usize = 12;
 
@@ -469,6 +476,9 @@ mod tests {
             (kind::RDMA_MR, Subsystem::Rdma),
             (kind::RDMA_BUFFER, Subsystem::Rdma),
             (kind::UNCLAIMED, Subsystem::Unclaimed),
+            (kind::UDMABUF, Subsystem::Udmabuf),
+            (kind::VFIO, Subsystem::Vfio),
+            (kind::V4L2, Subsystem::V4l2),
         ] {
             assert_eq!(SUBSYSTEMS[subsystem(kind) as usize], wanted);
         }

@@ -34,6 +34,15 @@ impl Programs {
         Ok(self.ask("in_call", [registers, 0, 0])? != 0)
     }
 
+    /// Takes a pin back if a subsystem has made it: the first time that one makes several in one call, only the latest is
+    /// known as its own at once. Whether it was taken back.
+    ///
+    /// # Errors
+    /// [`BpfError::Iterate`]
+    pub fn take_back_claimed(&mut self, sequence: u64) -> Result<bool, BpfError> {
+        Ok(self.ask("take_back_claimed", [sequence, 0, 0])? != 0)
+    }
+
     /// Has the programs forget that a thread may go on with a pin, and a subsystem claim it.
     ///
     /// # Errors

@@ -36,6 +36,9 @@ rdma       ok    ib_umem_get (fexit), ib_umem_release (fentry) in ib_uverbs
 rdma names ok    rdma_restrack_add (fexit) in ib_core
 io_uring   ok    io_sqe_buffer_register (fexit), io_buffer_unmap (fentry)
 xdp        ok    xdp_umem_create (fexit), unpin_user_pages_dirty_lock (fentry)
+udmabuf    off   udmabuf takes no pins for the long term here (before 6.11)
+vfio       wait  module vfio_iommu_type1 is not loaded; it is hooked when it is
+v4l2       wait  module videobuf2_memops is not loaded; it is hooked when it is
 unclaimed  ok    pin_user_pages (fexit), pin_user_pages_fast (fexit),
                  pin_user_pages_remote (kretprobe), pin_user_pages_unlocked
                  (fexit)

@@ -112,9 +112,19 @@ fn offsets_are_those_of_the_kernel() {
         twins: 1,
         history: 0,
         page_shift: 12,
+        inode_rdev: 76,
+        dma_buf_file: 0,
+        dma_buf_private: 0,
+        udmabuf_pages: 0,
+        udmabuf_pinned: 0,
+        udmabuf_folios: 0,
     };
     assert_eq!(offsets("6.1"), first);
     let second = Offsets {
+        dma_buf_file: 8,
+        dma_buf_private: 112,
+        udmabuf_pages: 8,
+        udmabuf_folios: 48,
         vma_pgoff: 120,
         vma_file: 128,
         file_inode: 40,
@@ -152,6 +162,8 @@ fn offsets_are_those_of_the_kernel() {
     };
     assert_eq!(offsets("6.12"), second);
     let third = Offsets {
+        udmabuf_pinned: 16,
+        udmabuf_folios: 0,
         vma_pgoff: 80,
         vma_file: 88,
         file_inode: 32,
@@ -235,13 +247,14 @@ fn offsets_are_those_of_the_kernel() {
 
 #[test]
 fn module_offsets_are_those_of_the_modules() {
-    for (kernel, name, index, sgl, res) in [
-        ("6.1", 1048, 2584, 80, 88),
-        ("6.12", 1064, 2616, 48, 88),
-        ("6.18", 1144, 2680, 48, 96),
-        ("7.2", 1160, 2712, 56, 144),
-        ("7.3", 1216, 2776, 56, 144),
+    for (kernel, name, index, sgl, res, container) in [
+        ("6.1", 1048, 2584, 80, 88, 872),
+        ("6.12", 1064, 2616, 48, 88, 888),
+        ("6.18", 1144, 2680, 48, 96, 872),
+        ("7.2", 1160, 2712, 56, 144, 912),
+        ("7.3", 1216, 2776, 56, 144, 912),
     ] {
+        let is_new = u64::from(kernel != "6.1");
         let expected = ModuleOffsets {
             ib_device_name: name,
             ib_device_index: index,
@@ -257,6 +270,17 @@ fn module_offsets_are_those_of_the_modules() {
             restrack_qp: 2,
             restrack_mr: 4,
             restrack_srq: 7,
+            vfio_watched: 1,
+            vfio_dma_iova: 24,
+            vfio_dma_vaddr: 32,
+            vfio_dma_prot: 48,
+            vfio_group_container: container,
+            vfio_device_group: 32,
+            vfio_has_files: is_new,
+            vfio_file_device: 0,
+            frame_is_pfns: 9,
+            frame_pages: 16,
+            frame_told_write: is_new,
         };
         assert_eq!(Plan::decide(&facts(kernel), all()).module_offsets, Some(expected), "{kernel}");
     }

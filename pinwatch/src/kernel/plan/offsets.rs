@@ -61,7 +61,7 @@ pub fn kernel(facts: &Facts) -> (Offsets, Parts) {
     (offsets, parts)
 }
 
-/// Offsets in the RDMA modules' structs.
+/// Offsets in modules' structs.
 pub fn modules(facts: &Facts) -> (ModuleOffsets, Parts) {
     let mut offsets = ModuleOffsets::ZERO;
     let mut parts = Parts::default();

@@ -67,7 +67,7 @@ impl Planner<'_> {
             [(create, "rdma_get", When::Exit), (&table::IB_UMEM_RELEASE, "rdma_release", When::Entry)],
         )?;
         let (module_offsets, parts) = offsets::modules(facts);
-        self.plan.module_offsets = Some(module_offsets);
+        self.plan.module_offsets.get_or_insert(module_offsets);
         let mut text = self.add(hooks);
         let mut state = State::On;
         for (part, loss) in [
@@ -221,7 +221,7 @@ impl Planner<'_> {
     }
 
     /// Whether the user has switched a subsystem off.
-    fn is_wanted(&self, name: FeatureName) -> Result<(), String> {
+    pub(super) fn is_wanted(&self, name: FeatureName) -> Result<(), String> {
         match self.choices.without.contains(&name) {
             true => Err(format!("switched off (--without {name})")),
             false => Ok(()),
@@ -285,7 +285,7 @@ impl Planner<'_> {
     }
 
     /// All of the functions, or why one of them cannot be hooked: a start without its end is of no use.
-    fn targets<'r>(
+    pub(super) fn targets<'r>(
         &self,
         feature: FeatureName,
         wanted: impl IntoIterator<Item = (&'r FunctionRule, &'static str, When)>,
@@ -299,14 +299,20 @@ impl Planner<'_> {
     }
 
     /// Adds the hooks and tells of them.
-    fn add(&mut self, hooks: Vec<Hook>) -> String {
+    pub(super) fn add(&mut self, hooks: Vec<Hook>) -> String {
         let told: Vec<_> = hooks.iter().map(|hook| (hook, hook.method)).collect();
         let text = hook::describe(&told);
         self.plan.hooks.extend(hooks);
         text
     }
 
-    fn subsystem(&mut self, name: FeatureName, exists: bool, option: &str, outcome: Result<String, String>) {
+    pub(super) fn subsystem(
+        &mut self,
+        name: FeatureName,
+        exists: bool,
+        option: &str,
+        outcome: Result<String, String>,
+    ) {
         self.plan.features.push(match outcome {
             Ok(text) => Feature { name, state: State::On, text },
             Err(why) if exists => Feature::off(name, &why),

@@ -13,7 +13,8 @@ fn btf(kernel: &str, name: &str) -> Btf {
 }
 
 pub(super) fn facts(kernel: &str) -> Facts {
-    let modules = ["ib_core", "ib_uverbs"].map(|name| (name, Some(btf(kernel, name))));
+    let names = ["ib_core", "ib_uverbs", "vfio", "vfio_iommu_type1", "videobuf2_memops"];
+    let modules = names.map(|name| (name, Some(btf(kernel, name))));
     Facts::from_btf(kernel, &btf(kernel, "vmlinux"), modules.into())
 }
 
@@ -45,7 +46,9 @@ fn every_known_kernel_has_everything() {
     for kernel in KERNELS {
         let plan = Plan::decide(&facts(kernel), all());
         for feature in &plan.features {
-            assert_eq!(feature.state, State::On, "{kernel}: {} {}", feature.name, feature.text);
+            let absent = kernel == "6.1" && feature.name == FeatureName::Udmabuf;
+            let expected = if absent { State::Absent } else { State::On };
+            assert_eq!(feature.state, expected, "{kernel}: {} {}", feature.name, feature.text);
         }
         assert_eq!(plan.verdict(), Verdict::AllOn);
         let names: Vec<_> = plan.features.iter().map(|feature| feature.name).collect();
@@ -54,7 +57,9 @@ fn every_known_kernel_has_everything() {
             let expected = match (hook.name, &hook.module) {
                 // It has seven arguments there: more than there are registers for.
                 ("pin_remote", _) if kernel == "6.1" => Method::Kprobe,
-                (_, Some(_)) => Method::ModuleTrampoline,
+                (_, Some(_)) if hook.name.starts_with("rdma") => Method::ModuleTrampoline,
+                // A trampoline would keep the module.
+                (_, Some(_)) => Method::Kprobe,
                 _ => Method::Trampoline,
             };
             assert_eq!(hook.method, expected);
@@ -99,6 +104,19 @@ fn hooks_follow_the_kernel() {
             expected.push(("io_clone", "io_register_clone_buffers", "", Exit));
         }
         expected.extend(xdp);
+        if kernel != "6.1" {
+            expected.extend([
+                ("udmabuf_export", "dma_buf_export", "", Exit),
+                ("udmabuf_create", "udmabuf_create", "", Exit),
+                ("udmabuf_release", "release_udmabuf", "", Entry),
+            ]);
+        }
+        expected.extend([
+            ("vfio_pin", "vfio_pin_pages_remote", "vfio_iommu_type1", Exit),
+            ("vfio_unpin", "vfio_unmap_unpin", "vfio_iommu_type1", Entry),
+            ("v4l2_create", "vb2_create_framevec", "videobuf2_memops", Exit),
+            ("v4l2_destroy", "vb2_destroy_framevec", "videobuf2_memops", Entry),
+        ]);
         expected.extend([
             ("pin_pages", "pin_user_pages", "", Exit),
             ("pin_fast", "pin_user_pages_fast", "", Exit),
@@ -126,7 +144,10 @@ fn a_missing_member_turns_off_its_feature_only() {
         ("io_mapped_ubuf.bvec", vec![F::IoUring]),
         ("io_rsrc_node.buf", vec![F::IoUring]),
         ("xdp_umem.pgs", vec![F::Xdp]),
-        ("file.private_data", vec![F::Holders]),
+        ("file.private_data", vec![F::Udmabuf, F::Holders]),
+        ("dma_buf.priv", vec![F::Udmabuf]),
+        ("vfio_dma.prot", vec![F::Vfio]),
+        ("frame_vector.ptrs", vec![F::V4l2]),
         ("ib_mr.rkey", vec![F::RdmaNames]),
     ] {
         let mut facts = facts("7.3");
@@ -289,9 +310,10 @@ fn unclaimed_pins_are_looked_for_where_direct_io_does_not_pay() {
 #[test]
 fn what_is_switched_off_is_not_hooked() {
     use FeatureName as F;
-    let without = Choices { without: vec![F::Rdma, F::IoUring, F::Xdp], ..AttachMode::Auto.into() };
+    let all = [F::Rdma, F::IoUring, F::Xdp, F::Udmabuf, F::Vfio, F::V4l2];
+    let without = Choices { without: all.to_vec(), ..AttachMode::Auto.into() };
     let plan = Plan::decide(&facts("7.3"), without);
-    for name in [F::Rdma, F::IoUring, F::Xdp] {
+    for name in all {
         assert_eq!(state(&plan, name), State::Off);
         assert!(text(&plan, name).starts_with("switched off"));
     }

@@ -128,6 +128,19 @@ fn object(out: &mut Vec<u8>, object: &Object) {
             string(out, &object.to_string());
             number!(out, "xdp\":{\"umem", u64::from(*umem));
         }
+        Object::Udmabuf { ino } => {
+            string(out, &object.to_string());
+            number!(out, "udmabuf\":{\"inode", u64::from(*ino));
+        }
+        Object::Vfio { iova } => {
+            string(out, &object.to_string());
+            number!(out, "vfio\":{\"iova", *iova);
+        }
+        Object::V4l2 { device } => {
+            string(out, &object.to_string());
+            key!(out, "v4l2\":{\"device");
+            string(out, device);
+        }
         Object::Unclaimed { module, function, stack, unloaded } => {
             string(out, &object.to_string());
             key!(out, "unclaimed\":{\"module");

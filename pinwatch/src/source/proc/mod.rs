@@ -12,6 +12,7 @@ pub mod locks;
 mod maps;
 pub mod mounts;
 mod netlink;
+mod nodes;
 pub mod process;
 pub mod rdma;
 mod same_file;
@@ -28,6 +29,7 @@ use std::path::Path;
 
 use self::files::Files;
 pub use self::files::Opened;
+pub use self::nodes::Nodes;
 use self::process::Users;
 use self::scan::Scan;
 use crate::model::{PinId, ProcessIndex, Subsystem, Table};

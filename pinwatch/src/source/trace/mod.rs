@@ -23,7 +23,7 @@ use pinwatch_common::{
 use crate::kernel::bpf::{BpfError, Programs};
 use crate::model::{File, Holding, Name, Namespaces, Pin, Process, ProcessIndex, Table, parts_of};
 use crate::source::proc::process::{self, Users};
-use crate::source::proc::{locks, rdma};
+use crate::source::proc::{Nodes, locks, rdma};
 
 pub use callers::Callers;
 pub use events::Told;
@@ -192,11 +192,12 @@ impl Snapshot {
         table.pins.reserve(self.pins.len());
         let mut anchors = Vec::with_capacity(self.pins.len());
         let mut segments = Vec::new();
+        let nodes = Nodes::default();
         for (key, record) in &self.pins {
             if callers.under_way.contains(&record.sequence) {
                 continue;
             }
-            let Some(object) = records::object(record, &self.devices, callers) else { continue };
+            let Some(object) = records::object(record, &self.devices, &nodes, callers) else { continue };
             anchors.push((*key, record.anchor));
             let (pid, start) = maker(record);
             let creator = *processes.entry((pid, start, record.comm)).or_insert_with(|| {

@@ -3,8 +3,8 @@
 use rustc_hash::FxHashMap as HashMap;
 
 use pinwatch_common::{
-    DeviceName, ExtentKey, ExtentRecord, FOLL_WRITE, MAX_EXTENTS, PinRecord, RDMA_WRITABLE, doubt,
-    extent_flag, kind,
+    DeviceName, ExtentKey, ExtentRecord, FOLL_WRITE, IOMMU_WRITE, MAX_EXTENTS, PinRecord, RDMA_WRITABLE,
+    doubt, extent_flag, kind,
 };
 
 use super::files::Files;
@@ -13,6 +13,7 @@ use crate::model::{
     Backing, Coverage, CoverageState, Mode, Object, Origin, Parts, Pin, PinId, ProcessIndex, RdmaBufferKind,
     Segment, Subsystem,
 };
+use crate::source::proc::Nodes;
 
 /// Base pages: all that this version runs on has them of 4 KiB.
 pub const PAGE: u64 = 4096;
@@ -23,12 +24,20 @@ pub fn subsystem(of: u32) -> Subsystem {
         kind::IO_URING => Subsystem::IoUring,
         kind::XDP => Subsystem::Xdp,
         kind::UNCLAIMED => Subsystem::Unclaimed,
+        kind::UDMABUF => Subsystem::Udmabuf,
+        kind::VFIO => Subsystem::Vfio,
+        kind::V4L2 => Subsystem::V4l2,
         _ => Subsystem::Rdma,
     }
 }
 
 /// The kernel object of a record; `None` for a kind of a newer version.
-pub fn object(record: &PinRecord, devices: &HashMap<u32, DeviceName>, callers: &Callers) -> Option<Object> {
+pub fn object(
+    record: &PinRecord,
+    devices: &HashMap<u32, DeviceName>,
+    nodes: &Nodes,
+    callers: &Callers,
+) -> Option<Object> {
     let device = || {
         let name = devices.get(&record.device).map(|device| names::until_nul(&device.name));
         name.map_or_else(
@@ -53,6 +62,9 @@ pub fn object(record: &PinRecord, devices: &HashMap<u32, DeviceName>, callers: &
             Some(Object::IoUring { ring_fd: known(record.anchor_fd), slot: known(record.number) })
         }
         kind::XDP => Some(Object::Xdp { umem: record.number as u32 }),
+        kind::UDMABUF => Some(Object::Udmabuf { ino: record.number as u32 }),
+        kind::VFIO => Some(Object::Vfio { iova: record.owner }),
+        kind::V4L2 => Some(Object::V4l2 { device: nodes.name(record.device) }),
         kind::UNCLAIMED => Some(callers.object(record.sequence)),
         _ => None,
     }
@@ -137,14 +149,21 @@ pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Par
             {
                 Mode::ReadOnly
             }
-            Object::Unclaimed { .. } if record.number as u32 & FOLL_WRITE == 0 => Mode::ReadOnly,
+            Object::Unclaimed { .. } | Object::V4l2 { .. } if record.number as u32 & FOLL_WRITE == 0 => {
+                Mode::ReadOnly
+            }
+            Object::Vfio { .. } if record.number as u32 & IOMMU_WRITE == 0 => Mode::ReadOnly,
             _ => Mode::ReadWrite,
         },
         object,
         bytes: record.length,
         pages: pages(record),
         // What is pinned of a file without a mapping has no address.
-        address: Some(record.address).filter(|_| record.kind != kind::UNCLAIMED || record.device == 0),
+        address: Some(record.address).filter(|_| match record.kind {
+            kind::UDMABUF => false,
+            kind::UNCLAIMED => record.device == 0,
+            _ => true,
+        }),
         parts,
         exact: doubt.is_none(),
         doubt,
@@ -177,7 +196,7 @@ mod tests {
 
     #[test]
     fn pages_are_those_touched() {
-        let object = object(&record(), &HashMap::default(), &Callers::default()).unwrap();
+        let object = object(&record(), &HashMap::default(), &Nodes::default(), &Callers::default()).unwrap();
         let clocks = Clocks { realtime: 1_000_000, boottime: 400 };
         let pin = pin(&record(), object, ProcessIndex(0), Parts::new(), clocks);
         assert_eq!((pin.pages, pin.bytes, pin.created), (2, 32, Some(999_600)));
@@ -187,11 +206,16 @@ mod tests {
     #[test]
     fn unknown_numbers_and_kinds() {
         assert_eq!(
-            object(&record(), &HashMap::default(), &Callers::default()),
+            object(&record(), &HashMap::default(), &Nodes::default(), &Callers::default()),
             Some(Object::IoUring { ring_fd: Some(0), slot: None })
         );
         assert_eq!(
-            object(&PinRecord { kind: 99, ..record() }, &HashMap::default(), &Callers::default()),
+            object(
+                &PinRecord { kind: 99, ..record() },
+                &HashMap::default(),
+                &Nodes::default(),
+                &Callers::default()
+            ),
             None
         );
     }
@@ -201,7 +225,8 @@ mod tests {
         let clocks = Clocks { realtime: 0, boottime: 0 };
         for (access, mode) in [(0, Mode::ReadOnly), (4, Mode::ReadOnly), (1, Mode::ReadWrite)] {
             let record = PinRecord { kind: kind::RDMA_MR, number: access, ..record() };
-            let object = object(&record, &HashMap::default(), &Callers::default()).unwrap();
+            let object =
+                object(&record, &HashMap::default(), &Nodes::default(), &Callers::default()).unwrap();
             assert_eq!(pin(&record, object, ProcessIndex(0), Parts::new(), clocks).mode, mode);
         }
     }
@@ -209,7 +234,7 @@ mod tests {
     #[test]
     fn hostile_lengths_do_not_overflow() {
         let record = PinRecord { address: u64::MAX - 1, length: u64::MAX, ..record() };
-        let object = object(&record, &HashMap::default(), &Callers::default()).unwrap();
+        let object = object(&record, &HashMap::default(), &Nodes::default(), &Callers::default()).unwrap();
         let clocks = Clocks { realtime: 0, boottime: 0 };
         assert!(pin(&record, object, ProcessIndex(0), Parts::new(), clocks).pages >= 1);
     }

@@ -19,6 +19,8 @@ pub fn reason(event: &RefusedEvent) -> Reason {
             _ => Reason::NoMemory,
         }),
         libc::EINTR | libc::EAGAIN => Reason::Interrupted,
+        libc::EINVAL if event.event.kind == kind::UDMABUF => Reason::Seals,
+        libc::EBADFD if event.event.kind == kind::UDMABUF => Reason::NoMemfd,
         // Device DAX has the flag too, and is on a file system in memory.
         libc::EOPNOTSUPP if has(refused::DAX) && !in_memory => Reason::FsDax,
         // Devices are on a file system in memory, too.
@@ -50,6 +52,8 @@ fn memlock(event: &RefusedEvent) -> Option<Reason> {
     let user = || over(Counter::User, event.user_locked);
     match event.event.kind {
         kind::IO_URING | kind::XDP => user(),
+        kind::VFIO => over(Counter::Locked, event.locked),
+        kind::UDMABUF | kind::V4L2 => None,
         kind::UNCLAIMED => pinned().or_else(|| over(Counter::Locked, event.locked)).or_else(user),
         _ => pinned(),
     }
@@ -101,6 +105,13 @@ mod tests {
         let mut other = RefusedEvent { locked: 60, ..event(libc::ENOMEM) };
         other.event.kind = kind::UNCLAIMED;
         assert_eq!(reason(&other), over(Counter::Locked, 60));
+        let mapping = |locked| {
+            let mut event = RefusedEvent { locked, ..event(libc::ENOMEM) };
+            event.event.kind = kind::VFIO;
+            event
+        };
+        assert_eq!(reason(&mapping(60)), over(Counter::Locked, 60));
+        assert_eq!(reason(&mapping(50)), Reason::NoMemory);
         let absurd = RefusedEvent { pinned: u64::MAX, length: u64::MAX, ..event(libc::ENOMEM) };
         assert!(matches!(reason(&absurd), Reason::Memlock { .. }));
     }

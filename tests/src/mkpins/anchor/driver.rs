@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use super::{Anchor, AnchorOptions, Buffer};
 use crate::report::Object;
-use crate::sys::{PAGE, Refused};
+use crate::sys::{PAGE, Refused, behind};
 
 const COMMAND: &str = "/sys/module/pintest/parameters/command";
 const SLOTS: &str = "/sys/module/pintest/parameters/slots";
@@ -74,9 +74,9 @@ impl Driver {
             file = fs::File::options()
                 .read(true)
                 .write(true)
-                .open(format!("/proc/self/map_files/{}", found.0))
+                .open(format!("/proc/self/map_files/{}", found.range))
                 .map_err(|error| refused("open map_files", &error))?;
-            (address, fd) = (found.1, file.as_raw_fd());
+            (address, fd) = (found.offset, file.as_raw_fd());
         }
         let pages = (buffer.address + buffer.length).div_ceil(PAGE) - buffer.address / PAGE;
         let flags = if self.read_only { 0 } else { FOLL_WRITE };
@@ -84,21 +84,9 @@ impl Driver {
         let start = address / PAGE * PAGE;
         tell(&format!("pin {slot} {how} {pid} {start} {pages} {batch} {flags} {fd}"))?;
         self.slots.push(slot);
-        Ok(Object { address: buffer.address, length: buffer.length, ..Object::default() })
+        let unmapped = (self.how == How::Folios).then_some(true);
+        Ok(Object { address: buffer.address, length: buffer.length, unmapped, ..Object::default() })
     }
-}
-
-/// The mapping that an address is in, as map_files names it, and the address' place in the file.
-fn behind(address: u64) -> Option<(String, u64)> {
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    maps.lines().find_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let range = words.next()?;
-        let (start, end) = range.split_once('-')?;
-        let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-        let offset = u64::from_str_radix(words.nth(1)?, 16).ok()?;
-        (start..end).contains(&address).then(|| (range.to_owned(), offset + (address - start)))
-    })
 }
 
 fn refused(call: &'static str, error: &std::io::Error) -> Refused {

@@ -2,8 +2,11 @@
 
 pub mod driver;
 mod rdma;
+mod udmabuf;
 pub mod uring;
+mod v4l2;
 mod verbs;
+mod vfio;
 pub mod xdp;
 
 use anyhow::Result;
@@ -33,6 +36,15 @@ pub enum Kind {
     /// AF_XDP umems.
     #[value(name = "xdp")]
     Xdp,
+    /// DMA buffers made of memfds.
+    #[value(name = "udmabuf")]
+    Udmabuf,
+    /// DMA mappings of VFIO.
+    #[value(name = "vfio")]
+    Vfio,
+    /// User memory as buffers of a video device.
+    #[value(name = "v4l2")]
+    V4l2,
     /// Pins of a driver that pinwatch does not know.
     #[value(name = "unclaimed")]
     Driver,
@@ -45,6 +57,9 @@ impl Kind {
             Self::RdmaMr => "rdma-mr",
             Self::IoUring => "io_uring",
             Self::Xdp => "xdp",
+            Self::Udmabuf => "udmabuf",
+            Self::Vfio => "vfio",
+            Self::V4l2 => "v4l2",
             Self::Driver => "unclaimed",
         }
     }
@@ -86,6 +101,12 @@ pub struct AnchorOptions {
     /// xdp: bind to queue 0 of this network device
     #[arg(long)]
     pub netdev: Option<String>,
+    /// vfio: also open the device, whose descriptor keeps the mappings, too
+    #[arg(long)]
+    pub with_device: bool,
+    /// v4l2: the video device; with --read-only one that puts out
+    #[arg(long, default_value = "/dev/video0")]
+    pub video: std::path::PathBuf,
     /// unclaimed: the kernel's function that the driver pins by
     #[arg(long, value_enum, default_value = "fast")]
     pub by: driver::How,
@@ -113,6 +134,8 @@ impl Default for AnchorOptions {
             map_ring: false,
             shared: false,
             netdev: None,
+            with_device: false,
+            video: "/dev/video0".into(),
             by: driver::How::Fast,
             release_in: driver::Where::Process,
             batch: 512,
@@ -162,6 +185,9 @@ pub fn open(kind: Kind, options: &AnchorOptions) -> Result<Box<dyn Anchor>> {
         Kind::RdmaMr => Box::new(rdma::Regions::open(options)?),
         Kind::IoUring => Box::new(uring::Ring::open(options)?),
         Kind::Xdp => Box::new(xdp::Umems::new(options)),
+        Kind::Udmabuf => Box::new(udmabuf::Buffers::default()),
+        Kind::Vfio => Box::new(vfio::Container::open(options)?),
+        Kind::V4l2 => Box::new(v4l2::Device::open(options)?),
         Kind::Driver => Box::new(driver::Driver::new(options)),
     })
 }

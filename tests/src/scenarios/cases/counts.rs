@@ -10,7 +10,7 @@ use crate::factory::Mkpins;
 use crate::guest::{EMPTY, Guest, SOON, eventually};
 
 /// Waits until all that the kernel counts is explained; gives its count.
-fn explained(guest: &Guest) -> Result<Value> {
+pub(super) fn explained(guest: &Guest) -> Result<Value> {
     eventually(SOON, || {
         let kernel = guest.table()?["kernel"].clone();
         Ok(if kernel["unattributed"] == 0 && kernel["uncertain"] == 0 {

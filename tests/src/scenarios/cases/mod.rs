@@ -2,6 +2,7 @@
 
 mod churn;
 mod counts;
+mod devices;
 mod files;
 mod holders;
 mod identity;
@@ -70,6 +71,9 @@ all! {
     "lease-deleg" => in Everywhere: lease_events::delegations,
     "lease-namespaces" => in Everywhere: lease_events::namespaces,
     "lease-nfsd" => in EachKernel: lease_nfsd::nfsd,
+    "udmabuf" => in Everywhere: devices::udmabuf,
+    "vfio" => in Everywhere: devices::vfio,
+    "v4l2" => in Everywhere: devices::v4l2,
     "unclaimed" => in Everywhere: unclaimed::functions,
     "unclaimed-unloaded" => in Everywhere: unclaimed::unloaded,
     "unclaimed-without" => in Everywhere: unclaimed::without,
@@ -103,6 +107,7 @@ all! {
     "hostile-names" => in EachKernel: procfs::names,
     "no-daemon" => in Everywhere: programs::no_daemon,
     "modules-reload" => in Everywhere: programs::modules_reload,
+    "vfio-devdax" => in EachKernel: devices::vfio_devdax,
     // The last: what it does holds until the guest ends.
     "lockdown" => in Everywhere: programs::lockdown,
 }

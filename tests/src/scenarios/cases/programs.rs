@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::Outcome;
 use crate::compare;
 use crate::factory::Mkpins;
-use crate::guest::{Guest, SOON, eventually, shell, start_daemon, start_daemon_through};
+use crate::guest::{Guest, HOOKED, SOON, eventually, shell, start_daemon, start_daemon_through};
 
 /// A daemon of a scenario's own, ended with it.
 pub(super) struct Own(pub(super) Child);
@@ -308,11 +308,12 @@ fn in_the_gap(guest: &Guest) -> Result<bool> {
     for object in nobodys["objects"].as_array_mut().into_iter().flatten() {
         object.as_object_mut().map(|object| object.remove("lkey"));
     }
-    let early = eventually(SOON, || {
+    let early = eventually(HOOKED, || {
         let table = guest.table()?;
         let pins = table["pins"].as_array().context("no pins")?;
         let Err(error) = compare::exactly(&made, pins) else { return Ok(Ok(false)) };
-        let (since, created) = (hooked_since(&table), pins.first().and_then(|pin| pin["created"].as_str()));
+        let (since, created) =
+            (hooked_since(&table, "rdma"), pins.first().and_then(|pin| pin["created"].as_str()));
         let is_announced = since.zip(created).is_some_and(|(since, created)| created[..19] <= since[..19]);
         Ok(if is_announced { compare::exactly(&nobodys, pins).map(|()| true) } else { Err(error) })
     })?;
@@ -321,10 +322,18 @@ fn in_the_gap(guest: &Guest) -> Result<bool> {
     Ok(early)
 }
 
-/// Since when the modules of RDMA are hooked, if they came later than the daemon.
-fn hooked_since(table: &Value) -> Option<String> {
+/// Since when the modules of a subsystem are hooked, if they came later than the daemon.
+pub(super) fn hooked_since(table: &Value, subsystem: &str) -> Option<String> {
     let sentences = table["incomplete"].as_array()?.iter().filter_map(Value::as_str);
     sentences
-        .filter_map(|said| Some(said.strip_prefix("rdma pins made before ")?.split_once(',')?.0.to_owned()))
+        .filter_map(|said| {
+            Some(
+                said.strip_prefix(subsystem)?
+                    .strip_prefix(" pins made before ")?
+                    .split_once(',')?
+                    .0
+                    .to_owned(),
+            )
+        })
         .next()
 }

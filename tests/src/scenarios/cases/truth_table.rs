@@ -9,16 +9,16 @@ use crate::compare;
 use crate::factory::Mkpins;
 use crate::guest::{Guest, SOON};
 
-const OK: &str = "ok";
+pub(super) const OK: &str = "ok";
 
 /// One cell: what is expected on 6.1, and on all newer kernels.
-struct Cell {
-    arguments: &'static str,
+pub(super) struct Cell {
+    pub(super) arguments: &'static str,
     old: &'static str,
     new: &'static str,
 }
 
-const fn cell(arguments: &'static str, old: &'static str, new: &'static str) -> Cell {
+pub(super) const fn cell(arguments: &'static str, old: &'static str, new: &'static str) -> Cell {
     Cell { arguments, old, new }
 }
 
@@ -95,12 +95,15 @@ fn reason(guest: &Guest, arguments: &str, errno: &str) -> &'static str {
         "EOPNOTSUPP" if arguments.contains("/mnt/dax") => "fs-dax",
         // Before 6.5 io_uring looks at the mappings itself.
         "EOPNOTSUPP" => "no-files",
+        "EINVAL" => "seals",
+        "EBADFD" => "no-memfd",
         _ if guest.at_least(6, 5) => "dirty-tracking",
         _ => "read-only",
     }
 }
 
-fn one(guest: &Guest, cell: &Cell, arguments: &str) -> Result<()> {
+/// Tries one cell.
+pub(super) fn one(guest: &Guest, cell: &Cell, arguments: &str) -> Result<()> {
     let expected = if guest.at_least(6, 2) { cell.new } else { cell.old };
     let mut mkpins = Mkpins::start(arguments)?;
     match mkpins.refused() {

@@ -1,0 +1,88 @@
+//! VFIO: the DMA mappings of a type1 container.
+//!
+//! `VFIO_IOMMU_MAP_DMA` is inlined as a whole; what it calls is `vfio_pin_pages_remote`, again and again, each time for as
+//! many pages as lie next to each other in memory. The first of these calls for a `struct vfio_dma` is told how many pages
+//! there are in all. If a later one fails, what there is goes again by `vfio_unmap_unpin`, as it does in the end.
+
+use crate::{
+    backing,
+    call::{Call, entry_hook, exit_hook},
+    generic,
+    io_uring::system_call,
+    kernel::{file_of, offset, read, read32},
+    pages::{PAGES_ARRAY, Pages},
+    refused::{self, Refused},
+    registry::{MODULE_OFFSETS, Made, PINS, SCRATCH, fill, keep, released, remove_extents},
+};
+use pinwatch_common::{IOMMU_WRITE, extent_flag, kind};
+
+exit_hook!(21, pin, vfio_pin, vfio_pin_twin, vfio_pin_kprobe, vfio_pin_kretprobe);
+entry_hook!(22, unpin, vfio_unpin, vfio_unpin_twin, vfio_unpin_kprobe);
+
+/// `long vfio_pin_pages_remote(struct vfio_dma *, unsigned long vaddr, unsigned long npage, unsigned long *pfn_base, unsigned
+/// long limit, struct vfio_batch *)`
+#[inline(always)]
+fn pin(call: &Call) {
+    generic::claim(call);
+    let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return };
+    // SAFETY: a live map value.
+    let offsets = unsafe { &*offsets };
+    if offsets.vfio_dma_vaddr == 0 {
+        return;
+    }
+    let (dma, address, pages) = (call.arg(0), call.arg(1), call.arg(2));
+    let protection = read32(dma + offsets.vfio_dma_prot);
+    let length = pages << offset!(page_shift);
+    let result = call.ret as i64;
+    let fd = system_call()[0] as i32;
+    if result <= 0 {
+        if result < 0 {
+            let (errno, write) = ((result as i32).wrapping_neg(), protection & IOMMU_WRITE != 0);
+            // Of a later piece the whole is told.
+            // SAFETY: a live map value.
+            let (address, length) = PINS
+                .get_ptr(&dma)
+                .map_or((address, length), |pin| unsafe { ((*pin).address, (*pin).length) });
+            let what = Refused { kind: kind::VFIO, errno, address, length, caller: 0, write, mapped: true };
+            refused::tell(call, &what);
+        }
+        return;
+    }
+    if PINS.get_ptr(&dma).is_some() || read(dma + offsets.vfio_dma_vaddr) != address {
+        // A further piece.
+        return;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+    let new = Made {
+        object: dma,
+        kind: kind::VFIO,
+        address,
+        length,
+        owner: read(dma + offsets.vfio_dma_iova),
+        anchor: read(file_of(fd) + offset!(file_private)),
+        anchor_fd: fd,
+        number: protection as i32,
+        device: 0,
+        references: 0,
+        // Where the pages are only the IOMMU knows.
+        pages: Pages { form: PAGES_ARRAY, at: 0, shift: 0, first: 0 },
+    };
+    // SAFETY: this program's own slot on this CPU.
+    unsafe {
+        fill(scratch, &new);
+        backing::find(scratch, &new.pages);
+        let pin = &raw const (*scratch).pin;
+        // What one device has of another's memory is mapped, and not pinned.
+        if (*pin).first.flags & extent_flag::DEVICE != 0 {
+            remove_extents((*pin).sequence, (*pin).extents);
+            return;
+        }
+        keep(call, dma, &*pin);
+    }
+}
+
+/// `long vfio_unmap_unpin(struct vfio_iommu *, struct vfio_dma *, bool do_accounting)`
+#[inline(always)]
+fn unpin(call: &Call) {
+    released(call, call.arg(1));
+}
