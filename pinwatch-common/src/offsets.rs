@@ -225,6 +225,16 @@ offsets! {
         page_shift,
         /// `inode.i_rdev`
         inode_rdev,
+        /// 1: what rings keep in user memory is found by `io_pin_pages` (before 6.13)
+        io_ring_memory,
+        /// 1: `io_create_region` takes the ring (before 6.19 or so), not the user
+        io_region_takes_ring,
+        /// `io_ring_ctx.ring_region`, before 6.13 `io_ring_ctx.ring_pages`
+        io_ctx_queues,
+        /// `io_ring_ctx.n_ring_pages` (before 6.13)
+        io_ctx_queues_number,
+        /// `io_ring_ctx.sq_region`, before 6.13 `io_ring_ctx.sqe_pages`
+        io_ctx_entries,
         /// `dma_buf.file`
         dma_buf_file,
         /// `dma_buf.priv`: of a udmabuf, its `struct udmabuf`

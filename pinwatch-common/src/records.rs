@@ -24,6 +24,8 @@ pub mod kind {
     pub const VFIO: u32 = 10;
     /// User memory given to a V4L2 device as a buffer.
     pub const V4L2: u32 = 11;
+    /// What an io_uring ring keeps in memory of its user, other than buffers.
+    pub const IO_URING_MEMORY: u32 = 12;
 }
 
 /// Bits of [`PinRecord::doubt`]: why the extents may not be exact.
@@ -121,7 +123,7 @@ pub const SIZES: usize = 16;
 #[inline(always)]
 pub const fn subsystem(kind: u32) -> u32 {
     match kind {
-        kind::IO_URING => 0,
+        kind::IO_URING | kind::IO_URING_MEMORY => 0,
         kind::XDP => 1,
         kind::UNCLAIMED => 3,
         kind::UDMABUF => 4,
@@ -146,7 +148,7 @@ pub struct Totals {
 }
 
 /// The hooks' numbers, below 32: those of their `counter::RECOVERED`.
-pub const HOOKS: [(&str, u32); 24] = [
+pub const HOOKS: [(&str, u32); 29] = [
     ("rdma_get", 1),
     ("rdma_release", 2),
     ("rdma_track", 3),
@@ -171,10 +173,15 @@ pub const HOOKS: [(&str, u32); 24] = [
     ("vfio_unpin", 22),
     ("v4l2_create", 23),
     ("v4l2_destroy", 24),
+    ("io_pin", 25),
+    ("io_provide", 26),
+    ("io_queues", 27),
+    ("io_region", 28),
+    ("io_region_free", 29),
 ];
 
 /// The hooks whose programs record pins, by number: each of them, and its second instance, has scratch space of its own.
-const MAKERS: [u32; 11] = [1, 4, 6, 13, 14, 15, 16, 17, 19, 21, 23];
+const MAKERS: [u32; 14] = [1, 4, 6, 13, 14, 15, 16, 17, 19, 21, 23, 26, 27, 28];
 /// How much scratch space there is; the last is for what user space runs by itself.
 pub const SCRATCHES: u32 = MAKERS.len() as u32 * 2 + 1;
 

@@ -263,7 +263,9 @@ fn pinned(call: &Call, asked: &Asked, form: u32, caller: u64) {
             backing::begin(scratch, start);
             backing::search(scratch, &Pages { form: PAGES_ARRAY, at: asked.pages, shift: 0, first });
         }
-        witness(call, asked, scratch, pages);
+        (*scratch).witnesses.array = asked.pages;
+        (*scratch).witnesses.last = pages - 1;
+        witness(call, scratch);
         // What nobody claims has no object that is known.
         let key = (*pin).sequence;
         if grows {
@@ -334,13 +336,11 @@ fn own_memory() -> u64 {
 /// # Safety
 /// `scratch` must be this program's own.
 #[inline(always)]
-unsafe fn witness(call: &Call, asked: &Asked, scratch: *mut Scratch, pages: u64) {
+unsafe fn witness(call: &Call, scratch: *mut Scratch) {
     // SAFETY: the record is in this program's own scratch space; the helper writes at most what it is told.
     unsafe {
         let witness = &raw mut (*scratch).witness;
         let (search, key) = (&raw mut (*scratch).witnesses, (*scratch).pin.sequence);
-        (*search).array = asked.pages;
-        (*search).last = pages - 1;
         (*search).next = opaque_zero();
         match WITNESSES.get_ptr(&key) {
             Some(known) => {
@@ -353,9 +353,33 @@ unsafe fn witness(call: &Call, asked: &Asked, scratch: *mut Scratch, pages: u64)
                 bpf_get_stack(call.ctx, (&raw mut (*witness).stack).cast(), (STACK * 8) as u32, 0);
             }
         }
-        let mut context = scratch;
+        look(scratch, key);
+    }
+}
+
+/// Notes pages by which a subsystem's pin is known to be there, whose end is not seen: of an array up to the place `last`.
+///
+/// # Safety
+/// As [`witness`].
+#[inline(always)]
+pub unsafe fn watch_pages(scratch: *mut Scratch, array: u64, last: u64) {
+    // SAFETY: by the caller.
+    unsafe {
+        zero(&raw mut (*scratch).witness);
+        (*scratch).witnesses = Witnesses { array, last, next: opaque_zero() };
+        look(scratch, (*scratch).pin.sequence);
+    }
+}
+
+/// # Safety
+/// As [`witness`].
+#[inline(always)]
+unsafe fn look(scratch: *mut Scratch, key: u64) {
+    let mut context = scratch;
+    // SAFETY: the callback takes what it gets, which outlives the loop; the record is in this program's own scratch space.
+    unsafe {
         bpf_loop(3, next_witness as *mut c_void, (&raw mut context).cast(), 0);
-        let _ = WITNESSES.insert(&key, &*witness, 0);
+        let _ = WITNESSES.insert(&key, &(*scratch).witness, 0);
     }
 }
 

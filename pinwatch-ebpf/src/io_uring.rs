@@ -17,6 +17,7 @@ use crate::{
     },
     pages::{PAGES_BVEC, Pages},
     refused::{self, Refused},
+    regions,
     registry::{Made, PINS, made, released},
     thread::{self, Left, purpose},
 };
@@ -50,6 +51,8 @@ pub fn system_call() -> [u64; 4] {
 #[inline(always)]
 fn register(call: &Call) {
     generic::claim(call);
+    // That is in the buffer.
+    let _ = regions::take_pages();
     let Some(wanted) = wanted(call) else { return };
     let buffer = buffer(call);
     let regs = system_call();
@@ -196,7 +199,7 @@ fn unmapped(_call: &Call) {
 // registers say which array it is.
 
 /// `IORING_REGISTER_USE_REGISTERED_RING`: the first argument is no file descriptor then.
-const REGISTERED_RING: u64 = 1 << 31;
+pub const REGISTERED_RING: u64 = 1 << 31;
 /// `IORING_REGISTER_BUFFERS`, `_BUFFERS2`, `_BUFFERS_UPDATE` (include/uapi/linux/io_uring.h).
 const REGISTER_BUFFERS: u64 = 0;
 const REGISTER_BUFFERS2: u64 = 15;

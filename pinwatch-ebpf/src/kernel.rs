@@ -147,6 +147,13 @@ pub fn file_of(fd: i32) -> u64 {
     read(read(table + offset!(table_files)) + fd as u64 * 8)
 }
 
+/// `private_data` of that file; 0 if there is none.
+#[inline(always)]
+pub fn private_of(fd: i32) -> u64 {
+    let file = file_of(fd);
+    if file == 0 { 0 } else { read(file + offset!(file_private)) }
+}
+
 /// Copies start and command name of a task's thread group leader; gives the leader.
 ///
 /// # Safety

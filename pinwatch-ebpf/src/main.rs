@@ -25,6 +25,7 @@ mod pages;
 mod path;
 mod rdma;
 mod refused;
+mod regions;
 mod registry;
 mod ring_files;
 mod shares;

@@ -29,6 +29,8 @@ pub mod purpose {
     pub const UNCLAIMED: u64 = 67;
     /// The latest udmabuf that a thread has exported.
     pub const EXPORTED: u64 = 68;
+    /// The latest array of pages that a thread has got from `io_pin_pages`.
+    pub const RING_PAGES: u64 = 69;
 }
 
 /// Words that are carried at most.

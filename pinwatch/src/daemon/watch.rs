@@ -459,7 +459,15 @@ impl Watch {
 fn begins(hook: &Hook) -> bool {
     matches!(
         hook.name,
-        "rdma_get" | "io_register" | "xdp_create" | "udmabuf_create" | "vfio_pin" | "v4l2_create"
+        "rdma_get"
+            | "io_register"
+            | "io_provide"
+            | "io_queues"
+            | "io_region"
+            | "xdp_create"
+            | "udmabuf_create"
+            | "vfio_pin"
+            | "v4l2_create"
     ) || hook.feature == FeatureName::Unclaimed
 }
 
@@ -474,10 +482,12 @@ fn hookable_modules() -> Vec<(String, String)> {
     let mut modules: Vec<(String, String)> = text
         .lines()
         .filter_map(|line| {
+            // Name, size, users, who they are, state, address.
             let mut fields = line.split_ascii_whitespace();
-            let name = fields.next()?;
-            let wanted = crate::kernel::table::MODULES.contains(&name);
-            wanted.then(|| (name.to_owned(), fields.nth(4).unwrap_or_default().to_owned()))
+            let (name, state) = (fields.next()?, fields.nth(3)?);
+            // One that is being loaded has nothing to hook yet: it is a change when it is up.
+            let wanted = crate::kernel::table::MODULES.contains(&name) && state == "Live";
+            wanted.then(|| (name.to_owned(), fields.next().unwrap_or_default().to_owned()))
         })
         .collect();
     modules.sort();

@@ -59,12 +59,13 @@ impl ModulePrograms {
         let own_btf = raw::load_btf(&btf.to_bytes())?;
         let text_sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let maps: Vec<(String, aya_obj::Map)> = object.maps.drain().collect();
-        object
-            .relocate_maps(
-                maps.iter().filter_map(|(name, map)| Some((name.as_str(), map_fd(name)?, map))),
-                &text_sections,
-            )
-            .map_err(|error| invalid(&error))?;
+        let mut bound = Vec::with_capacity(maps.len());
+        for (name, map) in &maps {
+            // Without it what belongs to it would be bound to another map of the same section.
+            let fd = map_fd(name).ok_or_else(|| invalid(&format!("map {name} has no descriptor")))?;
+            bound.push((name.as_str(), fd, map));
+        }
+        object.relocate_maps(bound.into_iter(), &text_sections).map_err(|error| invalid(&error))?;
         object.relocate_calls(&text_sections).map_err(|error| invalid(&error))?;
         object.sanitize_functions(features);
         Ok(Self { object, own_btf })
@@ -104,9 +105,11 @@ impl ModulePrograms {
 pub fn fd_of(map: &aya::maps::Map) -> Option<BorrowedFd<'_>> {
     use aya::maps::Map;
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => {
-            Some(data.fd().as_fd())
-        }
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => Some(data.fd().as_fd()),
         _ => None,
     }
 }

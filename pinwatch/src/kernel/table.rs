@@ -93,6 +93,24 @@ pub const MEMFD_PIN_FOLIOS: FunctionRule = FunctionRule {
     params: &["file *", "int", "int", "folio **", "int"],
     returns: &["int"],
 };
+/// Pins memory that rings keep, and buffers.
+pub const IO_PIN_PAGES: FunctionRule =
+    FunctionRule { symbol: "io_pin_pages", params: &["int", "int", "int *"], returns: &["page **"] };
+/// Makes a ring of provided buffers.
+pub const IO_REGISTER_PBUF_RING: FunctionRule =
+    FunctionRule { symbol: "io_register_pbuf_ring", params: &["io_ring_ctx *", "void *"], returns: &["int"] };
+/// 6.5 to 6.12: the queues of a ring in user memory.
+pub const IO_UADDR_MAP: FunctionRule = FunctionRule {
+    symbol: "__io_uaddr_map",
+    params: &["page ***", "int *", "int", "int"],
+    returns: &["void *"],
+};
+/// 6.13 and later: memory of a ring. Its first parameter is the ring, or the user.
+pub const IO_CREATE_REGION: FunctionRule =
+    FunctionRule { symbol: "io_create_region", params: &[], returns: &["int"] };
+/// The end of one.
+pub const IO_FREE_REGION: FunctionRule =
+    FunctionRule { symbol: "io_free_region", params: &[], returns: &["void"] };
 /// Makes a DMA buffer, of whatever kind.
 pub const DMA_BUF_EXPORT: FunctionRule =
     FunctionRule { symbol: "dma_buf_export", params: &["dma_buf_export_info *"], returns: &["dma_buf *"] };
@@ -146,6 +164,11 @@ pub const FUNCTIONS: &[FunctionRule] = &[
     PIN_USER_PAGES_REMOTE,
     PIN_USER_PAGES_UNLOCKED,
     MEMFD_PIN_FOLIOS,
+    IO_PIN_PAGES,
+    IO_REGISTER_PBUF_RING,
+    IO_UADDR_MAP,
+    IO_CREATE_REGION,
+    IO_FREE_REGION,
     DMA_BUF_EXPORT,
     UDMABUF_CREATE,
     RELEASE_UDMABUF,
@@ -323,6 +346,9 @@ pub const OFFSETS: &[OffsetRule<Offsets>] = &[
     rule(Part::Udmabuf, &["udmabuf.pages", "udmabuf.folios"], 8, |o| &mut o.udmabuf_pages),
     rule(Part::Optional, &["udmabuf.nr_pinned"], 8, |o| &mut o.udmabuf_pinned),
     rule(Part::Optional, &["udmabuf.unpin_list"], 0, |o| &mut o.udmabuf_folios),
+    rule(Part::Optional, &["io_ring_ctx.ring_region", "io_ring_ctx.ring_pages"], 0, |o| &mut o.io_ctx_queues),
+    rule(Part::Optional, &["io_ring_ctx.n_ring_pages"], 2, |o| &mut o.io_ctx_queues_number),
+    rule(Part::Optional, &["io_ring_ctx.sq_region", "io_ring_ctx.sqe_pages"], 0, |o| &mut o.io_ctx_entries),
     rule(Part::Optional, &["inode.i_rdev"], 4, |o| &mut o.inode_rdev),
 ];
 

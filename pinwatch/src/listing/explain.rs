@@ -86,6 +86,7 @@ fn headline(table: &Table, pin: &Pin) -> String {
         Object::RdmaMr { .. } => "RDMA memory region",
         Object::RdmaBuffer { .. } => "RDMA buffer",
         Object::IoUring { .. } => "io_uring buffer",
+        Object::IoUringMemory { .. } => "memory of an io_uring ring",
         Object::Xdp { .. } => "AF_XDP umem",
         Object::Udmabuf { .. } => "DMA buffer made of memfds",
         Object::Vfio { .. } => "DMA mapping of VFIO",
@@ -340,6 +341,7 @@ fn advice(pin: &Pin, process: &Process, holder: &Holder) -> String {
     let undo = match pin.object {
         Object::IoUring { slot: Some(slot), .. } => format!("unregister buffer {slot}"),
         Object::IoUring { slot: None, .. } => "unregister the buffer".to_owned(),
+        Object::IoUringMemory { .. } => "unregister it from the ring".to_owned(),
         Object::RdmaMr { .. } => "deregister the memory region".to_owned(),
         Object::RdmaBuffer { .. } => "destroy the queue".to_owned(),
         Object::Vfio { iova } => format!("unmap {iova:#x} (VFIO_IOMMU_UNMAP_DMA)"),

@@ -140,7 +140,7 @@ impl Selection {
 }
 
 /// Types of pins that are finer than their subsystem; for checking what the user wrote.
-const TYPES: [&str; 4] = ["rdma-mr", "rdma-cq", "rdma-qp", "rdma-srq"];
+const TYPES: [&str; 5] = ["rdma-mr", "rdma-cq", "rdma-qp", "rdma-srq", "io_uring-mem"];
 
 /// Checks a type; an error is a sentence for the user.
 pub fn type_word(written: &str) -> Result<String, String> {

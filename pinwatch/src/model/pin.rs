@@ -144,6 +144,11 @@ pub enum Object {
         /// The buffer's index in the ring's table, if known.
         slot: Option<u32>,
     },
+    /// What a ring keeps in memory of its user other than buffers: its queues, a ring of provided buffers, a region.
+    IoUringMemory {
+        /// The ring's file descriptor in the process that gave it the memory, if known.
+        ring_fd: Option<u32>,
+    },
     /// An AF_XDP umem.
     Xdp {
         /// The umem's number in its network namespace's diagnostics (`ss --xdp -e`).
@@ -195,7 +200,7 @@ impl Object {
     pub fn subsystem(&self) -> Subsystem {
         match self {
             Self::RdmaMr { .. } | Self::RdmaBuffer { .. } => Subsystem::Rdma,
-            Self::IoUring { .. } => Subsystem::IoUring,
+            Self::IoUring { .. } | Self::IoUringMemory { .. } => Subsystem::IoUring,
             Self::Xdp { .. } => Subsystem::Xdp,
             Self::Udmabuf { .. } => Subsystem::Udmabuf,
             Self::Vfio { .. } => Subsystem::Vfio,
@@ -214,6 +219,7 @@ impl Object {
                 RdmaBufferKind::Srq => "rdma-srq",
                 RdmaBufferKind::Other => "rdma-buf",
             },
+            Self::IoUringMemory { .. } => "io_uring-mem",
             Self::IoUring { .. }
             | Self::Xdp { .. }
             | Self::Udmabuf { .. }
@@ -245,6 +251,7 @@ impl fmt::Display for Object {
                 RdmaBufferKind::Other => write!(f, "{device} buffer"),
             },
             Self::IoUring { ring_fd, slot } => write!(f, "ring {} buf {}", Known(*ring_fd), Known(*slot)),
+            Self::IoUringMemory { ring_fd } => write!(f, "ring {} memory", Known(*ring_fd)),
             Self::Xdp { umem } => write!(f, "umem {umem}"),
             Self::Udmabuf { ino } => write!(f, "dmabuf {ino}"),
             Self::Vfio { iova } => write!(f, "iova {iova:#x}"),

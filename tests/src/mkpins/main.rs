@@ -47,6 +47,9 @@ enum What {
     /// io_uring fixed buffers
     #[command(name = "io_uring", alias = "io-uring", after_long_help = layout::GRAMMAR)]
     IoUring(PinOptions),
+    /// Memory of its user that a ring keeps, other than buffers
+    #[command(name = "io_uring-mem", after_long_help = layout::GRAMMAR)]
+    IoUringMemory(PinOptions),
     /// AF_XDP umems
     #[command(name = "xdp", after_long_help = layout::GRAMMAR)]
     Xdp(PinOptions),
@@ -94,6 +97,7 @@ fn main() {
     let (kind, ended) = match cli.what {
         What::RdmaMr(options) => (Kind::RdmaMr.name(), pin(Kind::RdmaMr, &options)),
         What::IoUring(options) => (Kind::IoUring.name(), pin(Kind::IoUring, &options)),
+        What::IoUringMemory(options) => (Kind::IoUringMemory.name(), pin(Kind::IoUringMemory, &options)),
         What::Xdp(options) => (Kind::Xdp.name(), pin(Kind::Xdp, &options)),
         What::Udmabuf(options) => (Kind::Udmabuf.name(), pin(Kind::Udmabuf, &options)),
         What::Vfio(options) => (Kind::Vfio.name(), pin(Kind::Vfio, &options)),

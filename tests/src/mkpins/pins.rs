@@ -132,7 +132,9 @@ impl Pins {
 
     /// Makes the pins, on a new anchor where the last was closed.
     pub fn register(&mut self) -> Result<Made> {
-        if self.anchor.fd().is_none() && !matches!(self.kind, Kind::Driver | Kind::Udmabuf) {
+        if self.anchor.fd().is_none()
+            && !matches!(self.kind, Kind::Driver | Kind::Udmabuf | Kind::IoUringMemory)
+        {
             self.anchor = anchor::open(self.kind, &self.options)?;
         }
         let objects = self.anchor.register(&vec![self.buffer; self.count])?;

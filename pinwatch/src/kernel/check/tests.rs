@@ -34,7 +34,8 @@ fn all_on() {
 kernel 6.1.0-56-amd64, BTF yes, modules' BTF yes, lockdown none
 rdma       ok    ib_umem_get (fexit), ib_umem_release (fentry) in ib_uverbs
 rdma names ok    rdma_restrack_add (fexit) in ib_core
-io_uring   ok    io_sqe_buffer_register (fexit), io_buffer_unmap (fentry)
+io_uring   ok    io_sqe_buffer_register (fexit), io_buffer_unmap (fentry),
+                 io_pin_pages (fexit), io_register_pbuf_ring (fexit)
 xdp        ok    xdp_umem_create (fexit), unpin_user_pages_dirty_lock (fentry)
 udmabuf    off   udmabuf takes no pins for the long term here (before 6.11)
 vfio       wait  module vfio_iommu_type1 is not loaded; it is hooked when it is

@@ -113,6 +113,11 @@ fn offsets_are_those_of_the_kernel() {
         history: 0,
         page_shift: 12,
         inode_rdev: 76,
+        io_ring_memory: 1,
+        io_region_takes_ring: 0,
+        io_ctx_queues: 1216,
+        io_ctx_queues_number: 1208,
+        io_ctx_entries: 1224,
         dma_buf_file: 0,
         dma_buf_private: 0,
         udmabuf_pages: 0,
@@ -121,6 +126,9 @@ fn offsets_are_those_of_the_kernel() {
     };
     assert_eq!(offsets("6.1"), first);
     let second = Offsets {
+        io_ctx_queues: 1352,
+        io_ctx_queues_number: 1348,
+        io_ctx_entries: 1360,
         dma_buf_file: 8,
         dma_buf_private: 112,
         udmabuf_pages: 8,
@@ -162,6 +170,11 @@ fn offsets_are_those_of_the_kernel() {
     };
     assert_eq!(offsets("6.12"), second);
     let third = Offsets {
+        io_ring_memory: 0,
+        io_region_takes_ring: 1,
+        io_ctx_queues: 1392,
+        io_ctx_queues_number: 0,
+        io_ctx_entries: 1368,
         udmabuf_pinned: 16,
         udmabuf_folios: 0,
         vma_pgoff: 80,
@@ -198,6 +211,9 @@ fn offsets_are_those_of_the_kernel() {
     };
     assert_eq!(offsets("6.18"), third);
     let fourth = Offsets {
+        io_region_takes_ring: 0,
+        io_ctx_queues: 1352,
+        io_ctx_entries: 1328,
         inode_flags: 4,
         inode_leases: 352,
         task_leader: 2872,
@@ -224,6 +240,8 @@ fn offsets_are_those_of_the_kernel() {
     };
     assert_eq!(offsets("7.2"), fourth);
     let fifth = Offsets {
+        io_ctx_queues: 1392,
+        io_ctx_entries: 1368,
         sb_magic: 112,
         sb_type: 56,
         task_leader: 2936,

@@ -125,10 +125,38 @@ impl Planner<'_> {
         if hook::exists(self.facts, clone) && self.offsets.io_ctx_buffers != 0 {
             wanted.push((clone, "io_clone", When::Exit));
         }
+        let memory = self.ring_memory();
+        wanted.extend(&memory);
         let hooks = self.targets(FeatureName::IoUring, wanted)?;
+        let has = |name| memory.iter().any(|(_, hook, _)| *hook == name);
+        self.offsets.io_ring_memory = u64::from(has("io_pin"));
         self.offsets.io_uring_returns_node = u64::from(returns_node);
         self.offsets.io_register_args = arguments as u64;
         Ok(self.add(hooks))
+    }
+
+    /// What tells of memory that rings keep other than buffers, as far as this kernel can.
+    fn ring_memory(&mut self) -> Vec<(&'static FunctionRule, &'static str, When)> {
+        let create = &table::IO_CREATE_REGION;
+        if hook::exists(self.facts, create) {
+            let function = self.facts.functions.get(create.symbol).and_then(|fact| fact.btf.as_ref());
+            let first = function.and_then(|function| Some(function.params.first()?.shape == "io_ring_ctx *"));
+            self.offsets.io_region_takes_ring = u64::from(first == Some(true));
+            let free = (&table::IO_FREE_REGION, "io_region_free", When::Entry);
+            return vec![(create, "io_region", When::Exit), free];
+        }
+        // Their end is found by looking at their pages.
+        let provide = &table::IO_REGISTER_PBUF_RING;
+        let pin = &table::IO_PIN_PAGES;
+        let can_look = self.parts.missing(Part::PageState).is_none();
+        if !can_look || !hook::exists(self.facts, provide) || !hook::exists(self.facts, pin) {
+            return Vec::new();
+        }
+        let mut wanted = vec![(pin, "io_pin", When::Exit), (provide, "io_provide", When::Exit)];
+        if hook::exists(self.facts, &table::IO_UADDR_MAP) {
+            wanted.push((&table::IO_UADDR_MAP, "io_queues", When::Exit));
+        }
+        wanted
     }
 
     /// Whether registering returns a node, how many arguments it has, and the offset by which the buffer is found then.

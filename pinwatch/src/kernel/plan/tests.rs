@@ -103,6 +103,18 @@ fn hooks_follow_the_kernel() {
         if kernel != "6.1" {
             expected.push(("io_clone", "io_register_clone_buffers", "", Exit));
         }
+        expected.extend(match kernel {
+            "6.1" | "6.12" => {
+                vec![("io_pin", "io_pin_pages", "", Exit), ("io_provide", "io_register_pbuf_ring", "", Exit)]
+            }
+            _ => vec![
+                ("io_region", "io_create_region", "", Exit),
+                ("io_region_free", "io_free_region", "", Entry),
+            ],
+        });
+        if kernel == "6.12" {
+            expected.push(("io_queues", "__io_uaddr_map", "", Exit));
+        }
         expected.extend(xdp);
         if kernel != "6.1" {
             expected.extend([

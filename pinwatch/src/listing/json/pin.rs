@@ -124,6 +124,11 @@ fn object(out: &mut Vec<u8>, object: &Object) {
             number!(out, "io_uring\":{\"ring_fd", ring_fd.map(u64::from));
             number!(out, "slot", slot.map(u64::from));
         }
+        Object::IoUringMemory { ring_fd } => {
+            string(out, &object.to_string());
+            number!(out, "io_uring\":{\"ring_fd", ring_fd.map(u64::from));
+            number!(out, "slot", None);
+        }
         Object::Xdp { umem } => {
             string(out, &object.to_string());
             number!(out, "xdp\":{\"umem", u64::from(*umem));

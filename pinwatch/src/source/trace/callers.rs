@@ -58,7 +58,7 @@ impl Callers {
             new.iter().flat_map(|(_, witness)| witness.stack).filter(|address| *address != 0).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        let symbols = symbols::of(&addresses);
+        let symbols = if addresses.is_empty() { Vec::new() } else { symbols::of(&addresses) };
         let symbols: HashMap<u64, Symbol> = addresses
             .into_iter()
             .zip(symbols)

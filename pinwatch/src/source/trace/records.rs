@@ -21,7 +21,7 @@ pub const PAGE: u64 = 4096;
 /// The subsystem of a kind.
 pub fn subsystem(of: u32) -> Subsystem {
     match of {
-        kind::IO_URING => Subsystem::IoUring,
+        kind::IO_URING | kind::IO_URING_MEMORY => Subsystem::IoUring,
         kind::XDP => Subsystem::Xdp,
         kind::UNCLAIMED => Subsystem::Unclaimed,
         kind::UDMABUF => Subsystem::Udmabuf,
@@ -61,6 +61,7 @@ pub fn object(
         kind::IO_URING => {
             Some(Object::IoUring { ring_fd: known(record.anchor_fd), slot: known(record.number) })
         }
+        kind::IO_URING_MEMORY => Some(Object::IoUringMemory { ring_fd: known(record.anchor_fd) }),
         kind::XDP => Some(Object::Xdp { umem: record.number as u32 }),
         kind::UDMABUF => Some(Object::Udmabuf { ino: record.number as u32 }),
         kind::VFIO => Some(Object::Vfio { iova: record.owner }),

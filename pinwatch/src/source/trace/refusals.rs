@@ -12,6 +12,7 @@ pub fn reason(event: &RefusedEvent) -> Reason {
     let wants_write = has(refused::WRITE);
     let is_file = event.magic != 0;
     let in_memory = event.magic == magic::TMPFS || event.magic == magic::HUGETLBFS;
+    let is_ring = matches!(event.event.kind, kind::IO_URING | kind::IO_URING_MEMORY);
     let shared = event.mapping & vm::SHARED != 0;
     match errno {
         libc::ENOMEM | libc::ENOBUFS | libc::EPERM => memlock(event).unwrap_or(match errno {
@@ -24,9 +25,7 @@ pub fn reason(event: &RefusedEvent) -> Reason {
         // Device DAX has the flag too, and is on a file system in memory.
         libc::EOPNOTSUPP if has(refused::DAX) && !in_memory => Reason::FsDax,
         // Devices are on a file system in memory, too.
-        libc::EOPNOTSUPP if event.event.kind == kind::IO_URING && event.file != FileKey::default() => {
-            Reason::NoFiles
-        }
+        libc::EOPNOTSUPP if is_ring && event.file != FileKey::default() => Reason::NoFiles,
         libc::EFAULT | libc::EREMOTEIO if event.magic == magic::SECRETMEM => Reason::Secret,
         libc::EFAULT | libc::EREMOTEIO if event.mapping & (vm::IO | vm::PFNMAP) != 0 => Reason::Device,
         libc::EFAULT if !has(refused::MAPPED) && event.hole != 0 => Reason::Unmapped { at: event.hole },
@@ -51,7 +50,7 @@ fn memlock(event: &RefusedEvent) -> Option<Reason> {
     let pinned = || over(Counter::Pinned, event.pinned);
     let user = || over(Counter::User, event.user_locked);
     match event.event.kind {
-        kind::IO_URING | kind::XDP => user(),
+        kind::IO_URING | kind::IO_URING_MEMORY | kind::XDP => user(),
         kind::VFIO => over(Counter::Locked, event.locked),
         kind::UDMABUF | kind::V4L2 => None,
         kind::UNCLAIMED => pinned().or_else(|| over(Counter::Locked, event.locked)).or_else(user),

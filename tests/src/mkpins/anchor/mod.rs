@@ -2,6 +2,7 @@
 
 pub mod driver;
 mod rdma;
+mod ring_memory;
 mod udmabuf;
 pub mod uring;
 mod v4l2;
@@ -33,6 +34,9 @@ pub enum Kind {
     /// io_uring fixed buffers.
     #[value(name = "io_uring", alias = "io-uring")]
     IoUring,
+    /// Memory of its user that a ring keeps, other than buffers.
+    #[value(name = "io_uring-mem")]
+    IoUringMemory,
     /// AF_XDP umems.
     #[value(name = "xdp")]
     Xdp,
@@ -56,6 +60,7 @@ impl Kind {
         match self {
             Self::RdmaMr => "rdma-mr",
             Self::IoUring => "io_uring",
+            Self::IoUringMemory => "io_uring-mem",
             Self::Xdp => "xdp",
             Self::Udmabuf => "udmabuf",
             Self::Vfio => "vfio",
@@ -95,6 +100,9 @@ pub struct AnchorOptions {
     /// io_uring: map the submission queue, which keeps the ring when its descriptor is closed
     #[arg(long)]
     pub map_ring: bool,
+    /// io_uring-mem: what the memory is for
+    #[arg(long, value_enum, default_value = "provided")]
+    pub memory: ring_memory::Use,
     /// xdp: a second socket shares the umem (binds to lo unless --netdev says otherwise)
     #[arg(long)]
     pub shared: bool,
@@ -132,6 +140,7 @@ impl Default for AnchorOptions {
             slot: 0,
             clone: false,
             map_ring: false,
+            memory: ring_memory::Use::Provided,
             shared: false,
             netdev: None,
             with_device: false,
@@ -184,6 +193,7 @@ pub fn open(kind: Kind, options: &AnchorOptions) -> Result<Box<dyn Anchor>> {
     Ok(match kind {
         Kind::RdmaMr => Box::new(rdma::Regions::open(options)?),
         Kind::IoUring => Box::new(uring::Ring::open(options)?),
+        Kind::IoUringMemory => Box::new(ring_memory::Memory::new(options)),
         Kind::Xdp => Box::new(xdp::Umems::new(options)),
         Kind::Udmabuf => Box::new(udmabuf::Buffers::default()),
         Kind::Vfio => Box::new(vfio::Container::open(options)?),

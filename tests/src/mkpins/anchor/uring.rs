@@ -232,9 +232,17 @@ fn iovec(buffer: Option<Buffer>) -> libc::iovec {
     libc::iovec { iov_base: buffer.address as *mut libc::c_void, iov_len: buffer.length as usize }
 }
 
-fn setup() -> Result<OwnedFd, Refused> {
+/// A ring of four entries.
+pub fn setup() -> Result<OwnedFd, Refused> {
+    setup_with(0, 0, 0)
+}
+
+/// The same with flags, and with the user addresses of its queues and of their entries.
+pub fn setup_with(flags: u32, queues: u64, entries: u64) -> Result<OwnedFd, Refused> {
     let mut params = [0_u64; PARAMS / 8];
-    // SAFETY: the parameters are a zeroed block of the size and alignment that the kernel reads and writes.
+    // `flags`, `sq_off.user_addr`, `cq_off.user_addr` of `struct io_uring_params`.
+    (params[1], params[9], params[14]) = (u64::from(flags), entries, queues);
+    // SAFETY: the parameters are a block of the size and alignment that the kernel reads and writes.
     check_fd("io_uring_setup", unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) })
 }
 
@@ -246,7 +254,8 @@ fn map_queue(ring: &OwnedFd) -> Result<(), Refused> {
     if at == libc::MAP_FAILED { Err(Refused::last("mmap(IORING_OFF_SQ_RING)")) } else { Ok(()) }
 }
 
-fn control(
+/// `io_uring_register`.
+pub fn control(
     call: &'static str,
     ring: RawFd,
     operation: u32,

@@ -1,4 +1,4 @@
-//! Pins for devices: DMA buffers made of memfds, DMA mappings of VFIO, buffers of video devices.
+//! Pins for devices: DMA buffers made of memfds, DMA mappings of VFIO, buffers of video devices; and what rings keep.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -11,6 +11,53 @@ use crate::Outcome;
 use crate::compare;
 use crate::factory::Mkpins;
 use crate::guest::{Guest, HOOKED, SOON, eventually, shell};
+
+const RING_MEMORY: &[Cell] = &[
+    cell("io_uring-mem anon", OK, OK),
+    cell("io_uring-mem memfd --length 16K --count 3", OK, OK),
+    cell("io_uring-mem memfd-huge --length 512K", OK, OK),
+    cell("io_uring-mem file --path /mnt/tmpfs/f --offset 4096", OK, OK),
+    cell("io_uring-mem file --path /mnt/ext4/f", "EOPNOTSUPP", "EFAULT"),
+];
+
+/// What a ring keeps of its user's memory other than buffers.
+pub fn ring_memory(guest: &mut Guest) -> Result<Outcome> {
+    for cell in RING_MEMORY {
+        one(guest, cell, cell.arguments)?;
+    }
+    let mut uses = vec!["io_uring-mem memfd --length 64K"];
+    if guest.at_least(6, 5) {
+        uses.push("io_uring-mem memfd --memory queues --length 8K");
+    }
+    if guest.at_least(6, 13) {
+        uses.push("io_uring-mem memfd --memory region --length 1M");
+    }
+    for arguments in &uses {
+        kept(guest, arguments).with_context(|| (*arguments).to_owned())?;
+    }
+    Ok(Outcome::Passed(Some(format!("{} cells, {} uses", RING_MEMORY.len(), uses.len()))))
+}
+
+/// Memory that a ring keeps although it is unmapped, until the ring is closed.
+fn kept(guest: &Guest, arguments: &str) -> Result<()> {
+    let mut mkpins = Mkpins::start(arguments)?;
+    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    counts::explained(guest)?;
+    mkpins.tell("munmap")?;
+    mkpins.tell("close")?;
+    let check = |pins: &[Value]| {
+        compare::exactly(&mkpins.made, pins)?;
+        for pin in pins {
+            let holder = &pin["holders"][0];
+            let is_held = pin["state"] == "held" && holder["pid"] == mkpins.pid();
+            ensure!(is_held && pin["subsystem"] == "io_uring", "{pin}");
+        }
+        Ok(())
+    };
+    guest.wait_for(SOON, check)?;
+    mkpins.tell("close-anchor")?;
+    guest.wait_until_empty()
+}
 
 const UDMABUF: &[Cell] = &[
     cell("udmabuf memfd --length 1M --offset 8192", OK, OK),

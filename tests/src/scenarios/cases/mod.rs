@@ -71,6 +71,7 @@ all! {
     "lease-deleg" => in Everywhere: lease_events::delegations,
     "lease-namespaces" => in Everywhere: lease_events::namespaces,
     "lease-nfsd" => in EachKernel: lease_nfsd::nfsd,
+    "ring-memory" => in Everywhere: devices::ring_memory,
     "udmabuf" => in Everywhere: devices::udmabuf,
     "vfio" => in Everywhere: devices::vfio,
     "v4l2" => in Everywhere: devices::v4l2,

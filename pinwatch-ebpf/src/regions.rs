@@ -1,0 +1,203 @@
+//! io_uring: what a ring keeps in memory of its user: its queues (`IORING_SETUP_NO_MMAP`), rings of provided buffers,
+//! memory regions.
+//!
+//! Since 6.13 all of it are regions, made by `io_create_region` and ended by `io_free_region`. Before, only rings of provided
+//! buffers and, on 6.5 and later, queues could be; they end in several places, inlined here and there, so that their pages are
+//! looked at now and then, as those of unclaimed pins are.
+
+use pinwatch_common::{counter, event, kind};
+
+use crate::{
+    backing,
+    call::{Call, entry_hook, exit_hook},
+    generic,
+    io_uring::{REGISTERED_RING, system_call},
+    kernel::{error_of, is_err_or_null, offset, private_of, read, try_read, try_read_user},
+    pages::{PAGES_ARRAY, Pages},
+    refused::{self, Refused},
+    registry::{Made, SCRATCH, count, fill, keep, made, released, wake},
+    thread::{self, purpose},
+};
+
+exit_hook!(25, pinned, io_pin, io_pin_twin, io_pin_kprobe, io_pin_kretprobe);
+exit_hook!(26, provided, io_provide, io_provide_twin, io_provide_kprobe, io_provide_kretprobe);
+exit_hook!(27, queues, io_queues, io_queues_twin, io_queues_kprobe, io_queues_kretprobe);
+exit_hook!(28, create, io_region, io_region_twin, io_region_kprobe, io_region_kretprobe);
+entry_hook!(29, free, io_region_free, io_region_free_twin, io_region_free_kprobe);
+
+/// `IORING_MEM_REGION_TYPE_USER` (include/uapi/linux/io_uring.h)
+const OF_USER: u64 = 1;
+/// `IORING_OFF_CQ_RING`, `IORING_OFF_SQES`: as which the queues' regions can be mapped.
+const QUEUES: u64 = 0x0800_0000;
+const ENTRIES: u64 = 0x1000_0000;
+/// `sizeof(struct io_uring_buf)`
+const PROVIDED: u64 = 16;
+const EINVAL: i32 = 22;
+
+/// A piece of user memory that a ring keeps.
+struct Kept {
+    /// The array of its pages.
+    array: u64,
+    address: u64,
+    length: u64,
+    /// The ring (`struct io_ring_ctx`); 0 if not known.
+    ring: u64,
+    fd: i32,
+}
+
+/// The descriptor by which the ring was told; -1 if it has none yet, or is told by its place among the registered ones.
+#[inline(always)]
+fn ring_fd() -> i32 {
+    let [fd, operation, ..] = system_call();
+    if operation & REGISTERED_RING != 0 { -1 } else { fd as i32 }
+}
+
+#[inline(always)]
+fn new(kept: &Kept, object: u64) -> Made {
+    Made {
+        object,
+        kind: kind::IO_URING_MEMORY,
+        address: kept.address,
+        length: kept.length,
+        owner: kept.ring,
+        anchor: kept.ring,
+        anchor_fd: kept.fd,
+        number: -1,
+        device: 0,
+        references: 0,
+        pages: Pages { form: PAGES_ARRAY, at: kept.array, shift: 0, first: 0 },
+    }
+}
+
+#[inline(always)]
+fn refuse(call: &Call, errno: i32, address: u64, length: u64) {
+    let kind = kind::IO_URING_MEMORY;
+    refused::tell(call, &Refused { kind, errno, address, length, caller: 0, write: true, mapped: true });
+}
+
+/// Since 6.13. `int io_create_region(struct io_ring_ctx * or struct user_struct *, struct io_mapped_region *, struct
+/// io_uring_region_desc *, unsigned long mmap_offset)`
+#[inline(always)]
+fn create(call: &Call) {
+    generic::claim(call);
+    let (region, place) = (call.arg(1), call.arg(3));
+    // `struct io_uring_region_desc` begins with address, size and flags.
+    let Some([address, length, flags]) = try_read::<[u64; 3]>(call.arg(2)) else { return };
+    if flags & OF_USER == 0 {
+        return;
+    }
+    let code = call.ret as i32;
+    if code < 0 {
+        refuse(call, code.wrapping_neg(), address, length);
+        return;
+    }
+    let array = read(region);
+    if array == 0 {
+        return;
+    }
+    let ring = if offset!(io_region_takes_ring) != 0 {
+        call.arg(0)
+    } else if place == QUEUES {
+        region - offset!(io_ctx_queues)
+    } else if place == ENTRIES {
+        region - offset!(io_ctx_entries)
+    } else {
+        0
+    };
+    // A ring that is being made has no descriptor yet; all others are told by theirs.
+    let is_new = place == QUEUES || place == ENTRIES;
+    let fd = if is_new { -1 } else { ring_fd() };
+    let ring = if ring == 0 { private_of(fd) } else { ring };
+    made(call, &new(&Kept { array, address, length, ring, fd }, array));
+}
+
+/// `void io_free_region(.., struct io_mapped_region *)`, which begins with its array of pages.
+#[inline(always)]
+fn free(call: &Call) {
+    let array = read(call.arg(1));
+    if array != 0 {
+        released(call, array);
+    }
+}
+
+/// Before 6.13. `struct page **io_pin_pages(unsigned long address, unsigned long length, int *npages)`: of whatever comes of it
+/// only the caller knows, in which this call is.
+#[inline(always)]
+fn pinned(call: &Call) {
+    generic::claim(call);
+    if !is_err_or_null(call.ret) {
+        let _ = thread::leave(purpose::RING_PAGES, &[call.ret]);
+    }
+}
+
+/// The array of pages that `io_pin_pages` has made within this call.
+#[inline(always)]
+pub fn take_pages() -> u64 {
+    if offset!(io_ring_memory) == 0 {
+        0
+    } else {
+        thread::take::<1>(purpose::RING_PAGES).map_or(0, |[array]| array)
+    }
+}
+
+/// `int io_register_pbuf_ring(struct io_ring_ctx *, void __user *)`
+#[inline(always)]
+fn provided(call: &Call) {
+    let array = take_pages();
+    // `struct io_uring_buf_reg` begins with the ring's address and the number of its entries.
+    let Some([address, entries]) = try_read_user::<[u64; 2]>(call.arg(1)) else { return };
+    let length = (entries & 0xffff_ffff) * PROVIDED;
+    let code = call.ret as i32;
+    if code < 0 {
+        // Anything else may be wrong with what was asked for.
+        if address != 0 && code != -EINVAL {
+            refuse(call, code.wrapping_neg(), address, length);
+        }
+    } else if array != 0 {
+        keep_polled(call, &Kept { array, address, length, ring: call.arg(0), fd: ring_fd() });
+    }
+}
+
+/// 6.5 to 6.12. `void *__io_uaddr_map(struct page ***, unsigned short *npages, unsigned long address, size_t)`: of the queues
+/// or of their entries, by which member of the ring it was given.
+#[inline(always)]
+fn queues(call: &Call) {
+    let array = take_pages();
+    let (member, number, address) = (call.arg(0), call.arg(1), call.arg(2));
+    // In whole pages, as later kernels have it.
+    let page = 1 << offset!(page_shift);
+    let length = (call.arg(3) + (page - 1)) & 0u64.wrapping_sub(page);
+    if let Some(errno) = error_of(call.ret) {
+        refuse(call, errno, address, length);
+        return;
+    }
+    if array == 0 {
+        return;
+    }
+    let apart = offset!(io_ctx_queues).wrapping_sub(offset!(io_ctx_queues_number));
+    let at =
+        if member.wrapping_sub(number) == apart { offset!(io_ctx_queues) } else { offset!(io_ctx_entries) };
+    let ring = if offset!(io_ctx_entries) == 0 { 0 } else { member - at };
+    keep_polled(call, &Kept { array, address, length, ring, fd: -1 });
+}
+
+/// Records memory whose end is not seen: its key is its sequence number.
+#[inline(always)]
+fn keep_polled(call: &Call, kept: &Kept) {
+    let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+    let new = new(kept, 0);
+    // SAFETY: this program's own slot on this CPU.
+    unsafe {
+        fill(scratch, &new);
+        backing::find(scratch, &new.pages);
+        let pin = &raw const (*scratch).pin;
+        let first = kept.address >> offset!(page_shift);
+        let last = (kept.address + if kept.length == 0 { 0 } else { kept.length - 1 }) >> offset!(page_shift);
+        let key = (*pin).sequence;
+        generic::watch_pages(scratch, kept.array, last - first);
+        if keep(call, key, &*pin) {
+            count(counter::UNCLAIMED);
+            wake(event::UNCLAIMED);
+        }
+    }
+}
