@@ -253,6 +253,19 @@ pub fn v4l2(guest: &mut Guest) -> Result<Outcome> {
     Ok(Outcome::Passed(Some(format!("{} cells", V4L2.len()))))
 }
 
+/// Whether this kernel has what a pin is made of.
+pub(super) fn has(guest: &Guest, arguments: &str) -> bool {
+    guest.at_least(6, 12) || !arguments.starts_with("udmabuf")
+}
+
+/// Loads the modules of VFIO and of a video device, and waits until they are hooked.
+pub(super) fn load(guest: &Guest) -> Result<()> {
+    shell("vfio-up")?;
+    shell("modprobe vivid n_devs=1 node_types=0x101")?;
+    wait_until_hooked(guest, "vfio")?;
+    wait_until_hooked(guest, "v4l2")
+}
+
 /// Waits until the modules of a subsystem are hooked, which were loaded a moment ago.
 fn wait_until_hooked(guest: &Guest, subsystem: &str) -> Result<()> {
     eventually(HOOKED, || {

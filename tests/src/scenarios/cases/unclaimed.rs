@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::devices;
 use super::programs::{Own, table_at};
 use crate::Outcome;
 use crate::compare;
@@ -151,16 +152,23 @@ pub fn unloaded(guest: &mut Guest) -> Result<Outcome> {
 }
 
 /// What is pinned of each subsystem.
-const OF_SUBSYSTEMS: [(&str, &str); 3] = [
+const OF_SUBSYSTEMS: [(&str, &str); 7] = [
     ("rdma", "rdma-mr memfd --length 4M --offset 8192"),
     ("io_uring", "io_uring memfd --length 4M --offset 8192"),
+    ("io_uring", "io_uring-mem memfd --length 64K --offset 8192"),
     ("xdp", "xdp file --path /mnt/tmpfs/without --length 1M"),
+    ("udmabuf", "udmabuf memfd --length 1M --offset 8192"),
+    ("vfio", "vfio memfd --length 4M --offset 8192"),
+    ("v4l2", "v4l2 memfd --length 128K --offset 8192"),
 ];
 
 /// Subsystems switched off, all at once or, with --full, in turn: their pins turn up as unclaimed, with the same bytes and
 /// files; where they are on they are listed once, as their own.
 pub fn without(guest: &mut Guest) -> Result<Outcome> {
-    let all: Vec<&str> = OF_SUBSYSTEMS.iter().map(|(name, _)| *name).collect();
+    devices::load(guest)?;
+    let here = || OF_SUBSYSTEMS.into_iter().filter(|(_, arguments)| devices::has(guest, arguments));
+    let mut all: Vec<&str> = here().map(|(name, _)| name).collect();
+    all.dedup();
     let turns: Vec<Vec<&str>> = match guest.full {
         true => all.iter().map(|name| vec![*name]).chain([all.clone()]).collect(),
         false => vec![all],
@@ -171,7 +179,7 @@ pub fn without(guest: &mut Guest) -> Result<Outcome> {
         let options = ["--attach", &guest.attach, "--socket", socket, "--generic", "on", "--without", &names];
         let options = [&options[..], &["--web.listen-address", ""]].concat();
         let _own = Own(start_daemon(&options, "/tmp/without.log")?);
-        for (name, arguments) in OF_SUBSYSTEMS {
+        for (name, arguments) in here() {
             switched_off(guest, socket, arguments, off.contains(&name))
                 .with_context(|| format!("{name} without {names}"))?;
         }
@@ -187,7 +195,7 @@ fn switched_off(guest: &Guest, socket: &str, arguments: &str, is_off: bool) -> R
     if is_off {
         made["kind"] = "unclaimed".into();
         for object in made["objects"].as_array_mut().into_iter().flatten() {
-            for key in ["lkey", "slot"] {
+            for key in ["lkey", "slot", "iova"] {
                 object.as_object_mut().map(|object| object.remove(key));
             }
         }
