@@ -286,6 +286,8 @@ offsets! {
         vfio_dma_vaddr,
         /// `vfio_dma.prot`
         vfio_dma_prot,
+        /// `vfio_dma.mm`
+        vfio_dma_memory,
         /// `vfio_group.container`; 0: a group's file and a device's are not known as anchors
         vfio_group_container,
         /// `vfio_device.group`

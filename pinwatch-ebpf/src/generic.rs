@@ -5,30 +5,23 @@
 //! subsystem's hook takes back what is recorded here ([`claim`]), and the place is known from then on.
 //!
 //! Nobody can tell which of its references a page loses, so the end of such a pin is not hooked. User space looks now and
-//! then whether its pages are pinned at all ([`still_pinned`]).
+//! then whether its pages are pinned at all (`witness`).
 
-use aya_ebpf::{
-    helpers::generated::{bpf_get_func_ip, bpf_get_stack, bpf_loop, bpf_task_pt_regs},
-    macros::map,
-    maps::HashMap,
-    programs::ProbeContext,
-};
+use aya_ebpf::{helpers::generated::bpf_get_func_ip, macros::map, maps::HashMap, programs::ProbeContext};
 use core::ffi::c_void;
-use pinwatch_common::{FOLL_WRITE, PageRecord, STACK, WitnessRecord, counter, event, kind};
+use pinwatch_common::{FOLL_WRITE, counter, event, kind};
 
 use crate::{
     backing,
     call::{self, Call},
-    kernel::{copy, current, load, offset, opaque_zero, read, read32, try_read, zero},
-    pages::{PAGES_ARRAY, Pages, folio_of},
+    kernel::{copy, current, load, offset, read, try_read},
+    pages::{PAGES_ARRAY, Pages},
     refused::{self, Refused},
     registry::{Made, PINS, SCRATCH, Scratch, count, fill, keep, take_back, wake},
     thread::{self, purpose},
+    witness::{self, WITNESSES},
 };
 
-/// See `WitnessRecord`.
-#[map]
-pub static WITNESSES: HashMap<u64, WitnessRecord> = HashMap::with_max_entries(1 << 16, 1);
 /// Return addresses of the calls that subsystems claim. User space empties it when modules come or go.
 #[map]
 static CLAIMED: HashMap<u64, u32> = HashMap::with_max_entries(1024, 1);
@@ -263,9 +256,7 @@ fn pinned(call: &Call, asked: &Asked, form: u32, caller: u64) {
             backing::begin(scratch, start);
             backing::search(scratch, &Pages { form: PAGES_ARRAY, at: asked.pages, shift: 0, first });
         }
-        (*scratch).witnesses.array = asked.pages;
-        (*scratch).witnesses.last = pages - 1;
-        witness(call, scratch);
+        witness::witness(call, scratch, asked.pages, pages - 1);
         // What nobody claims has no object that is known.
         let key = (*pin).sequence;
         if grows {
@@ -326,92 +317,9 @@ fn extent(asked: &Asked, form: u32, pages: u64) -> (u64, u64) {
 
 /// Address of this task's memory; 0 if it has none.
 #[inline(always)]
-fn own_memory() -> u64 {
+pub fn own_memory() -> u64 {
     // SAFETY: the current task has its BTF type.
     if offset!(task_mm) == 0 { 0 } else { unsafe { load(current() as u64, offset!(task_mm)) } }
-}
-
-/// Notes by what the pin in `scratch` is known to be there: for one that has grown, its new last page.
-///
-/// # Safety
-/// `scratch` must be this program's own.
-#[inline(always)]
-unsafe fn witness(call: &Call, scratch: *mut Scratch) {
-    // SAFETY: the record is in this program's own scratch space; the helper writes at most what it is told.
-    unsafe {
-        let witness = &raw mut (*scratch).witness;
-        let (search, key) = (&raw mut (*scratch).witnesses, (*scratch).pin.sequence);
-        (*search).next = opaque_zero();
-        match WITNESSES.get_ptr(&key) {
-            Some(known) => {
-                copy(witness, known);
-                (*search).next = 2;
-            }
-            None => {
-                zero(witness);
-                (*witness).registers = bpf_task_pt_regs(current()) as u64;
-                bpf_get_stack(call.ctx, (&raw mut (*witness).stack).cast(), (STACK * 8) as u32, 0);
-            }
-        }
-        look(scratch, key);
-    }
-}
-
-/// Notes pages by which a subsystem's pin is known to be there, whose end is not seen: of an array up to the place `last`.
-///
-/// # Safety
-/// As [`witness`].
-#[inline(always)]
-pub unsafe fn watch_pages(scratch: *mut Scratch, array: u64, last: u64) {
-    // SAFETY: by the caller.
-    unsafe {
-        zero(&raw mut (*scratch).witness);
-        (*scratch).witnesses = Witnesses { array, last, next: opaque_zero() };
-        look(scratch, (*scratch).pin.sequence);
-    }
-}
-
-/// # Safety
-/// As [`witness`].
-#[inline(always)]
-unsafe fn look(scratch: *mut Scratch, key: u64) {
-    let mut context = scratch;
-    // SAFETY: the callback takes what it gets, which outlives the loop; the record is in this program's own scratch space.
-    unsafe {
-        bpf_loop(3, next_witness as *mut c_void, (&raw mut context).cast(), 0);
-        let _ = WITNESSES.insert(&key, &(*scratch).witness, 0);
-    }
-}
-
-/// State of the walk over a pin's three pages.
-#[repr(C)]
-pub struct Witnesses {
-    array: u64,
-    /// The last place in the array.
-    last: u64,
-    next: u64,
-}
-
-/// Notes one of the pages.
-extern "C" fn next_witness(_i: u32, context: *mut c_void) -> i64 {
-    // SAFETY: see `witness`; all kernel reads are probe reads.
-    unsafe {
-        let scratch = *context.cast::<*mut Scratch>();
-        let search = &raw mut (*scratch).witnesses;
-        let which = (*search).next;
-        if which > 2 {
-            return 1;
-        }
-        let into = (&raw mut (*scratch).witness.pages).cast::<PageRecord>().add(which as usize);
-        // The first, one in the middle, the last.
-        let page = read((*search).array + (which * (*search).last / 2) * 8);
-        let folio = folio_of(page);
-        (*into).page = page;
-        (*into).mapping = read(folio + offset!(page_mapping));
-        (*into).index = read(folio + offset!(folio_index));
-        (*search).next = which + 1;
-    }
-    0
 }
 
 /// A subsystem's hook has seen the end of its function: what that has pinned is the subsystem's own business.
@@ -447,39 +355,6 @@ fn claimed(key: u64, function: u64) {
         }
         i += 1;
     }
-}
-
-/// Whether a page, which was pinned, can still be: 0 if it is not pinned by anybody, or has become another's. Arguments are
-/// a `PageRecord`. Runs by itself.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "raw_tp/still_pinned")]
-extern "C" fn still_pinned(arguments: *const u64) -> i32 {
-    /// What a pin adds to the count of references of a small page (`GUP_PIN_COUNTING_BIAS`).
-    const BIAS: u32 = 1024;
-    // SAFETY: the context of a raw tracepoint is an array of at least three words here.
-    let (page, mapping, index) = unsafe { (*arguments, *arguments.add(1), *arguments.add(2)) };
-    let folio = folio_of(page);
-    let is_large = folio != page || read(page) >> (offset!(page_large) & 63) & 1 != 0;
-    let pins = if is_large {
-        read32(folio + offset!(folio_pins))
-    } else {
-        let references = read32(page + offset!(page_references));
-        if references > i32::MAX as u32 { 0 } else { references / BIAS }
-    };
-    // What was cut off from its file is nobody's, and still pinned.
-    let now = read(folio + offset!(page_mapping));
-    let same = now == mapping && read(folio + offset!(folio_index)) == index;
-    if pins == 0 || !(same || now == 0) { 0 } else { 1 }
-}
-
-/// Whether the system call is still under way whose registers are there: 1 if so. Runs by itself.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "raw_tp/in_call")]
-extern "C" fn in_call(arguments: *const u64) -> i32 {
-    const ENOSYS: i64 = 38;
-    // SAFETY: as above.
-    let registers = unsafe { *arguments };
-    i32::from(try_read::<i64>(registers + offset!(regs_result)) == Some(-ENOSYS))
 }
 
 /// A pin was made by a subsystem after all, if its caller is known as one by now: takes it back. The argument is its key.

@@ -34,6 +34,7 @@ mod udmabuf;
 mod v4l2;
 mod verify;
 mod vfio;
+mod witness;
 mod xdp;
 
 /// The helpers that read kernel memory are for GPL-compatible programs only.

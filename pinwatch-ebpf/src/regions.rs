@@ -17,6 +17,7 @@ use crate::{
     refused::{self, Refused},
     registry::{Made, SCRATCH, count, fill, keep, made, released, wake},
     thread::{self, purpose},
+    witness,
 };
 
 exit_hook!(25, pinned, io_pin, io_pin_twin, io_pin_kprobe, io_pin_kretprobe);
@@ -97,9 +98,9 @@ fn create(call: &Call) {
     }
     let ring = if offset!(io_region_takes_ring) != 0 {
         call.arg(0)
-    } else if place == QUEUES {
+    } else if place == QUEUES && offset!(io_ctx_queues) != 0 {
         region - offset!(io_ctx_queues)
-    } else if place == ENTRIES {
+    } else if place == ENTRIES && offset!(io_ctx_entries) != 0 {
         region - offset!(io_ctx_entries)
     } else {
         0
@@ -194,7 +195,7 @@ fn keep_polled(call: &Call, kept: &Kept) {
         let first = kept.address >> offset!(page_shift);
         let last = (kept.address + if kept.length == 0 { 0 } else { kept.length - 1 }) >> offset!(page_shift);
         let key = (*pin).sequence;
-        generic::watch_pages(scratch, kept.array, last - first);
+        witness::watch_pages(scratch, kept.array, last - first);
         if keep(call, key, &*pin) {
             count(counter::UNCLAIMED);
             wake(event::UNCLAIMED);

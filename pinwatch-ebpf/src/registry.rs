@@ -20,11 +20,11 @@ use pinwatch_common::{
 use crate::{
     backing::{self, Search},
     call::Call,
-    generic::Witnesses,
     kernel::{copy, copy_leader, current, fetch_add, load, load32, offset, zero},
     pages::Pages,
     path::Walk,
     refused::Mappings,
+    witness::Witnesses,
 };
 
 /// Not preallocated: an idle machine pays nothing, a busy one what it uses (`BPF_F_NO_PREALLOC`).

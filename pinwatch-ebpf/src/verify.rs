@@ -5,10 +5,10 @@ use pinwatch_common::{SCRATCHES, kind, verdict};
 
 use crate::{
     call::Call,
-    generic::WITNESSES,
     kernel::{offset, read, try_read},
     registry::{PINS, released},
     thread::{self, purpose},
+    witness::WITNESSES,
 };
 
 /// Runs by itself: arguments are a pin's key, its owner and its kind. What has no count of its users is not judged.

@@ -12,9 +12,9 @@ use crate::{
     kernel::{offset, private_of, read, read32},
     pages::{PAGES_ARRAY, Pages},
     refused::{self, Refused},
-    registry::{MODULE_OFFSETS, Made, PINS, SCRATCH, fill, keep, released, remove_extents},
+    registry::{MODULE_OFFSETS, Made, PINS, SCRATCH, fill, keep, mark, released, remove_extents},
 };
-use pinwatch_common::{IOMMU_WRITE, extent_flag, kind};
+use pinwatch_common::{IOMMU_WRITE, doubt, extent_flag, kind};
 
 exit_hook!(21, pin, vfio_pin, vfio_pin_twin, vfio_pin_kprobe, vfio_pin_kretprobe);
 entry_hook!(22, unpin, vfio_unpin, vfio_unpin_twin, vfio_unpin_kprobe);
@@ -70,8 +70,13 @@ fn pin(call: &Call) {
     // SAFETY: this program's own slot on this CPU.
     unsafe {
         fill(scratch, &new);
-        backing::find(scratch, &new.pages);
-        let pin = &raw const (*scratch).pin;
+        let pin = &raw mut (*scratch).pin;
+        // A group that joins a container later has what is mapped there pinned by whoever adds it.
+        if offsets.vfio_dma_memory != 0 && read(dma + offsets.vfio_dma_memory) != generic::own_memory() {
+            mark(pin, doubt::FOREIGN);
+        } else {
+            backing::find(scratch, &new.pages);
+        }
         // What one device has of another's memory is mapped, and not pinned.
         if (*pin).first.flags & extent_flag::DEVICE != 0 {
             remove_extents((*pin).sequence, (*pin).extents);

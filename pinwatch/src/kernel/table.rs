@@ -368,6 +368,7 @@ pub const MODULE_OFFSETS: &[OffsetRule<ModuleOffsets>] = &[
     rule(Part::Vfio, &["vfio_dma.iova"], 8, |o| &mut o.vfio_dma_iova),
     rule(Part::Vfio, &["vfio_dma.vaddr"], 8, |o| &mut o.vfio_dma_vaddr),
     rule(Part::Vfio, &["vfio_dma.prot"], 4, |o| &mut o.vfio_dma_prot),
+    rule(Part::Optional, &["vfio_dma.mm"], 8, |o| &mut o.vfio_dma_memory),
     rule(Part::Optional, &["vfio_group.container"], 8, |o| &mut o.vfio_group_container),
     rule(Part::Optional, &["vfio_device.group"], 8, |o| &mut o.vfio_device_group),
     // 6.4 and later.

@@ -292,6 +292,7 @@ fn module_offsets_are_those_of_the_modules() {
             vfio_dma_iova: 24,
             vfio_dma_vaddr: 32,
             vfio_dma_prot: 48,
+            vfio_dma_memory: 80,
             vfio_group_container: container,
             vfio_device_group: 32,
             vfio_has_files: is_new,

@@ -122,7 +122,7 @@ pub fn doubt_of(record: &PinRecord) -> Option<String> {
         (doubt::MAP_FULL, "there was no room for all of its extents"),
         (doubt::PAGE_MISMATCH, "its memory was remapped, or its file truncated, while it was being pinned"),
         (doubt::NO_PATH, "there was no room for the name of its file"),
-        (doubt::FOREIGN, "its memory is another process's: only the first page was looked at"),
+        (doubt::FOREIGN, "its memory is another process's: its first page was looked at, at most"),
     ];
     if record.doubt == 0 {
         return None;
