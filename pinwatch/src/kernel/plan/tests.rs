@@ -300,14 +300,9 @@ fn kprobes_for_all_if_asked_for() {
 fn unclaimed_pins_are_looked_for_where_direct_io_does_not_pay() {
     for kernel in KERNELS {
         let facts = facts(kernel);
-        // A kernel that preempts itself takes two instances of each program.
-        for (mode, preemptible, cheap) in [
-            (AttachMode::Kprobe, Some(false), false),
-            (AttachMode::Auto, None, false),
-            (AttachMode::Auto, Some(false), true),
-        ] {
-            let plan = Plan::decide(&Facts { preemptible, ..facts.clone() }, mode);
-            let expected = if kernel == "6.1" || cheap { State::On } else { State::Disabled };
+        for mode in [AttachMode::Kprobe, AttachMode::Auto] {
+            let plan = Plan::decide(&facts, mode);
+            let expected = if kernel == "6.1" { State::On } else { State::Disabled };
             assert_eq!(state(&plan, FeatureName::Unclaimed), expected, "{kernel}");
             assert_eq!(plan.offsets.long_term == 0, expected == State::Disabled);
             assert_eq!(plan.verdict(), Verdict::AllOn);
