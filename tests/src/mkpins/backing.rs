@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::layout::{Segment, Source};
 use crate::report::FilePart;
-use crate::sys::{HUGE, PAGE, Refused, check, descriptor_path, round_up};
+use crate::sys::{HUGE, PAGE, Refused, check, check_fd, descriptor_path, round_up};
 
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
@@ -43,6 +43,14 @@ pub fn open(known: &mut Vec<Backing>, segment: &Segment, read_only: bool) -> Res
             // SAFETY: the call just handed out this descriptor, so nothing else owns it.
             let file = unsafe { File::from_raw_fd(fd) };
             file.set_len(round_up(end, if *huge { HUGE } else { PAGE })).context("cannot size a memfd")?;
+            identify(file, None)?
+        }
+        Source::Secret => {
+            // SAFETY: takes a number only.
+            let fd =
+                check_fd("memfd_secret", unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) })?;
+            let file = File::from(fd);
+            file.set_len(round_up(end, PAGE)).context("cannot size secret memory")?;
             identify(file, None)?
         }
         Source::Same => {

@@ -42,6 +42,8 @@ pub enum Source {
     Anon { thp: bool },
     /// A memfd made for this segment; `huge` has 2 MiB pages.
     Memfd { huge: bool },
+    /// Secret memory made for this segment.
+    Secret,
     /// A file or a device DAX node by path.
     File { path: PathBuf, private: bool },
     /// The file of the nearest segment before that has one.

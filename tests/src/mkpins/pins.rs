@@ -26,6 +26,8 @@ pub enum Backing {
     Memfd,
     /// A memfd of 2 MiB huge pages.
     MemfdHuge,
+    /// Secret memory (memfd_secret).
+    Secret,
     /// The file --path, on whatever file system it is.
     File,
     /// The device DAX node --path.
@@ -86,6 +88,7 @@ impl PinOptions {
             Backing::Thp => Source::Anon { thp: true },
             Backing::Memfd => Source::Memfd { huge: false },
             Backing::MemfdHuge => Source::Memfd { huge: true },
+            Backing::Secret => Source::Secret,
             Backing::File => Source::File { path: path()?, private: self.private },
             Backing::Devdax => Source::File { path: path()?, private: false },
         };

@@ -15,6 +15,9 @@ pub fn reason(event: &RefusedEvent) -> Reason {
     let is_ring = matches!(event.event.kind, kind::IO_URING | kind::IO_URING_MEMORY);
     let shared = event.mapping & vm::SHARED != 0;
     match errno {
+        libc::EFAULT | libc::EREMOTEIO | libc::EOPNOTSUPP if event.magic == magic::SECRETMEM => {
+            Reason::Secret
+        }
         libc::ENOMEM | libc::ENOBUFS | libc::EPERM => memlock(event).unwrap_or(match errno {
             libc::EPERM => Reason::Unknown,
             _ => Reason::NoMemory,
@@ -26,7 +29,6 @@ pub fn reason(event: &RefusedEvent) -> Reason {
         libc::EOPNOTSUPP if has(refused::DAX) && !in_memory => Reason::FsDax,
         // Devices are on a file system in memory, too.
         libc::EOPNOTSUPP if is_ring && event.file != FileKey::default() => Reason::NoFiles,
-        libc::EFAULT | libc::EREMOTEIO if event.magic == magic::SECRETMEM => Reason::Secret,
         libc::EFAULT | libc::EREMOTEIO if event.mapping & (vm::IO | vm::PFNMAP) != 0 => Reason::Device,
         libc::EFAULT if !has(refused::MAPPED) && event.hole != 0 => Reason::Unmapped { at: event.hole },
         libc::EFAULT if has(refused::MAPPED) && event.mapping & vm::WRITE == 0 => Reason::ReadOnly,

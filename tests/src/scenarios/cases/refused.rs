@@ -65,6 +65,12 @@ pub fn refused(guest: &mut Guest) -> Result<Outcome> {
     once(&mkpins.made, "rdma", "EFAULT", "unmapped")?;
     let (_, text, _) = output("lspins", &["--refused", "-p", &mkpins.pid().to_string()])?;
     ensure!(text.contains("nothing is mapped at 0x"), "it says {text}");
+    // Nobody may look into secret memory, devices included.
+    for kind in ["rdma-mr", "io_uring"] {
+        let mkpins = Mkpins::start(&format!("{kind} secret"))?;
+        ensure!(mkpins.refused() == Some("EFAULT"), "{kind}: {}", mkpins.made);
+        once(&mkpins.made, kind, "EFAULT", "secret").with_context(|| kind.to_owned())?;
+    }
     guest.wait_until_empty()?;
     Ok(Outcome::Passed(None))
 }
