@@ -382,6 +382,7 @@ mod tests {
 
     use super::*;
     use crate::listing::sample;
+    use crate::model::Object;
 
     fn parsed(pretty: bool) -> Value {
         let table = sample::table();
@@ -389,6 +390,27 @@ mod tests {
         let mut out = Vec::new();
         document(&mut out, &table, &pins, sample::CREATED + 180_000_000_000, pretty).unwrap();
         serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn objects_have_a_field_of_their_subsystem() {
+        for (object, name, fields) in [
+            (
+                Object::IoUringMemory { ring_fd: None },
+                "io_uring",
+                serde_json::json!({"ring_fd": null, "slot": null}),
+            ),
+            (Object::Udmabuf { ino: 17 }, "udmabuf", serde_json::json!({"inode": 17})),
+            (Object::Vfio { iova: 4096 }, "vfio", serde_json::json!({"iova": 4096})),
+            (Object::V4l2 { device: "video0".to_owned() }, "v4l2", serde_json::json!({"device": "video0"})),
+        ] {
+            let mut table = sample::table();
+            table.pins[0].object = object;
+            let mut out = Vec::new();
+            document(&mut out, &table, &[&table.pins[0]], 0, false).unwrap();
+            let document: Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(document["pins"][0][name], fields);
+        }
     }
 
     #[test]

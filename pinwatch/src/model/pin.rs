@@ -391,3 +391,32 @@ impl Pin {
         self.id.subsystem
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subsystems_are_told_apart() {
+        for (at, one) in Subsystem::ALL.iter().enumerate() {
+            for other in &Subsystem::ALL[at + 1..] {
+                assert!(one.word() != other.word() && one.letter() != other.letter(), "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn objects_are_named_as_their_own_tools_name_them() {
+        let video = Object::V4l2 { device: "video0".to_owned() };
+        for (object, kind, name) in [
+            (Object::IoUringMemory { ring_fd: Some(5) }, "io_uring-mem", "ring 5 memory"),
+            (Object::IoUringMemory { ring_fd: None }, "io_uring-mem", "ring ? memory"),
+            (Object::Udmabuf { ino: 17 }, "udmabuf", "dmabuf 17"),
+            (Object::Vfio { iova: 1 << 32 }, "vfio", "iova 0x100000000"),
+            (video, "v4l2", "video0 buf"),
+        ] {
+            assert_eq!((object.type_word(), object.to_string().as_str()), (kind, name));
+            assert!(kind.starts_with(object.subsystem().word()));
+        }
+    }
+}

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-/// How long a change may take to show: a second on the machine, three in a guest that is 20 times slower.
-pub const SOON: Duration = Duration::from_secs(3);
+/// How long a change may take to show: a second on the machine, six in a guest that is 20 times slower and shares it with
+/// another one.
+pub const SOON: Duration = Duration::from_secs(6);
 /// The daemon has hooked modules that were loaded a moment ago by then: it looks through their BTF first.
 pub const HOOKED: Duration = Duration::from_secs(30);
 /// Pins of io_uring and AF_XDP are let go in a kworker, after an RCU grace period or two.

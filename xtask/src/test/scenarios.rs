@@ -8,7 +8,7 @@ use super::tally::Tally;
 use crate::build::Profile;
 use crate::vm::{Guest, Outcome};
 
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 const FULL_LIMIT: Duration = Duration::from_secs(40 * 60);
 /// FS-DAX with ext4, FS-DAX with xfs, device DAX.
 const NVDIMMS: u8 = 3;
