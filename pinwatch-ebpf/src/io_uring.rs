@@ -16,8 +16,7 @@ use crate::{
         try_read_user,
     },
     pages::{PAGES_BVEC, Pages},
-    refused::{self, Refused},
-    regions,
+    refused, regions,
     registry::{Made, PINS, made, released},
     thread::{self, Left, purpose},
 };
@@ -66,9 +65,7 @@ fn register(call: &Call) {
             error_of(call.ret)
         };
         if let Some(errno) = failed {
-            let (kind, caller, write, mapped) = (kind::IO_URING, 0, true, true);
-            let [address, length] = wanted;
-            refused::tell(call, &Refused { kind, errno, address, length, caller, write, mapped });
+            refused::memory(call, kind::IO_URING, errno, wanted, true);
         }
         return;
     }

@@ -12,7 +12,7 @@ use crate::{
     io_uring::system_call,
     kernel::{error_of, is_err_or_null, read, read32, try_read},
     pages::{PAGES_SCATTER, Pages},
-    refused::{self, Refused},
+    refused,
     registry::{DEVICES, MODULE_OFFSETS, Made, PINS, made, released},
     thread::{self, purpose},
 };
@@ -32,9 +32,7 @@ fn get(call: &Call) {
     if is_err_or_null(umem) {
         if let Some(errno) = error_of(umem) {
             let write = call.arg(3) as u32 & RDMA_WRITABLE != 0;
-            let (kind, caller, mapped) = (kind::RDMA_MR, 0, true);
-            let (address, length) = (call.arg(1), call.arg(2));
-            refused::tell(call, &Refused { kind, errno, address, length, caller, write, mapped });
+            refused::memory(call, kind::RDMA_MR, errno, [call.arg(1), call.arg(2)], write);
         }
         return;
     }

@@ -56,6 +56,12 @@ pub struct Refused {
     pub mapped: bool,
 }
 
+/// Tells that a subsystem was refused memory of this process: address and length.
+#[inline(always)]
+pub fn memory(call: &Call, kind: u32, errno: i32, [address, length]: [u64; 2], write: bool) {
+    tell(call, &Refused { kind, errno, address, length, caller: 0, write, mapped: true });
+}
+
 /// Tells of a refusal of this process's memory.
 #[inline(always)]
 pub fn tell(call: &Call, what: &Refused) {

@@ -14,7 +14,7 @@ use crate::{
     io_uring::{REGISTERED_RING, system_call},
     kernel::{error_of, is_err_or_null, offset, private_of, read, try_read, try_read_user},
     pages::{PAGES_ARRAY, Pages},
-    refused::{self, Refused},
+    refused,
     registry::{Made, SCRATCH, count, fill, keep, made, released, wake},
     thread::{self, purpose},
     witness,
@@ -70,12 +70,6 @@ fn new(kept: &Kept, object: u64) -> Made {
     }
 }
 
-#[inline(always)]
-fn refuse(call: &Call, errno: i32, address: u64, length: u64) {
-    let kind = kind::IO_URING_MEMORY;
-    refused::tell(call, &Refused { kind, errno, address, length, caller: 0, write: true, mapped: true });
-}
-
 /// Since 6.13. `int io_create_region(struct io_ring_ctx * or struct user_struct *, struct io_mapped_region *, struct
 /// io_uring_region_desc *, unsigned long mmap_offset)`
 #[inline(always)]
@@ -89,7 +83,7 @@ fn create(call: &Call) {
     }
     let code = call.ret as i32;
     if code < 0 {
-        refuse(call, code.wrapping_neg(), address, length);
+        refused::memory(call, kind::IO_URING_MEMORY, code.wrapping_neg(), [address, length], true);
         return;
     }
     let array = read(region);
@@ -152,7 +146,7 @@ fn provided(call: &Call) {
     if code < 0 {
         // Anything else may be wrong with what was asked for.
         if address != 0 && code != -EINVAL {
-            refuse(call, code.wrapping_neg(), address, length);
+            refused::memory(call, kind::IO_URING_MEMORY, code.wrapping_neg(), [address, length], true);
         }
     } else if array != 0 {
         keep_polled(call, &Kept { array, address, length, ring: call.arg(0), fd: ring_fd() });
@@ -169,7 +163,7 @@ fn queues(call: &Call) {
     let page = 1 << offset!(page_shift);
     let length = (call.arg(3) + (page - 1)) & 0u64.wrapping_sub(page);
     if let Some(errno) = error_of(call.ret) {
-        refuse(call, errno, address, length);
+        refused::memory(call, kind::IO_URING_MEMORY, errno, [address, length], true);
         return;
     }
     if array == 0 {

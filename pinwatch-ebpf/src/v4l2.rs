@@ -8,7 +8,7 @@ use crate::{
     io_uring::system_call,
     kernel::{error_of, file_of, is_err_or_null, offset, read, read32, try_read},
     pages::{PAGES_ARRAY, Pages},
-    refused::{self, Refused},
+    refused,
     registry::{MODULE_OFFSETS, Made, made, released},
 };
 use pinwatch_common::{FOLL_WRITE, kind};
@@ -27,8 +27,7 @@ fn create(call: &Call) {
     let write = offsets.frame_told_write == 0 || call.arg(2) as u8 != 0;
     if is_err_or_null(vector) {
         if let Some(errno) = error_of(vector) {
-            let what = Refused { kind: kind::V4L2, errno, address, length, caller: 0, write, mapped: true };
-            refused::tell(call, &what);
+            refused::memory(call, kind::V4L2, errno, [address, length], write);
         }
         return;
     }

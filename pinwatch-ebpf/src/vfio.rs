@@ -11,7 +11,7 @@ use crate::{
     io_uring::system_call,
     kernel::{offset, private_of, read, read32},
     pages::{PAGES_ARRAY, Pages},
-    refused::{self, Refused},
+    refused,
     registry::{MODULE_OFFSETS, Made, PINS, SCRATCH, fill, keep, mark, released, remove_extents},
 };
 use pinwatch_common::{IOMMU_WRITE, doubt, extent_flag, kind};
@@ -43,8 +43,7 @@ fn pin(call: &Call) {
             let (address, length) = PINS
                 .get_ptr(&dma)
                 .map_or((address, length), |pin| unsafe { ((*pin).address, (*pin).length) });
-            let what = Refused { kind: kind::VFIO, errno, address, length, caller: 0, write, mapped: true };
-            refused::tell(call, &what);
+            refused::memory(call, kind::VFIO, errno, [address, length], write);
         }
         return;
     }

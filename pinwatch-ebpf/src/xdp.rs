@@ -10,7 +10,7 @@ use crate::{
     io_uring::system_call,
     kernel::{error_of, is_err_or_null, offset, read, read32, try_read},
     pages::{PAGES_ARRAY, Pages},
-    refused::{self, Refused},
+    refused,
     registry::{Made, made, released},
 };
 use pinwatch_common::kind;
@@ -27,9 +27,7 @@ fn create(call: &Call) {
     let Some(wanted) = try_read::<[u64; 2]>(call.arg(0)) else { return };
     if is_err_or_null(umem) {
         if let Some(errno) = error_of(umem) {
-            let (kind, caller, write, mapped) = (kind::XDP, 0, true, true);
-            let [address, length] = wanted;
-            refused::tell(call, &Refused { kind, errno, address, length, caller, write, mapped });
+            refused::memory(call, kind::XDP, errno, wanted, true);
         }
         return;
     }

@@ -2,7 +2,9 @@
 //! Nothing here knows about pins.
 
 use std::fmt;
+use std::fs::File;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 /// Bytes in a base page. The project's kernels are x86-64.
 pub const PAGE: u64 = 4096;
@@ -25,6 +27,13 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// The refusal that an error of the standard library stands for.
+    pub fn of(call: &'static str, error: &std::io::Error) -> Self {
+        Self { call, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = std::io::Error::from_raw_os_error(self.errno);
@@ -44,6 +53,12 @@ pub fn check_fd<T: Into<i64> + Copy>(call: &'static str, answer: T) -> Result<Ow
     let fd = check(call, answer)?.into() as RawFd;
     // SAFETY: the call just handed out this descriptor, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens a file or a device for reading and writing.
+pub fn open(path: impl AsRef<Path>, call: &'static str) -> Result<File, Refused> {
+    let file = File::options().read(true).write(true).open(path);
+    file.map_err(|error| Refused::of(call, &error))
 }
 
 /// The symbolic name of an error number: those that pins and file calls can answer, else `E` and the number.
@@ -191,11 +206,18 @@ impl Dice {
 /// A mapping of this process.
 pub struct Behind {
     /// As map_files names it.
-    pub range: String,
+    range: String,
     /// Its end.
     pub end: u64,
     /// Where in its file the address is that was asked for.
     pub offset: u64,
+}
+
+impl Behind {
+    /// Its file.
+    pub fn open(&self) -> Result<File, Refused> {
+        open(format!("/proc/self/map_files/{}", self.range), "open map_files")
+    }
 }
 
 /// The mapping that an address is in.

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// The longest time that one answer may take: a guest is 20 times slower than the machine.
@@ -30,6 +30,13 @@ impl Mkpins {
     /// Starts it; arguments are separated by blanks.
     pub fn start(arguments: &str) -> Result<Self> {
         Self::start_through(&[], arguments)
+    }
+
+    /// Starts it; an error if the pin is refused.
+    pub fn pinned(arguments: &str) -> Result<Self> {
+        let mkpins = Self::start(arguments)?;
+        ensure!(mkpins.refused().is_none(), "{arguments}: {}", mkpins.made);
+        Ok(mkpins)
     }
 
     /// Starts it through another program, such as `unshare -m`.

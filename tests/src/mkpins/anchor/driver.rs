@@ -61,7 +61,7 @@ impl Driver {
     }
 
     fn make(&mut self, buffer: Buffer) -> Result<Object, Refused> {
-        let used = fs::read_to_string(SLOTS).map_err(|error| refused("read slots", &error))?;
+        let used = fs::read_to_string(SLOTS).map_err(|error| Refused::of("read slots", &error))?;
         let used: Vec<u32> = used.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
         let slot = (0..64)
             .find(|slot| !used.contains(slot))
@@ -71,11 +71,7 @@ impl Driver {
         if self.how == How::Folios {
             // What is pinned of a file is told by its place in the file.
             let found = behind(buffer.address).ok_or(Refused { call: "maps", errno: libc::EFAULT })?;
-            file = fs::File::options()
-                .read(true)
-                .write(true)
-                .open(format!("/proc/self/map_files/{}", found.range))
-                .map_err(|error| refused("open map_files", &error))?;
+            file = found.open()?;
             (address, fd) = (found.offset, file.as_raw_fd());
         }
         let pages = (buffer.address + buffer.length).div_ceil(PAGE) - buffer.address / PAGE;
@@ -89,12 +85,8 @@ impl Driver {
     }
 }
 
-fn refused(call: &'static str, error: &std::io::Error) -> Refused {
-    Refused { call, errno: error.raw_os_error().unwrap_or(libc::EIO) }
-}
-
 fn tell(command: &str) -> Result<(), Refused> {
-    fs::write(COMMAND, command).map_err(|error| refused("pintest", &error))
+    fs::write(COMMAND, command).map_err(|error| Refused::of("pintest", &error))
 }
 
 impl Anchor for Driver {

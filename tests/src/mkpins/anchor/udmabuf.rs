@@ -1,11 +1,10 @@
 //! udmabuf: DMA buffers made of the memfds behind a range of memory. Each is a descriptor of its own.
 
-use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::{Anchor, Buffer};
 use crate::report::Object;
-use crate::sys::{Refused, behind, check_fd};
+use crate::sys::{Refused, behind, check_fd, open};
 
 /// `UDMABUF_CREATE_LIST` (include/uapi/linux/udmabuf.h)
 const CREATE_LIST: libc::c_ulong = 0x4008_7543;
@@ -24,14 +23,7 @@ impl Buffers {
         let mut at = buffer.address;
         while at < end {
             let found = behind(at).ok_or(Refused { call: "maps", errno: libc::EFAULT })?;
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .open(format!("/proc/self/map_files/{}", found.range))
-                .map_err(|error| Refused {
-                    call: "open map_files",
-                    errno: error.raw_os_error().unwrap_or(libc::EIO),
-                })?;
+            let file = found.open()?;
             // It has to be sealed against shrinking; what cannot be sealed is for the kernel to refuse.
             // SAFETY: takes numbers only.
             unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) };
@@ -41,9 +33,7 @@ impl Buffers {
             files.push(file);
             at += size;
         }
-        let device = File::options().read(true).write(true).open("/dev/udmabuf").map_err(|error| {
-            Refused { call: "open /dev/udmabuf", errno: error.raw_os_error().unwrap_or(libc::EIO) }
-        })?;
+        let device = open("/dev/udmabuf", "open /dev/udmabuf")?;
         // `struct udmabuf_create_list`: flags, the number of items, the items.
         let mut list: Vec<u64> = vec![u64::from(FLAGS_CLOEXEC) | (files.len() as u64) << 32];
         list.append(&mut items);

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 
 use super::{Anchor, AnchorOptions, Buffer};
 use crate::report::Object;
-use crate::sys::{Refused, check};
+use crate::sys::{Refused, check, open};
 
 /// `VIDIOC_S_FMT`, `VIDIOC_REQBUFS`, `VIDIOC_QBUF` (include/uapi/linux/videodev2.h)
 const SET_FORMAT: libc::c_ulong = 0xc0d0_5605;
@@ -72,9 +72,7 @@ pub struct Device {
 impl Device {
     /// A device that captures writes to memory, one that puts out (`--read-only`) reads it.
     pub fn open(options: &AnchorOptions) -> Result<Self, Refused> {
-        let device = File::options().read(true).write(true).open(&options.video).map_err(|error| {
-            Refused { call: "open the video device", errno: error.raw_os_error().unwrap_or(libc::EIO) }
-        })?;
+        let device = open(&options.video, "open the video device")?;
         let kind = if options.read_only { OUTPUT } else { CAPTURE };
         let mut format = Format {
             kind,

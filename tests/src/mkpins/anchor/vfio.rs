@@ -1,12 +1,12 @@
 //! VFIO: DMA mappings of a type1 container with the group of one device in it, as `vfio-up` prepares it. A group can be in
 //! one container only.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::{Anchor, AnchorOptions, Buffer};
 use crate::report::Object;
-use crate::sys::{PAGE, Refused, check, check_fd, round_up};
+use crate::sys::{PAGE, Refused, check, check_fd, open, round_up};
 
 /// `_IO(VFIO_TYPE, VFIO_BASE + n)` (include/uapi/linux/vfio.h)
 const fn number(n: libc::c_ulong) -> libc::c_ulong {
@@ -52,12 +52,6 @@ pub struct Container {
     maps: Vec<(u64, u64)>,
 }
 
-fn open(path: &str, call: &'static str) -> Result<OwnedFd, Refused> {
-    let file = File::options().read(true).write(true).open(path);
-    file.map(OwnedFd::from)
-        .map_err(|error| Refused { call, errno: error.raw_os_error().unwrap_or(libc::EIO) })
-}
-
 /// The group that there is, by its number.
 fn group() -> Result<String, Refused> {
     let missing = Refused { call: "vfio-up has not run: no group in /dev/vfio", errno: libc::ENOENT };
@@ -77,8 +71,8 @@ fn device(group: &str) -> Result<std::ffi::CString, Refused> {
 impl Container {
     pub fn open(options: &AnchorOptions) -> Result<Self, Refused> {
         let name = group()?;
-        let container = open("/dev/vfio/vfio", "open /dev/vfio/vfio")?;
-        let group = open(&format!("/dev/vfio/{name}"), "open the group")?;
+        let container = OwnedFd::from(open("/dev/vfio/vfio", "open /dev/vfio/vfio")?);
+        let group = OwnedFd::from(open(format!("/dev/vfio/{name}"), "open the group")?);
         let fd = container.as_raw_fd();
         // SAFETY: takes a pointer to a number that lives across the call, and numbers.
         unsafe {

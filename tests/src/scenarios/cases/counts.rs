@@ -49,8 +49,7 @@ pub fn quiet(guest: &mut Guest) -> Result<Outcome> {
     let mut before = 0;
     let here = || OF_EVERY_KIND.iter().filter(|arguments| devices::has(guest, arguments));
     for arguments in here() {
-        let mkpins = Mkpins::start(arguments)?;
-        ensure!(mkpins.refused().is_none(), "{arguments}: {}", mkpins.made);
+        let mkpins = Mkpins::pinned(arguments)?;
         made.push(mkpins);
         let kernel = explained(guest).with_context(|| (*arguments).to_owned())?;
         let references = kernel["references"].as_i64().unwrap_or(0);
@@ -75,8 +74,7 @@ pub fn direct_io(guest: &mut Guest) -> Result<Outcome> {
     let kinds = ["unclaimed memfd --count 2", "io_uring memfd --count 2", "rdma-mr memfd --count 2"];
     let mut made = Vec::new();
     for arguments in kinds {
-        let mut mkpins = Mkpins::start(&format!("{arguments} --length 64K"))?;
-        ensure!(mkpins.refused().is_none(), "{arguments}: {}", mkpins.made);
+        let mut mkpins = Mkpins::pinned(&format!("{arguments} --length 64K"))?;
         mkpins.tell(&format!("direct /mnt/ext4/direct {reads}"))?;
         made.push(mkpins);
     }

@@ -40,8 +40,7 @@ pub fn ring_memory(guest: &mut Guest) -> Result<Outcome> {
 
 /// Memory that a ring keeps although it is unmapped, until the ring is closed.
 fn kept(guest: &Guest, arguments: &str) -> Result<()> {
-    let mut mkpins = Mkpins::start(arguments)?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned(arguments)?;
     counts::explained(guest)?;
     mkpins.tell("munmap")?;
     mkpins.tell("close")?;
@@ -78,8 +77,7 @@ pub fn udmabuf(guest: &mut Guest) -> Result<Outcome> {
     for cell in UDMABUF {
         one(guest, cell, cell.arguments)?;
     }
-    let mut mkpins = Mkpins::start("udmabuf memfd-huge --length 4M")?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned("udmabuf memfd-huge --length 4M")?;
     // It counts folios, not pages.
     counts::explained(guest)?;
     mkpins.tell("munmap")?;
@@ -139,8 +137,7 @@ pub fn vfio(guest: &mut Guest) -> Result<Outcome> {
     }
     // One mapping of many files of huge pages, as a virtual machine's memory is.
     let layout: Vec<String> = (0..FILES).map(|file| format!("file:/mnt/huge/v{file}:0:512")).collect();
-    let mut mkpins = Mkpins::start(&format!("vfio --layout {}", layout.join(",")))?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned(&format!("vfio --layout {}", layout.join(",")))?;
     mkpins.tell("munmap")?;
     mkpins.tell("unlink")?;
     let check = |pins: &[Value]| {
@@ -155,8 +152,7 @@ pub fn vfio(guest: &mut Guest) -> Result<Outcome> {
     mkpins.end();
     guest.wait_until_empty()?;
     // The group's and the device's descriptors keep what was mapped through the container's.
-    let mut mkpins = Mkpins::start("vfio memfd --with-device")?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned("vfio memfd --with-device")?;
     let pid = mkpins.pid();
     let held = |open: usize| {
         move |pins: &[Value]| {
@@ -230,8 +226,7 @@ pub fn v4l2(guest: &mut Guest) -> Result<Outcome> {
     for cell in V4L2 {
         one(guest, cell, cell.arguments)?;
     }
-    let mut mkpins = Mkpins::start("v4l2 memfd --length 128K")?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned("v4l2 memfd --length 128K")?;
     counts::explained(guest)?;
     mkpins.tell("munmap")?;
     let check = |pins: &[Value]| {

@@ -179,8 +179,7 @@ pub fn not_utf8(guest: &mut Guest) -> Result<Outcome> {
 pub fn renamed(guest: &mut Guest) -> Result<Outcome> {
     for folder in ["/mnt/tmpfs", "/mnt/ext4", "/mnt/xfs"] {
         let more = if folder != "/mnt/tmpfs" && guest.at_least(6, 2) { "--read-only" } else { "" };
-        let mut mkpins = Mkpins::start(&format!("rdma-mr file --path {folder}/before {more}"))?;
-        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let mut mkpins = Mkpins::pinned(&format!("rdma-mr file --path {folder}/before {more}"))?;
         mkpins.tell("munmap")?;
         mkpins.tell("close")?;
         fs::rename(format!("{folder}/before"), format!("{folder}/after"))?;

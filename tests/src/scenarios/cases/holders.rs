@@ -20,8 +20,7 @@ pub(super) fn held(of: &[(u64, &[u64])]) -> Held {
 }
 
 fn start(kind: &str) -> Result<(Mkpins, u64, u64)> {
-    let mkpins = Mkpins::start(&format!("{kind} memfd"))?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mkpins = Mkpins::pinned(&format!("{kind} memfd"))?;
     let number =
         |name: &str| mkpins.made[name].as_u64().with_context(|| format!("no {name} in {}", mkpins.made));
     let (pid, fd) = (number("pid")?, number("fd")?);
@@ -165,8 +164,7 @@ pub fn shared_ring(guest: &mut Guest) -> Result<Outcome> {
         return Ok(Outcome::Skipped("this kernel has no IORING_REGISTER_CLONE_BUFFERS (6.12)".to_owned()));
     }
     for (first, second) in [("close-anchor", "close-ring2"), ("close-ring2", "close-anchor")] {
-        let mut mkpins = Mkpins::start("io_uring memfd --clone")?;
-        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let mut mkpins = Mkpins::pinned("io_uring memfd --clone")?;
         let (pid, fd) = (mkpins.made["pid"].as_u64().unwrap_or(0), mkpins.made["fd"].as_u64().unwrap_or(0));
         let other = mkpins.made["fd2"].as_u64().context("no fd2")?;
         expect(guest, pid, &held(&[(pid, &[fd, other])]), 0, "cloned")?;
@@ -182,8 +180,7 @@ pub fn shared_ring(guest: &mut Guest) -> Result<Outcome> {
 /// A umem that two sockets share is kept by both, then by whichever is left.
 pub fn shared_umem(guest: &mut Guest) -> Result<Outcome> {
     for (first, second) in [("close-anchor", "close-ring2"), ("close-ring2", "close-anchor")] {
-        let mut mkpins = Mkpins::start("xdp memfd --shared")?;
-        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let mut mkpins = Mkpins::pinned("xdp memfd --shared")?;
         let (pid, fd) = (mkpins.made["pid"].as_u64().unwrap_or(0), mkpins.made["fd"].as_u64().unwrap_or(0));
         let other = mkpins.made["fd2"].as_u64().context("no fd2")?;
         expect(guest, pid, &held(&[(pid, &[fd, other])]), 0, "shared")?;
@@ -198,8 +195,7 @@ pub fn shared_umem(guest: &mut Guest) -> Result<Outcome> {
 
 /// A ring whose queue is mapped outlives its descriptor.
 pub fn mapped(guest: &mut Guest) -> Result<Outcome> {
-    let mut mkpins = Mkpins::start("io_uring memfd --map-ring")?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned("io_uring memfd --map-ring")?;
     let (pid, fd) = (mkpins.made["pid"].as_u64().unwrap_or(0), mkpins.made["fd"].as_u64().unwrap_or(0));
     expect(guest, pid, &held(&[(pid, &[fd])]), 0, "made")?;
     let is_mapped = |pins: &[Value]| {

@@ -19,8 +19,7 @@ fn made_by(pins: &[Value], pid: u64) -> Result<&Value> {
 /// What `--explain` prints last is done, and the pin is gone.
 pub fn explain(guest: &mut Guest) -> Result<Outcome> {
     for kind in ["rdma-mr", "io_uring", "xdp"] {
-        let mut mkpins = Mkpins::start(&format!("{kind} memfd"))?;
-        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let mut mkpins = Mkpins::pinned(&format!("{kind} memfd"))?;
         let pid = u64::from(mkpins.pid());
         let child = mkpins.tell("fork")?["pid"].as_u64().context("no pid")?;
         let two = |pins: &[Value]| {

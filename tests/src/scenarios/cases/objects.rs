@@ -18,8 +18,7 @@ pub fn rdma_numbers(guest: &mut Guest) -> Result<Outcome> {
         "rdma-mr anon --skew 100 --length 5000",
         "rdma-mr anon --service-thread",
     ] {
-        let mkpins = Mkpins::start(arguments)?;
-        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let mkpins = Mkpins::pinned(arguments)?;
         programs.push(mkpins);
     }
     let told: Value = serde_json::from_str(&shell("rdma -dd -j resource show mr")?)?;
@@ -72,8 +71,7 @@ pub fn rdma_numbers(guest: &mut Guest) -> Result<Outcome> {
 /// T4: the umem of one socket, and of two.
 pub fn umem(guest: &mut Guest) -> Result<Outcome> {
     for arguments in ["xdp memfd", "xdp memfd --shared"] {
-        let mut mkpins = Mkpins::start(arguments)?;
-        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let mut mkpins = Mkpins::pinned(arguments)?;
         let made = mkpins.made.clone();
         let mut first = made.clone();
         first["objects"] = Value::from(made["objects"].as_array().context("no objects")?[..1].to_vec());
@@ -108,8 +106,7 @@ pub fn rdma_queues(guest: &mut Guest) -> Result<Outcome> {
 /// Makes two regions, which must be all that is listed; the pages that the kernel pinned for it by its own count.
 fn regions(guest: &Guest, queues: &str) -> Result<u64> {
     let before = pages_ever_pinned()?;
-    let mut mkpins = Mkpins::start(&format!("rdma-mr memfd --count 2 {queues}"))?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned(&format!("rdma-mr memfd --count 2 {queues}"))?;
     let made = mkpins.made.clone();
     guest.wait_for(SOON, |pins| compare::exactly(&made, pins))?;
     let pinned = pages_ever_pinned()? - before;
@@ -132,8 +129,7 @@ pub fn clone(guest: &mut Guest) -> Result<Outcome> {
         return Ok(Outcome::Skipped("this kernel has no IORING_REGISTER_CLONE_BUFFERS (6.12)".to_owned()));
     }
     for order in [["close-anchor", "close-ring2"], ["close-ring2", "close-anchor"]] {
-        let mut mkpins = Mkpins::start("io_uring memfd --clone")?;
-        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let mut mkpins = Mkpins::pinned("io_uring memfd --clone")?;
         let listed = |guest: &Guest| {
             guest.wait_for(SOON, |pins| {
                 ensure!(
@@ -157,8 +153,7 @@ pub fn clone(guest: &mut Guest) -> Result<Outcome> {
 
 /// Slots of a sparse table, filled and replaced one by one.
 pub fn sparse_update(guest: &mut Guest) -> Result<Outcome> {
-    let mut mkpins = Mkpins::start("io_uring memfd --sparse --slots 8 --slot 3")?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned("io_uring memfd --sparse --slots 8 --slot 3")?;
     let slots = |guest: &Guest, wanted: &[u64]| {
         guest.wait_for(SOON, |pins| {
             let mut slots: Vec<u64> =

@@ -39,8 +39,7 @@ pub fn kcmp(_guest: &mut Guest) -> Result<Outcome> {
     let diagnostics = shell("modprobe xsk_diag").is_ok();
     let kinds = if diagnostics { &["rdma-mr", "io_uring", "xdp"][..] } else { &["rdma-mr", "io_uring"] };
     for kind in kinds {
-        let mut mkpins = Mkpins::start(&format!("{kind} memfd"))?;
-        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let mut mkpins = Mkpins::pinned(&format!("{kind} memfd"))?;
         let (pid, fd) = (u64::from(mkpins.pid()), mkpins.made["fd"].as_u64().context("no fd")?);
         // Another file of the same device, which must not be taken for it.
         let mut other = Mkpins::start(&format!("{kind} memfd"))?;
@@ -152,8 +151,7 @@ fn long_group(guest: &Guest) -> Result<Outcome> {
 /// Leases and verdicts by `/proc/locks` and fdinfo alone.
 pub fn leases(_guest: &mut Guest) -> Result<Outcome> {
     let path = "/mnt/tmpfs/proc-leases";
-    let mut mkpins = Mkpins::start(&format!("io_uring file --path {path}"))?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned(&format!("io_uring file --path {path}"))?;
     let pid = mkpins.pid();
     let is = |state: &str, covered: u64, step: &str| {
         let table = table()?;

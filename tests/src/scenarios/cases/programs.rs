@@ -50,8 +50,7 @@ pub fn map_full(guest: &mut Guest) -> Result<Outcome> {
         &["--attach", &guest.attach, "--socket", socket, "--max-pins", "4"],
         "/tmp/full.log",
     )?);
-    let mut mkpins = Mkpins::start("io_uring memfd --count 6")?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned("io_uring memfd --count 6")?;
     let table = table_at(socket)?;
     let pins = table["pins"].as_array().map_or(0, Vec::len);
     ensure!(pins == 4 && table["complete"] == false, "{pins} pins, complete {}", table["complete"]);
@@ -283,8 +282,7 @@ pub fn modules_reload(guest: &mut Guest) -> Result<Outcome> {
         if in_the_gap(guest).with_context(|| format!("at once after reload {round}"))? {
             early += 1;
         }
-        let mut mkpins = Mkpins::start("rdma-mr memfd --count 2")?;
-        ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+        let mut mkpins = Mkpins::pinned("rdma-mr memfd --count 2")?;
         let made = mkpins.made.clone();
         guest
             .wait_for(SOON, |pins| compare::exactly(&made, pins))
@@ -300,8 +298,7 @@ pub fn modules_reload(guest: &mut Guest) -> Result<Outcome> {
 /// Makes a memory region at once, and waits until the modules that are loaded are hooked. Says whether it was too early: then
 /// the table says that such are missing, and the pin is listed as one that nobody claims.
 fn in_the_gap(guest: &Guest) -> Result<bool> {
-    let mut mkpins = Mkpins::start("rdma-mr memfd")?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned("rdma-mr memfd")?;
     let made = mkpins.made.clone();
     let mut nobodys = made.clone();
     nobodys["kind"] = "unclaimed".into();

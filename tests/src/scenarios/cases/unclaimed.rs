@@ -104,8 +104,7 @@ pub fn functions(guest: &mut Guest) -> Result<Outcome> {
 }
 
 fn one(guest: &Guest, arguments: &str, slowest: &mut Duration) -> Result<()> {
-    let mut mkpins = Mkpins::start(arguments)?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned(arguments)?;
     let made = mkpins.made.clone();
     guest.wait_for(SOON, |pins| {
         of_driver(pins)?;
@@ -188,8 +187,7 @@ pub fn without(guest: &mut Guest) -> Result<Outcome> {
 }
 
 fn switched_off(guest: &Guest, socket: &str, arguments: &str, is_off: bool) -> Result<()> {
-    let mut mkpins = Mkpins::start(arguments)?;
-    ensure!(mkpins.refused().is_none(), "{}", mkpins.made);
+    let mut mkpins = Mkpins::pinned(arguments)?;
     guest.wait_for(SOON, |pins| compare::exactly(&mkpins.made, pins))?;
     let mut made = mkpins.made.clone();
     if is_off {
