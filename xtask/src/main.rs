@@ -101,6 +101,9 @@ struct Machine {
     /// An IOMMU with a device behind it; `vfio-up` in the guest gives it to VFIO
     #[arg(long)]
     iommu: bool,
+    /// The kernel's headers and its compiler; `module-build` in the guest builds modules with them
+    #[arg(long)]
+    headers: bool,
     /// Let guest time count instructions: repeatable, slow, one CPU
     #[arg(long)]
     icount: bool,
@@ -131,6 +134,7 @@ impl Machine {
             packages: self.with_packages,
             nvdimm: self.nvdimm,
             iommu: self.iommu,
+            headers: self.headers,
             icount: self.icount,
             memory: self.memory.unwrap_or(0),
             cpus: self.cpus,

@@ -34,6 +34,32 @@ pub fn bootstrap_command() -> Command {
     command
 }
 
+/// Makes the compressed read-only image `image` of `folder`; `what` is what it holds.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn squash(folder: &Path, image: &Path, what: &str, log: &Path) -> Result<()> {
+    let mut squash = command("mksquashfs");
+    squash.arg(folder).arg(image).args(["-noappend", "-comp", "lz4", "-quiet", "-no-progress"]);
+    run_logged(&mut squash, &format!("compress {what}"), log)
+}
+
+/// Unpacks the files of a package into `root`, but for those that a pattern of `left_out` fits; `what` it is.
+///
+/// # Errors
+/// When the package is damaged or `root` cannot be written.
+pub fn unpack(deb: &Path, root: &Path, left_out: &[String], what: &str, log: &Path) -> Result<()> {
+    std::fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
+    let mut unpack = command("sh");
+    unpack.args([
+        "-ec",
+        r#"deb=$1 root=$2; shift 2; dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$root" "$@""#,
+        "sh",
+    ]);
+    unpack.arg(deb).arg(root).args(left_out.iter().map(|pattern| format!("--exclude={pattern}")));
+    run_logged(&mut unpack, &format!("unpack {what}"), log)
+}
+
 /// Whether this process is root.
 pub fn is_root() -> bool {
     // SAFETY: geteuid takes nothing and cannot fail.

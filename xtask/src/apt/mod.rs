@@ -4,4 +4,5 @@
 pub mod index;
 pub mod private;
 pub mod sources;
+pub mod tree;
 pub mod version;

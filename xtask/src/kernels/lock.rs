@@ -3,11 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::KERNELS;
-use crate::cache;
+use crate::apt::private::{Fetched, fetch};
+use crate::apt::sources::Mirrors;
+use crate::apt::version;
+use crate::cache::{self, Cache};
 
 const HEAD: &str =
     "# Written by `cargo xtask vm update`: the exact packages that each kernel is made of.\n\n";
@@ -32,6 +35,8 @@ pub struct LockedKernel {
     /// What it is made of.
     #[serde(rename = "package")]
     pub packages: Vec<LockedPackage>,
+    /// What modules for it are built with.
+    pub headers: Vec<LockedPackage>,
 }
 
 /// One .deb.
@@ -109,6 +114,39 @@ impl LockedKernel {
     pub fn fingerprint(&self) -> String {
         cache::key(self.packages.iter().map(|package| package.sha256.as_str()))
     }
+
+    /// Fetches one of its packages to `target`.
+    ///
+    /// # Errors
+    /// When the mirror cannot be reached, or has it no longer.
+    pub fn fetch(
+        &self,
+        cache: &Cache,
+        mirrors: &Mirrors,
+        package: &LockedPackage,
+        target: &Path,
+    ) -> Result<()> {
+        let archive = mirrors.archive(&package.archive)?;
+        if fetch(cache, archive, &package.filename, &package.sha256, target)? == Fetched::Gone {
+            bail!(
+                "the mirror no longer has {} {} (HTTP 404); `cargo xtask vm update {}` moves the lock to what it has now",
+                kind(&package.name),
+                version::upstream(&package.version),
+                self.key
+            );
+        }
+        Ok(())
+    }
+}
+
+/// `linux-image` of `linux-image-6.12.95+deb12-amd64`.
+fn kind(package: &str) -> &str {
+    package
+        .match_indices('-')
+        .find_map(|(at, _)| {
+            package[at + 1..].starts_with(|c: char| c.is_ascii_digit()).then_some(&package[..at])
+        })
+        .unwrap_or(package)
 }
 
 fn path() -> PathBuf {
@@ -129,7 +167,7 @@ mod tests {
             sha256: sha256.into(),
         };
         let (version, suite) = (package.version.clone(), package.suite.clone());
-        LockedKernel { key: key.into(), version, suite, packages: vec![package] }
+        LockedKernel { key: key.into(), version, suite, packages: vec![package], headers: Vec::new() }
     }
 
     #[test]
@@ -149,6 +187,12 @@ mod tests {
     }
 
     #[test]
+    fn a_packages_kind_is_its_name_without_the_version() {
+        assert_eq!(kind("linux-image-6.12.95+deb12-amd64"), "linux-image");
+        assert_eq!(kind("linux-binary-unsigned-7.3.4+deb13-amd64"), "linux-binary-unsigned");
+    }
+
+    #[test]
     fn a_damaged_lock_is_refused() {
         assert!(Lock::parse("[[kernel]]\nkey = 1\n").is_err());
     }
@@ -157,7 +201,8 @@ mod tests {
     fn the_lock_of_this_checkout_has_every_kernel() {
         let lock = Lock::read().unwrap();
         for kernel in KERNELS {
-            assert!(lock.kernel(kernel.key).is_ok(), "{}", kernel.key);
+            let locked = lock.kernel(kernel.key).unwrap();
+            assert!(!locked.packages.is_empty() && locked.headers.len() == 3, "{}", kernel.key);
         }
     }
 }

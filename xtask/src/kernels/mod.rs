@@ -14,16 +14,36 @@ pub struct Kernel {
     pub key: &'static str,
     /// Where Debian has it.
     pub suite: Suite,
+    /// What it was built with, and modules for it have to be.
+    pub compiler: Compiler,
 }
+
+/// A Debian package of a compiler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compiler {
+    /// Code name of the release that it is of.
+    pub release: &'static str,
+    /// Name of the package.
+    pub gcc: &'static str,
+}
+
+const BOOKWORM: Compiler = Compiler { release: "bookworm", gcc: "gcc-12" };
+const TRIXIE: Compiler = Compiler { release: "trixie", gcc: "gcc-14" };
 
 /// All of them, oldest first.
 pub const KERNELS: &[Kernel] = &[
-    Kernel { key: "6.1", suite: Suite { archive: "security", name: "bookworm-security" } },
-    Kernel { key: "6.12", suite: Suite { archive: "main", name: "trixie" } },
-    Kernel { key: "6.18", suite: Suite { archive: "main", name: "trixie-backports" } },
-    Kernel { key: "7.2", suite: Suite { archive: "main", name: "trixie-backports" } },
-    Kernel { key: "7.3", suite: Suite { archive: "main", name: "trixie-backports" } },
+    Kernel {
+        key: "6.1",
+        suite: Suite { archive: "security", name: "bookworm-security" },
+        compiler: BOOKWORM,
+    },
+    Kernel { key: "6.12", suite: Suite { archive: "main", name: "trixie" }, compiler: TRIXIE },
+    Kernel { key: "6.18", suite: BACKPORTS, compiler: TRIXIE },
+    Kernel { key: "7.2", suite: BACKPORTS, compiler: TRIXIE },
+    Kernel { key: "7.3", suite: BACKPORTS, compiler: TRIXIE },
 ];
+
+const BACKPORTS: Suite = Suite { archive: "main", name: "trixie-backports" };
 
 /// The oldest of them.
 pub fn oldest() -> &'static Kernel {

@@ -39,7 +39,10 @@ pub fn update(cache: &Cache, keys: &[String]) -> Result<()> {
         let Some(set) = newest(&packages, kernel.key) else {
             bail!("{} has no kernel {} any more; nothing was changed", kernel.suite.name, kernel.key);
         };
-        let found = locked(kernel, set);
+        let Some(headers) = headers(&packages, &set) else {
+            bail!("{} has kernel {} without its headers; nothing was changed", kernel.suite.name, kernel.key);
+        };
+        let found = locked(kernel, set, headers);
         match lock.kernel(kernel.key) {
             Ok(before) if before.version == found.version => {
                 progress(&format!("{}: stays {}", kernel.key, found.version))
@@ -52,22 +55,45 @@ pub fn update(cache: &Cache, keys: &[String]) -> Result<()> {
     lock.write()
 }
 
-fn locked(kernel: &Kernel, set: Vec<Package>) -> LockedKernel {
+fn locked(kernel: &Kernel, set: Vec<Package>, headers: Vec<Package>) -> LockedKernel {
     let version = set.first().map(|package| package.version.clone()).unwrap_or_default();
-    let packages = set.into_iter().map(|package| LockedPackage {
+    let lock = |package: Package| LockedPackage {
         name: package.name,
         version: package.version,
         suite: kernel.suite.name.to_owned(),
         archive: kernel.suite.archive.to_owned(),
         filename: package.filename,
         sha256: package.sha256,
-    });
+    };
     LockedKernel {
         key: kernel.key.to_owned(),
         version,
         suite: kernel.suite.name.to_owned(),
-        packages: packages.collect(),
+        packages: set.into_iter().map(lock).collect(),
+        headers: headers.into_iter().map(lock).collect(),
     }
+}
+
+/// What modules for the kernel of `set` are built with: its own headers, those of all flavours, and the programs that
+/// its makefiles run.
+fn headers(packages: &[Package], set: &[Package]) -> Option<Vec<Package>> {
+    let image = set.first()?;
+    let (_, release) = image.name.match_indices('-').find_map(|(at, _)| {
+        let rest = &image.name[at + 1..];
+        rest.starts_with(|c: char| c.is_ascii_digit()).then_some((at, rest))
+    })?;
+    let all_flavours = release.strip_suffix("-amd64")?;
+    let of_version = || packages.iter().filter(|package| package.version == image.version);
+    let named = |name: String| of_version().find(|package| package.name == name).cloned();
+    // Of the release (6.12.107+deb13), or of the series (6.1).
+    let programs = of_version().find(|package| {
+        package.name.strip_prefix("linux-kbuild-").is_some_and(|version| release.starts_with(version))
+    })?;
+    Some(vec![
+        named(format!("linux-headers-{release}"))?,
+        named(format!("linux-headers-{all_flavours}-common"))?,
+        programs.clone(),
+    ])
 }
 
 /// The packages of the newest kernel `key` of the normal flavour; of one version, the signed image is taken.
@@ -173,6 +199,26 @@ mod tests {
         );
         all.push(package("linux-binary-7.3.4+deb13-amd64", "7.3.4-1", 14_000_000));
         assert_eq!(names(newest(&all, "7.3"))[0], "linux-binary-7.3.4+deb13-amd64");
+    }
+
+    #[test]
+    fn headers_are_of_the_same_version() {
+        let image = [package("linux-image-6.1.0-56-amd64", "6.1.192-2", 70_000_000)];
+        let mut all = vec![
+            package("linux-headers-6.1.0-56-amd64", "6.1.192-2", 1),
+            package("linux-headers-6.1.0-56-common", "6.1.192-2", 1),
+            package("linux-kbuild-6.1", "6.1.190-1", 1),
+        ];
+        assert_eq!(headers(&all, &image), None);
+        all.push(package("linux-kbuild-6.1", "6.1.192-2", 1));
+        assert_eq!(
+            names(headers(&all, &image)),
+            ["linux-headers-6.1.0-56-amd64", "linux-headers-6.1.0-56-common", "linux-kbuild-6.1"]
+        );
+        let image = [package("linux-binary-unsigned-7.3.4+deb13-amd64", "7.3.4-1", 14_000_000)];
+        let of = |kind: &str| package(&format!("linux-{kind}"), "7.3.4-1", 1);
+        let all = ["headers-7.3.4+deb13-amd64", "headers-7.3.4+deb13-common", "kbuild-7.3.4+deb13"].map(of);
+        assert_eq!(names(headers(&all, &image)).len(), 3);
     }
 
     #[test]

@@ -8,10 +8,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::host_packages;
-use crate::apt::private::{acquire_settings, source_line};
+use crate::apt::private::source_line;
 use crate::apt::sources::Mirrors;
+use crate::apt::tree::{Tree, Variant};
 use crate::cache::{Cache, key, progress};
-use crate::process::{bootstrap_command, command_killed_with_us, find_program, run_logged};
+use crate::process::{command_killed_with_us, find_program};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 const RECIPE: &str = "1";
@@ -96,24 +97,17 @@ pub fn ensure(cache: &Cache, mirrors: impl FnOnce() -> Result<Mirrors>) -> Resul
 
 fn unpack(cache: &Cache, mirrors: &Mirrors) -> Result<Qemu> {
     let place = cache.make("qemu/current", 1200, |tmp| {
-        let sources = cache.path("tmp/qemu.list");
         let suite = &mirrors.codename;
         let backports = format!("{suite}-backports");
-        let list = source_line(&mirrors.main, suite) + &source_line(&mirrors.main, &backports);
-        std::fs::write(&sources, list).with_context(|| format!("cannot write {}", sources.display()))?;
-        let settings = cache.path("tmp/qemu.conf");
-        let conf = acquire_settings()? + &format!("APT::Default-Release \"{backports}\";\n");
-        std::fs::write(&settings, conf).with_context(|| format!("cannot write {}", settings.display()))?;
-        let mut bootstrap = bootstrap_command();
-        // "extract" unpacks the packages and runs none of their scripts: only the files are wanted.
-        bootstrap.args(["--variant=extract", "--include=qemu-system-x86,libc6"]);
-        bootstrap
-            .arg(format!("--aptopt={}", settings.display()))
-            .arg("--aptopt=APT::Install-Recommends \"false\"");
-        bootstrap
-            .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"]);
-        bootstrap.arg(suite).arg(tmp).arg(&sources);
-        run_logged(&mut bootstrap, "unpack QEMU", &cache.log("qemu"))?;
+        // Only the files are wanted.
+        let tree = Tree {
+            release: suite,
+            variant: Variant::Files,
+            sources: source_line(&mirrors.main, suite) + &source_line(&mirrors.main, &backports),
+            settings: &format!("APT::Default-Release \"{backports}\";\n"),
+            packages: &["qemu-system-x86", "libc6"],
+        };
+        tree.make(tmp, "unpack QEMU", &cache.log("qemu"))?;
         if !program(tmp).exists() {
             bail!("cannot unpack QEMU: {PROGRAM} is not among its files");
         }

@@ -39,6 +39,7 @@ impl Run<'_> {
         let guest = Guest {
             nvdimm: NVDIMMS,
             iommu: true,
+            headers: true,
             memory: 2560,
             cpus: 2,
             profile: Profile::Tests,

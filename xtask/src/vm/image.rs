@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use super::vmlinux;
-use crate::apt::private::{Fetched, fetch};
 use crate::apt::sources::Mirrors;
-use crate::apt::version;
 use crate::cache::{Cache, key, progress, remove};
 use crate::kernels::lock::LockedKernel;
-use crate::process::{command, find_program, output, run_logged};
+use crate::process::{command, find_program, output, run_logged, squash, unpack};
 
 /// Changes with the steps below, so that images of an older recipe are not used.
 const RECIPE: &str = "3";
@@ -118,15 +116,7 @@ impl Build<'_> {
         progress(&format!("fetching kernel {} from {}", self.kernel.version, self.kernel.suite));
         for package in &self.kernel.packages {
             let deb = self.folder.join("package.deb");
-            let archive = self.mirrors.archive(&package.archive)?;
-            if fetch(self.cache, archive, &package.filename, &package.sha256, &deb)? == Fetched::Gone {
-                bail!(
-                    "the mirror no longer has {} {} (HTTP 404); `cargo xtask vm update {}` moves the lock to what it has now",
-                    kind(&package.name),
-                    version::upstream(&package.version),
-                    self.kernel.key
-                );
-            }
+            self.kernel.fetch(self.cache, self.mirrors, package, &deb)?;
             self.unpack(&deb)?;
             remove(&deb)?;
         }
@@ -145,10 +135,8 @@ impl Build<'_> {
             remove(&modules.join(name))?;
         }
         self.initramfs(&release)?;
-        let mut squash = command("mksquashfs");
-        squash.arg(&modules).arg(self.folder.join("modules.squashfs"));
-        squash.args(["-noappend", "-comp", "lz4", "-quiet", "-no-progress"]);
-        run_logged(&mut squash, "compress the kernel's modules", &self.log("squash"))?;
+        let image = self.folder.join("modules.squashfs");
+        squash(&modules, &image, "the kernel's modules", &self.log("squash"))?;
         remove(&self.root)
     }
 
@@ -157,16 +145,9 @@ impl Build<'_> {
     }
 
     fn unpack(&self, deb: &Path) -> Result<()> {
-        fs::create_dir_all(&self.root).with_context(|| format!("cannot create {}", self.root.display()))?;
-        let mut unpack = command("sh");
-        unpack.args([
-            "-ec",
-            r#"deb=$1 root=$2; shift 2; dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$root" "$@""#,
-            "sh",
-        ]);
-        unpack.arg(deb).arg(&self.root).arg("--exclude=./usr/share");
-        unpack.args(LEFT_OUT.iter().map(|folder| format!("--exclude=*/kernel/{folder}")));
-        run_logged(&mut unpack, "unpack the kernel", &self.log("unpack"))
+        let left_out = LEFT_OUT.iter().map(|folder| format!("*/kernel/{folder}"));
+        let left_out: Vec<String> = ["./usr/share".to_owned()].into_iter().chain(left_out).collect();
+        unpack(deb, &self.root, &left_out, "the kernel", &self.log("unpack"))
     }
 
     /// Puts the modules under `lib/modules` of `root`, decompressed (to do that in the guest is slow) and indexed.
@@ -231,29 +212,8 @@ impl Build<'_> {
     }
 }
 
-/// `linux-image` of `linux-image-6.12.95+deb12-amd64`.
-fn kind(package: &str) -> &str {
-    package
-        .match_indices('-')
-        .find_map(|(at, _)| {
-            package[at + 1..].starts_with(|c: char| c.is_ascii_digit()).then_some(&package[..at])
-        })
-        .unwrap_or(package)
-}
-
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to)
         .map(drop)
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_packages_kind_is_its_name_without_the_version() {
-        assert_eq!(kind("linux-image-6.12.95+deb12-amd64"), "linux-image");
-        assert_eq!(kind("linux-binary-unsigned-7.3.4+deb13-amd64"), "linux-binary-unsigned");
-    }
 }

@@ -48,7 +48,7 @@ pub fn run(
     let mut machine = prepared
         .qemu
         .command()
-        .args(qemu::arguments(guest, &prepared.image, &prepared.rootfs, &run, &terminal))
+        .args(qemu::arguments(guest, prepared, &run, &terminal))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

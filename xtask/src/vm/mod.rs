@@ -2,6 +2,7 @@
 //! boots it, runs one command in it and returns how that ended.
 
 mod console;
+mod headers;
 mod image;
 mod machine;
 mod qemu;
@@ -37,6 +38,8 @@ pub struct Guest {
     pub nvdimm: u8,
     /// With an IOMMU and a device (`edu`) for VFIO behind it.
     pub iommu: bool,
+    /// With the kernel's headers and its compiler, for building modules.
+    pub headers: bool,
     /// Guest time counts instructions: slow, repeatable, one CPU.
     pub icount: bool,
     /// Memory in MiB; 0 is what the rest asks for.
@@ -62,6 +65,7 @@ impl Guest {
             packages: Vec::new(),
             nvdimm: 0,
             iommu: false,
+            headers: false,
             icount: false,
             memory: 0,
             cpus: 1,
@@ -104,13 +108,14 @@ impl Guest {
         let mirrors = Mirrors::of_this_machine()?;
         let rootfs = rootfs::ensure(&cache, &mirrors, &self.packages)?;
         let image = image::ensure(&cache, &mirrors, locked)?;
+        let headers = self.headers.then(|| headers::ensure(&cache, &mirrors, kernel, locked)).transpose()?;
         let binaries = if self.build {
             setup::for_build(&cache)?;
             build::binaries(self.profile)?
         } else {
             build::binaries_there(self.profile)
         };
-        Ok(Prepared { cache, qemu, rootfs, image, binaries })
+        Ok(Prepared { cache, qemu, rootfs, image, headers, binaries })
     }
 }
 
@@ -120,6 +125,7 @@ struct Prepared {
     qemu: setup::Qemu,
     rootfs: PathBuf,
     image: image::Image,
+    headers: Option<headers::Headers>,
     binaries: Vec<PathBuf>,
 }
 

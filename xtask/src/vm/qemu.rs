@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::Guest;
-use super::image::Image;
 use super::rundir::RunDir;
+use super::{Guest, Prepared};
 
 /// Kernel arguments of every guest: quiet, quick to boot, no mitigations to emulate, and gone at a panic.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr tsc=reliable \
@@ -22,13 +21,8 @@ pub enum Terminal<'a> {
 }
 
 /// All arguments.
-pub fn arguments(
-    guest: &Guest,
-    image: &Image,
-    rootfs: &Path,
-    run: &RunDir,
-    terminal: &Terminal<'_>,
-) -> Vec<String> {
+pub fn arguments(guest: &Guest, prepared: &Prepared, run: &RunDir, terminal: &Terminal<'_>) -> Vec<String> {
+    let image = &prepared.image;
     let mut all = Arguments(Vec::new());
     let machine = if guest.nvdimm > 0 { "q35,nvdimm=on" } else { "q35" };
     all.add("-nodefaults -no-user-config -display none -no-reboot -machine").push(machine);
@@ -45,7 +39,10 @@ pub fn arguments(
     all.memory(guest, run);
     all.add("-kernel").push(&image.vmlinux.display().to_string());
     all.add("-initrd").push(&image.initramfs.display().to_string());
-    all.drive("root", rootfs).drive("modules", &image.modules);
+    all.drive("root", &prepared.rootfs).drive("modules", &image.modules);
+    if let Some(headers) = &prepared.headers {
+        all.drive("compiler", &headers.compiler).drive("headers", &headers.headers);
+    }
     all.share("vm", &run.shared());
     if let Some(share) = &guest.share {
         all.share("share", share);
@@ -103,7 +100,7 @@ impl Arguments {
 
     fn drive(&mut self, id: &str, file: &Path) -> &mut Self {
         self.add("-drive").push(&format!("if=none,id={id},format=raw,readonly=on,file={}", escaped(file)));
-        self.add("-device").push(&format!("virtio-blk-pci,drive={id}"))
+        self.add("-device").push(&format!("virtio-blk-pci,drive={id},serial={id}"))
     }
 
     fn share(&mut self, tag: &str, folder: &Path) {

@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::apt::private::{acquire_settings, source_line};
+use crate::apt::private::source_line;
 use crate::apt::sources::Mirrors;
+use crate::apt::tree::{Tree, Variant, beside};
 use crate::cache::{Cache, key, progress};
-use crate::process::{bootstrap_command, command, output, run_logged};
+use crate::process::{command, output, squash};
 
 /// Changes with the steps below, so that images of an older recipe are not used.
 const RECIPE: &str = "1";
@@ -48,10 +49,6 @@ const PACKAGES: &[&str] = &[
     "libelf1",
 ];
 
-/// Not wanted in the image.
-const EXCLUDED: &[&str] =
-    &["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"];
-
 /// The image with `extra` packages, prepared when it is not there.
 ///
 /// # Errors
@@ -74,34 +71,23 @@ pub fn ensure(cache: &Cache, mirrors: &Mirrors, extra: &[String]) -> Result<Path
         ));
         let root = beside(image, "root");
         crate::cache::remove(&root)?;
-        let built = bootstrap(cache, mirrors, &packages, &root).and_then(|()| {
-            let mut squash = command("mksquashfs");
-            squash.arg(&root).arg(image).args(["-noappend", "-comp", "lz4", "-quiet", "-no-progress"]);
-            run_logged(&mut squash, "compress the guest's root file system", &cache.log("rootfs-squash"))
-        });
+        let built = bootstrap(cache, mirrors, &packages, &root)
+            .and_then(|()| squash(&root, image, "the guest's root file system", &cache.log("rootfs-squash")));
         crate::cache::remove(&root)?;
         built
     })
 }
 
 fn bootstrap(cache: &Cache, mirrors: &Mirrors, packages: &[&str], root: &Path) -> Result<()> {
-    let sources = beside(root, "list");
-    std::fs::write(&sources, source_line(&mirrors.main, &mirrors.codename))
-        .with_context(|| format!("cannot write {}", sources.display()))?;
-    let settings = beside(root, "conf");
-    std::fs::write(&settings, acquire_settings()?)
-        .with_context(|| format!("cannot write {}", settings.display()))?;
-    let mut bootstrap = bootstrap_command();
-    bootstrap.args(["--variant=minbase", "--aptopt=APT::Install-Recommends \"false\""]);
-    bootstrap.arg(format!("--aptopt={}", settings.display()));
-    bootstrap.arg(format!("--include={}", packages.join(",")));
-    bootstrap.args(EXCLUDED.iter().map(|path| format!("--dpkgopt=path-exclude={path}")));
-    bootstrap.arg(&mirrors.codename).arg(root).arg(&sources);
+    let tree = Tree {
+        release: &mirrors.codename,
+        variant: Variant::System,
+        sources: source_line(&mirrors.main, &mirrors.codename),
+        settings: "",
+        packages,
+    };
     let log = cache.log("rootfs");
-    let result = run_logged(&mut bootstrap, "build the guest's root file system", &log);
-    for file in [&sources, &settings] {
-        crate::cache::remove(file)?;
-    }
+    let result = tree.make(root, "build the guest's root file system", &log);
     if let Err(error) = result {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         if let Some(unknown) = unknown_package(&text) {
@@ -125,13 +111,6 @@ fn known(extra: &[String], codename: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A temporary path that begins as `path`, so that it is tidied up with it.
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{ending}"));
-    PathBuf::from(name)
 }
 
 fn is_package_name(name: &str) -> bool {

@@ -19,6 +19,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("pmem-up", include_str!("guest/pmem-up")),
     ("nfs-up", include_str!("guest/nfs-up")),
     ("nfs-down", include_str!("guest/nfs-down")),
+    ("module-build", include_str!("guest/module-build")),
     ("vfio-up", include_str!("guest/vfio-up")),
 ];
 

@@ -29,8 +29,7 @@ pub fn run(guest: &Guest, prepared: &Prepared) -> Result<Outcome> {
     }
     let before = Terminal::now();
     eprintln!("xtask: booting {}; `exit` ends the machine", guest.kernel);
-    let arguments =
-        qemu::arguments(guest, &prepared.image, &prepared.rootfs, &run, &qemu::Terminal::Interactive);
+    let arguments = qemu::arguments(guest, prepared, &run, &qemu::Terminal::Interactive);
     let status = prepared
         .qemu
         .command()

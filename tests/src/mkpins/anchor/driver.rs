@@ -1,18 +1,14 @@
 //! Pins of a driver that pinwatch does not know: the module pintest, see `crate::module`. It keeps them by itself: no
 //! descriptor has anything to do with them.
 
-use std::fs;
 use std::os::fd::AsRawFd;
 
 use clap::ValueEnum;
 
 use super::{Anchor, AnchorOptions, Buffer};
+use crate::module::ioctl::{self, Pin};
 use crate::report::Object;
 use crate::sys::{PAGE, Refused, behind};
-
-const COMMAND: &str = "/sys/module/pintest/parameters/command";
-const SLOTS: &str = "/sys/module/pintest/parameters/slots";
-const FOLL_WRITE: u32 = 1;
 
 /// Through which of the kernel's functions it pins: the numbers are the module's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -61,32 +57,26 @@ impl Driver {
     }
 
     fn make(&mut self, buffer: Buffer) -> Result<Object, Refused> {
-        let used = fs::read_to_string(SLOTS).map_err(|error| Refused::of("read slots", &error))?;
-        let used: Vec<u32> = used.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
-        let slot = (0..64)
-            .find(|slot| !used.contains(slot))
-            .ok_or(Refused { call: "slots", errno: libc::ENOSPC })?;
-        let (mut address, mut fd) = (buffer.address, -1);
+        let (mut start, mut fd) = (buffer.address, -1);
         let file;
         if self.how == How::Folios {
             // What is pinned of a file is told by its place in the file.
             let found = behind(buffer.address).ok_or(Refused { call: "maps", errno: libc::EFAULT })?;
             file = found.open()?;
-            (address, fd) = (found.offset, file.as_raw_fd());
+            (start, fd) = (found.offset, file.as_raw_fd());
         }
         let pages = (buffer.address + buffer.length).div_ceil(PAGE) - buffer.address / PAGE;
-        let flags = if self.read_only { 0 } else { FOLL_WRITE };
-        let (how, pid, batch) = (self.how as u32, std::process::id(), self.batch);
-        let start = address / PAGE * PAGE;
-        tell(&format!("pin {slot} {how} {pid} {start} {pages} {batch} {flags} {fd}"))?;
-        self.slots.push(slot);
+        self.slots.push(ioctl::pin(&Pin {
+            how: self.how as u32,
+            write: !self.read_only,
+            start,
+            pages,
+            batch: self.batch,
+            fd,
+        })?);
         let unmapped = (self.how == How::Folios).then_some(true);
         Ok(Object { address: buffer.address, length: buffer.length, unmapped, ..Object::default() })
     }
-}
-
-fn tell(command: &str) -> Result<(), Refused> {
-    fs::write(COMMAND, command).map_err(|error| Refused::of("pintest", &error))
 }
 
 impl Anchor for Driver {
@@ -100,7 +90,7 @@ impl Anchor for Driver {
 
     fn release(&mut self) -> Result<(), Refused> {
         for slot in self.slots.drain(..) {
-            tell(&format!("release {slot} {}", self.release as u32))?;
+            ioctl::release(slot, self.release as u32)?;
         }
         Ok(())
     }

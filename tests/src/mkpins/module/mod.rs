@@ -1,79 +1,109 @@
-//! `mkpins module`: loads and unloads a driver that pinwatch does not know, pintest.
-//!
-//! It is compiled when mkpins is, without any kernel's headers. What depends on the kernel is filled in here: the running
-//! kernel tells it by its BTF.
+//! `mkpins module`: a driver that pinwatch does not know, pintest. It is built in the guest, against the headers of the
+//! guest's kernel, when it is loaded for the first time.
 
-mod elf;
-mod kernel;
+pub mod ioctl;
 
-use std::ffi::CString;
-use std::fs::File;
-use std::io::Write;
+use std::ffi::CStr;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 use serde_json::json;
 
 use crate::report::say;
-use crate::sys::{check, check_fd};
-use elf::Object;
-use kernel::Kernel;
+use crate::sys::check;
+use ioctl::Slot;
 
-/// The compiled module.
-static PINTEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pintest.o"));
-
-/// `MODULE_INIT_IGNORE_MODVERSIONS` and `MODULE_INIT_IGNORE_VERMAGIC` (include/uapi/linux/module.h)
-const WHATEVER_THE_VERSION: libc::c_int = 1 | 2;
+/// Its sources, with the names that they are built under.
+const SOURCES: [(&str, &str); 2] =
+    [("Kbuild", include_str!("Kbuild")), ("pintest.c", include_str!("pintest.c"))];
+/// Where it is built.
+const FOLDER: &str = "/run/pintest";
+/// What it is built as.
+const MODULE: &str = "/run/pintest/pintest.ko";
+const NAME: &CStr = c"pintest";
 
 /// What to do with it.
 #[derive(Subcommand)]
 pub enum ModuleCommand {
-    /// Load it
+    /// Build it, if that has not been done, and load it
     Load,
     /// Unload it; what it has pinned stays pinned
     Unload,
+    /// Tell what it has pinned: a list of slots
+    Slots,
+    /// Have it take over what it had pinned before it was unloaded
+    Adopt {
+        /// Number of the slot
+        slot: u32,
+        /// By which function it was pinned: the number that `slots` told
+        how: u32,
+        /// The kernel's address of its array
+        array: u64,
+        /// How many pages or folios are in there
+        number: u64,
+    },
+    /// Let go of all that it has pinned
+    Release,
 }
 
-/// Loads or unloads the module.
+/// Does it.
 pub fn run(command: &ModuleCommand) -> Result<i32> {
-    match command {
-        ModuleCommand::Load => load()?,
+    let mut done = json!({"done": "module"});
+    match *command {
+        ModuleCommand::Load => {
+            if !Path::new(MODULE).exists() {
+                build()?;
+            }
+            load()?;
+        }
         ModuleCommand::Unload => {
             // SAFETY: the name is a C string that lives across the call.
-            let answer =
-                unsafe { libc::syscall(libc::SYS_delete_module, c"pintest".as_ptr(), libc::O_NONBLOCK) };
+            let answer = unsafe { libc::syscall(libc::SYS_delete_module, NAME.as_ptr(), libc::O_NONBLOCK) };
             check("delete_module", answer)?;
         }
+        ModuleCommand::Slots => {
+            let slots = ioctl::slots()?;
+            let slots = slots.iter().map(|slot| json!([slot.slot, slot.how, slot.array, slot.number]));
+            done["slots"] = slots.collect();
+        }
+        ModuleCommand::Adopt { slot, how, array, number } => {
+            ioctl::adopt(Slot { slot, how, array, number })?;
+        }
+        ModuleCommand::Release => {
+            for slot in ioctl::slots()? {
+                ioctl::release(slot.slot, 0)?;
+            }
+        }
     }
-    say(&json!({"done": "module"}));
+    say(&done);
     Ok(0)
 }
 
-fn load() -> Result<()> {
-    let kernel = Kernel::read()?;
-    let image = patched(&kernel).context("cannot fit the module to this kernel")?;
-    let parameters = format!("mmap_lock={} longterm={}", kernel.mmap_lock, kernel.long_term);
-    let parameters = CString::new(parameters).context("parameters")?;
-    // SAFETY: the name is a C string that lives across the call.
-    let file =
-        check_fd("memfd_create", unsafe { libc::memfd_create(c"pintest".as_ptr(), libc::MFD_CLOEXEC) })?;
-    let mut file = File::from(file);
-    file.write_all(&image)?;
-    // SAFETY: the parameters are a C string that lives across the call.
-    let answer = unsafe {
-        libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), WHATEVER_THE_VERSION)
-    };
-    check("finit_module", answer)?;
+fn build() -> Result<()> {
+    fs::create_dir_all(FOLDER).with_context(|| format!("cannot create {FOLDER}"))?;
+    for (name, text) in SOURCES {
+        let path = Path::new(FOLDER).join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    // The guest's own command: see `xtask/src/vm/guest`.
+    let output = Command::new("module-build").arg(FOLDER).output().context("cannot start module-build")?;
+    ensure!(
+        output.status.success(),
+        "cannot build the module pintest: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
-/// The module as this kernel wants it.
-fn patched(kernel: &Kernel) -> Result<Vec<u8>> {
-    let mut object = Object::new(PINTEST)?;
-    let this = ".gnu.linkonce.this_module";
-    object.resize(this, kernel.module_size)?;
-    object.write(this, kernel.module_name, b"pintest\0")?;
-    object.move_relocations(this, &[(0, kernel.module_init), (8, kernel.module_exit)])?;
-    Ok(object.bytes)
+fn load() -> Result<()> {
+    let file = File::open(MODULE).with_context(|| format!("cannot open {MODULE}"))?;
+    // SAFETY: the parameters are a C string that lives across the call.
+    let answer = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+    check("finit_module", answer)?;
+    Ok(())
 }

@@ -1,287 +1,331 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * A kernel module that pins user memory for the long term on request, through each of the functions that give such
- * pins out, and lets go of it in process context, in a kworker, or in an RCU callback. It stands for every driver that
- * pinwatch does not know.
+ * A driver that pins user memory for the long term on request, through each of the functions that give such pins out,
+ * and lets go of it in process context, in a kworker, or in an RCU callback. It stands for every driver that pinwatch
+ * does not know. It keeps what it pinned by itself: neither closing /dev/pintest nor unloading the module lets go of it,
+ * as drivers have been seen to do.
  *
- * It is built without the headers of any kernel: what it needs of one are exported functions whose parameters are the
- * same from 6.1 to 7.3 (or have more, which are passed too), and structs that have not changed in ten years. The rest
- * (struct module's layout, the offset of mmap_lock, FOLL_LONGTERM) is filled in by `mkpins module load` from the running
- * kernel's own BTF. It has no version: it is loaded by force, as `modprobe --force` does.
- *
- * Written to /sys/module/pintest/parameters/command:
- *   pin SLOT HOW PID ADDRESS PAGES BATCH FLAGS FD    HOW: 0 pages, 1 fast, 2 remote, 3 unlocked, 4 folios of FD
- *   release SLOT WHERE                               WHERE: 0 here, 1 kworker, 2 RCU callback
- *   adopt SLOT HOW ARRAY NUMBER                      what a module that was unloaded had pinned
- * Read from /sys/module/pintest/parameters/slots: SLOT HOW ARRAY NUMBER, a line for each slot in use.
+ * The structs and numbers of its ioctls are written down a second time in ioctl.rs.
  */
-
-typedef unsigned long ulong;
-typedef unsigned short u16;
-typedef signed char s8;
-typedef unsigned char u8;
+#include <linux/fs.h>
+#include <linux/file.h>
+#include <linux/ioctl.h>
+#include <linux/memfd.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/pid.h>
+#include <linux/rcupdate.h>
+#include <linux/sched/mm.h>
+#include <linux/uaccess.h>
+#include <linux/version.h>
+#include <linux/vmalloc.h>
+#include <linux/workqueue.h>
 
 #define SLOTS 64
-#define WEAK __attribute__((weak))
-#define NULL ((void *)0)
-#define EINVAL 22
-#define ENOMEM 12
-#define ENOSYS 38
 
-struct page;
-struct folio;
-struct file;
-struct mm_struct;
-struct pid;
-struct task_struct;
-struct workqueue_struct;
+enum how { BY_PAGES, BY_FAST, BY_REMOTE, BY_UNLOCKED, BY_FOLIOS };
+enum where { IN_PROCESS, IN_KWORKER, IN_RCU };
 
-/* include/linux/moduleparam.h */
-struct kernel_param;
-struct kernel_param_ops {
-	unsigned int flags;
-	int (*set)(const char *value, const struct kernel_param *param);
-	int (*get)(char *buffer, const struct kernel_param *param);
-	void (*free)(void *arg);
-};
-struct kernel_param {
-	const char *name;
-	void *module;
-	const struct kernel_param_ops *ops;
-	const u16 perm;
-	s8 level;
-	u8 flags;
-	void *arg;
+struct pintest_pin {
+	__u32 how;
+	__u32 flags;	/* FOLL_*, beside FOLL_LONGTERM */
+	__u64 address;	/* for BY_FOLIOS the place in the file, in bytes */
+	__u64 pages;
+	__u64 batch;	/* pages in one call */
+	__s32 pid;	/* BY_REMOTE: whose memory */
+	__s32 fd;	/* BY_FOLIOS: the file */
+	__u32 slot;	/* answer */
+	__u32 unused;
 };
 
-/* include/linux/workqueue_types.h, include/linux/types.h */
-struct work {
-	ulong data;
-	void *next, *prev;
-	void (*function)(struct work *work);
-};
-struct rcu {
-	void *next;
-	void (*function)(struct rcu *head);
+struct pintest_release {
+	__u32 slot;
+	__u32 where;
 };
 
-extern long pin_user_pages(ulong start, ulong number, unsigned int flags, struct page **pages, void *vmas);
-extern int pin_user_pages_fast(ulong start, int number, unsigned int flags, struct page **pages);
-extern long pin_user_pages_remote(struct mm_struct *mm, ulong start, ulong number, unsigned int flags,
-				  struct page **pages, void *vmas_or_locked, int *locked);
-extern long pin_user_pages_unlocked(ulong start, ulong number, struct page **pages, unsigned int flags);
-extern WEAK long memfd_pin_folios(struct file *file, long start, long end, struct folio **folios, unsigned int most,
-				  ulong *offset);
-extern void unpin_user_pages(struct page **pages, ulong number);
-extern WEAK void unpin_folios(struct folio **folios, ulong number);
-extern void down_read(void *lock);
-extern void up_read(void *lock);
-extern struct pid *find_get_pid(int number);
-extern void put_pid(struct pid *pid);
-extern struct task_struct *get_pid_task(struct pid *pid, int type);
-extern struct mm_struct *get_task_mm(struct task_struct *task);
-extern void mmput(struct mm_struct *mm);
-extern struct file *fget(unsigned int fd);
-extern void fput(struct file *file);
-extern WEAK void *vmalloc(ulong size);
-extern WEAK void *vmalloc_noprof(ulong size);
-extern void vfree(const void *memory);
-extern int sscanf(const char *text, const char *format, ...);
-extern int sprintf(char *buffer, const char *format, ...);
-extern WEAK struct workqueue_struct *system_wq;
-extern WEAK struct workqueue_struct *system_percpu_wq;
-extern _Bool queue_work_on(int cpu, struct workqueue_struct *queue, struct work *work);
-extern void call_rcu(struct rcu *head, void (*function)(struct rcu *head));
-extern void rcu_barrier(void);
-extern const struct kernel_param_ops param_ops_ulong;
+struct pintest_slot {
+	__u32 slot;
+	__u32 how;
+	__u64 array;
+	__u64 number;	/* 0: nothing is pinned */
+};
 
-static ulong mmap_lock;
-static ulong longterm;
+#define PINTEST_PIN	_IOWR('P', 1, struct pintest_pin)
+#define PINTEST_RELEASE	_IOW('P', 2, struct pintest_release)
+#define PINTEST_LOOK	_IOWR('P', 3, struct pintest_slot)
+#define PINTEST_ADOPT	_IOW('P', 4, struct pintest_slot)
 
 static struct slot {
-	struct work work;
-	struct rcu rcu;
-	struct page **pages;
-	ulong number;
-	unsigned int how;
+	struct work_struct work;
+	struct rcu_head rcu;
+	/* Pages, or folios. */
+	void **array;
+	/* Of them; 0: the slot is free. */
+	unsigned long number;
+	enum how how;
 } slots[SLOTS];
 
-static void let_go(struct slot *slot)
+/* Between callers; that a slot is let go of elsewhere is told by its number alone. */
+static DEFINE_MUTEX(lock);
+
+static void unpin(struct slot *slot)
 {
-	if (slot->how == 4)
-		unpin_folios((struct folio **)slot->pages, slot->number);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
+	if (slot->how == BY_FOLIOS)
+		unpin_folios((struct folio **)slot->array, slot->number);
 	else
-		unpin_user_pages(slot->pages, slot->number);
-	slot->number = 0;
+#endif
+		unpin_user_pages((struct page **)slot->array, slot->number);
+	smp_store_release(&slot->number, 0);
 }
 
-static void let_go_later(struct work *work)
+static void unpin_in_kworker(struct work_struct *work)
 {
-	let_go((struct slot *)work);
+	unpin(container_of(work, struct slot, work));
 }
 
-static void let_go_in_rcu(struct rcu *head)
+static void unpin_in_rcu(struct rcu_head *head)
 {
-	let_go((struct slot *)((char *)head - __builtin_offsetof(struct slot, rcu)));
+	unpin(container_of(head, struct slot, rcu));
 }
 
-static long batch(struct slot *slot, int pid, ulong start, ulong number, unsigned int flags, int fd)
+static long by_pages(unsigned long start, unsigned long number, unsigned int flags, struct page **pages)
 {
-	struct page **pages = slot->pages + slot->number;
-	struct mm_struct *mm;
-	struct pid *whose;
-	struct file *file;
-	ulong offset;
 	long got;
 
-	switch (slot->how) {
-	case 1:
-		return pin_user_pages_fast(start, (int)number, flags, pages);
-	case 3:
-		return pin_user_pages_unlocked(start, number, pages, flags);
-	case 4:
-		if (!memfd_pin_folios)
-			return -ENOSYS;
-		file = fget((unsigned int)fd);
-		if (!file)
-			return -EINVAL;
-		got = memfd_pin_folios(file, (long)start, (long)(start + number * 4096 - 1), (struct folio **)pages,
-				       (unsigned int)number, &offset);
-		fput(file);
-		return got;
-	}
-	whose = find_get_pid(pid);
-	mm = whose ? get_task_mm(get_pid_task(whose, 1)) : NULL;
-	put_pid(whose);
-	if (!mm)
-		return -EINVAL;
-	down_read((char *)mm + mmap_lock);
-	if (slot->how == 0)
-		got = pin_user_pages(start, number, flags, pages, NULL);
-	else
-		got = pin_user_pages_remote(mm, start, number, flags, pages, NULL, NULL);
-	up_read((char *)mm + mmap_lock);
-	mmput(mm);
+	mmap_read_lock(current->mm);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+	got = pin_user_pages(start, number, flags, pages);
+#else
+	got = pin_user_pages(start, number, flags, pages, NULL);
+#endif
+	mmap_read_unlock(current->mm);
 	return got;
 }
 
-static int pin(struct slot *slot, int pid, ulong start, ulong number, ulong most, unsigned int flags, int fd)
+static long by_remote(pid_t number_of_task, unsigned long start, unsigned long number, unsigned int flags,
+		      struct page **pages)
 {
-	ulong done = 0, size = number * sizeof(void *);
-	long got = 0;
+	struct pid *pid = find_get_pid(number_of_task);
+	struct task_struct *task = get_pid_task(pid, PIDTYPE_PID);
+	struct mm_struct *mm = task ? get_task_mm(task) : NULL;
+	long got = -ESRCH;
 
-	slot->pages = vmalloc_noprof ? vmalloc_noprof(size) : vmalloc(size);
-	if (!slot->pages)
-		return -ENOMEM;
-	slot->number = 0;
-	while (done < number) {
-		ulong wanted = number - done < most ? number - done : most;
-
-		got = batch(slot, pid, start + done * 4096, wanted, flags | (unsigned int)longterm, fd);
-		if (got <= 0)
-			break;
-		slot->number += (ulong)got;
-		/* Folios are of any size: all of those that were asked for are there. */
-		done += slot->how == 4 ? wanted : (ulong)got;
+	if (mm) {
+		mmap_read_lock(mm);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+		got = pin_user_pages_remote(mm, start, number, flags, pages, NULL);
+#else
+		got = pin_user_pages_remote(mm, start, number, flags, pages, NULL, NULL);
+#endif
+		mmap_read_unlock(mm);
+		mmput(mm);
 	}
-	if (done == number)
-		return 0;
-	if (slot->number)
-		let_go(slot);
-	vfree(slot->pages);
-	slot->pages = NULL;
-	return got < 0 ? (int)got : -EINVAL;
+	if (task)
+		put_task_struct(task);
+	put_pid(pid);
+	return got;
 }
 
-static int command(const char *text, const struct kernel_param *param)
+static long by_folios(int fd, loff_t start, unsigned long number, struct folio **folios)
 {
-	unsigned int number, how, flags;
-	ulong address, pages, most;
-	struct slot *slot;
-	int pid, fd;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
+	struct file *file = fget(fd);
+	pgoff_t offset;
+	long got;
 
-	if (sscanf(text, "release %u %u", &number, &how) == 2 && number < SLOTS) {
-		slot = &slots[number];
-		if (!slot->number)
-			return -EINVAL;
-		if (how == 1) {
-			slot->work.next = slot->work.prev = &slot->work.next;
-			slot->work.function = let_go_later;
-			queue_work_on(0, &system_percpu_wq ? system_percpu_wq : system_wq, &slot->work);
-		} else if (how == 2) {
-			call_rcu(&slot->rcu, let_go_in_rcu);
-		} else {
-			let_go(slot);
-		}
+	if (!file)
+		return -EBADF;
+	got = memfd_pin_folios(file, start, start + (loff_t)number * PAGE_SIZE - 1, folios, number, &offset);
+	fput(file);
+	return got;
+#else
+	return -ENOSYS;
+#endif
+}
+
+/* One call: how many pages, or folios, it has pinned. */
+static long pin_some(struct slot *slot, const struct pintest_pin *wanted, u64 start, u64 number)
+{
+	unsigned int flags = wanted->flags | FOLL_LONGTERM;
+	void **at = slot->array + slot->number;
+
+	switch (slot->how) {
+	case BY_PAGES:
+		return by_pages(start, number, flags, (struct page **)at);
+	case BY_FAST:
+		return pin_user_pages_fast(start, number, flags, (struct page **)at);
+	case BY_REMOTE:
+		return by_remote(wanted->pid, start, number, flags, (struct page **)at);
+	case BY_UNLOCKED:
+		return pin_user_pages_unlocked(start, number, (struct page **)at, flags);
+	case BY_FOLIOS:
+		return by_folios(wanted->fd, start, number, (struct folio **)at);
+	}
+	return -EINVAL;
+}
+
+static long pin_all(struct slot *slot, const struct pintest_pin *wanted)
+{
+	u64 done = 0;
+	long got = 0;
+
+	/* What was here before has been let go of. */
+	vfree(slot->array);
+	slot->array = vmalloc(array_size(wanted->pages, sizeof(void *)));
+	if (!slot->array)
+		return -ENOMEM;
+	slot->how = wanted->how;
+	while (done < wanted->pages) {
+		u64 number = min(wanted->pages - done, wanted->batch);
+
+		got = pin_some(slot, wanted, wanted->address + done * PAGE_SIZE, number);
+		if (got <= 0)
+			break;
+		slot->number += got;
+		/* Folios are of any size: all that was asked for is in them. */
+		done += slot->how == BY_FOLIOS ? number : got;
+	}
+	if (done == wanted->pages)
 		return 0;
-	}
-	if (sscanf(text, "pin %u %u %d %lu %lu %lu %u %d", &number, &how, &pid, &address, &pages, &most, &flags, &fd) == 8 &&
-	    number < SLOTS && how <= 4 && pages && most) {
-		slot = &slots[number];
-		if (slot->number)
-			return -EINVAL;
-		if (slot->pages)
-			vfree(slot->pages);
-		slot->how = how;
-		return pin(slot, pid, address, pages, most, flags, fd);
-	}
-	if (sscanf(text, "adopt %u %u %lu %lu", &number, &how, &address, &pages) == 4 && number < SLOTS) {
-		slot = &slots[number];
-		slot->how = how;
-		slot->pages = (struct page **)address;
-		slot->number = pages;
+	if (slot->number)
+		unpin(slot);
+	return got ?: -EFAULT;
+}
+
+static struct slot *slot_of(u32 number)
+{
+	return number < SLOTS ? &slots[number] : NULL;
+}
+
+static long pin(struct pintest_pin *wanted)
+{
+	if (wanted->how > BY_FOLIOS || !wanted->pages || wanted->pages > INT_MAX || !wanted->batch)
+		return -EINVAL;
+	for (wanted->slot = 0; wanted->slot < SLOTS; wanted->slot++)
+		if (!smp_load_acquire(&slots[wanted->slot].number))
+			return pin_all(&slots[wanted->slot], wanted);
+	return -ENOSPC;
+}
+
+static long release(const struct pintest_release *wanted)
+{
+	struct slot *slot = slot_of(wanted->slot);
+
+	if (!slot || !smp_load_acquire(&slot->number))
+		return -EINVAL;
+	switch (wanted->where) {
+	case IN_PROCESS:
+		unpin(slot);
+		return 0;
+	case IN_KWORKER:
+		schedule_work(&slot->work);
+		return 0;
+	case IN_RCU:
+		call_rcu(&slot->rcu, unpin_in_rcu);
 		return 0;
 	}
 	return -EINVAL;
 }
 
-static int show(char *buffer, const struct kernel_param *param)
+static long look(struct pintest_slot *wanted)
 {
-	int length = 0, i;
+	struct slot *slot = slot_of(wanted->slot);
 
-	for (i = 0; i < SLOTS; i++)
-		if (slots[i].number)
-			length += sprintf(buffer + length, "%d %u %lu %lu\n", i, slots[i].how, (ulong)slots[i].pages,
-					  slots[i].number);
-	return length;
-}
-
-static const struct kernel_param_ops command_ops = { .set = command };
-static const struct kernel_param_ops show_ops = { .get = show };
-
-extern char __this_module[];
-#define PARAM(Name, Ops, Perm, Arg)                                                                                            \
-	static const char name_##Name[] = "pintest." #Name;                                                                    \
-	static struct kernel_param param_##Name __attribute__((used, section("__param"), aligned(8))) = {                      \
-		name_##Name + 8, __this_module, Ops, Perm, -1, 0, Arg                                                          \
-	}
-PARAM(command, &command_ops, 0200, NULL);
-PARAM(slots, &show_ops, 0400, NULL);
-PARAM(mmap_lock, &param_ops_ulong, 0400, &mmap_lock);
-PARAM(longterm, &param_ops_ulong, 0400, &longterm);
-
-int init_module(void)
-{
+	if (!slot)
+		return -EINVAL;
+	wanted->number = smp_load_acquire(&slot->number);
+	wanted->how = slot->how;
+	wanted->array = (unsigned long)slot->array;
 	return 0;
 }
 
-/* Drivers have been unloaded with pins still held. */
-void cleanup_module(void)
+/* Takes over what the module had pinned before it was unloaded. */
+static long adopt(const struct pintest_slot *wanted)
 {
-	rcu_barrier();
+	struct slot *slot = slot_of(wanted->slot);
+
+	if (!slot || slot->number)
+		return -EINVAL;
+	slot->how = wanted->how;
+	slot->array = (void **)(unsigned long)wanted->array;
+	smp_store_release(&slot->number, wanted->number);
+	return 0;
 }
 
-/* The kernel reads these sections; `mkpins module load` fills in what depends on the kernel. */
-__asm__(".pushsection .modinfo, \"a\"\n"
-	".asciz \"license=GPL\"\n"
-	".asciz \"name=pintest\"\n"
-	".popsection\n"
-	/* struct module: bigger than any; cut to size. Its two pointers are moved to their places. */
-	".pushsection .gnu.linkonce.this_module, \"aw\"\n"
-	".balign 64\n"
-	".globl __this_module\n"
-	"__this_module:\n"
-	".quad init_module\n"
-	".quad cleanup_module\n"
-	".skip 8176\n"
-	".popsection\n");
+static long pintest_ioctl(struct file *file, unsigned int command, unsigned long argument)
+{
+	void __user *user = (void __user *)argument;
+	union {
+		struct pintest_pin pin;
+		struct pintest_release release;
+		struct pintest_slot slot;
+	} wanted = {};
+	long result = -ENOTTY;
+
+	if (_IOC_SIZE(command) > sizeof(wanted))
+		return -ENOTTY;
+	if (copy_from_user(&wanted, user, _IOC_SIZE(command)))
+		return -EFAULT;
+	mutex_lock(&lock);
+	switch (command) {
+	case PINTEST_PIN:
+		result = pin(&wanted.pin);
+		break;
+	case PINTEST_RELEASE:
+		result = release(&wanted.release);
+		break;
+	case PINTEST_LOOK:
+		result = look(&wanted.slot);
+		break;
+	case PINTEST_ADOPT:
+		result = adopt(&wanted.slot);
+		break;
+	}
+	mutex_unlock(&lock);
+	if (!result && (_IOC_DIR(command) & _IOC_READ) && copy_to_user(user, &wanted, _IOC_SIZE(command)))
+		return -EFAULT;
+	return result;
+}
+
+static const struct file_operations pintest_operations = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = pintest_ioctl,
+};
+
+static struct miscdevice pintest_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "pintest",
+	.fops = &pintest_operations,
+	.mode = 0600,
+};
+
+static int __init pintest_start(void)
+{
+	int at;
+
+	for (at = 0; at < SLOTS; at++)
+		INIT_WORK(&slots[at].work, unpin_in_kworker);
+	return misc_register(&pintest_device);
+}
+
+static void __exit pintest_end(void)
+{
+	int at;
+
+	misc_deregister(&pintest_device);
+	for (at = 0; at < SLOTS; at++)
+		flush_work(&slots[at].work);
+	rcu_barrier();
+	/* What is pinned stays so, with the array that tells of it. */
+	for (at = 0; at < SLOTS; at++)
+		if (!slots[at].number)
+			vfree(slots[at].array);
+}
+
+module_init(pintest_start);
+module_exit(pintest_end);
+MODULE_DESCRIPTION("Pins user memory for the long term on request, for the tests of pinwatch");
+MODULE_LICENSE("Dual MIT/GPL");

@@ -36,10 +36,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         // What a scenario that failed has left would stay for ever.
-        let parameters = "/sys/module/pintest/parameters";
-        let _ = shell(&format!(
-            "while read slot rest; do echo release $slot 0 > {parameters}/command; done < {parameters}/slots"
-        ));
+        let _ = shell("mkpins module release");
         let _ = shell("mkpins module unload");
     }
 }
@@ -57,7 +54,7 @@ fn of_driver(pins: &[Value]) -> Result<&Value> {
     let stack = caller["stack"].as_array().cloned().unwrap_or_default();
     let named = |frame: &Value| frame.as_str().is_some_and(|frame| frame.ends_with("[pintest]"));
     ensure!(stack.first().is_some_and(named), "its stack is {}", caller["stack"]);
-    let is_call = |frame: &Value| frame.as_str().is_some_and(|frame| frame.starts_with("ksys_write"));
+    let is_call = |frame: &Value| frame.as_str().is_some_and(|frame| frame.starts_with("__x64_sys_ioctl"));
     ensure!(stack.iter().any(is_call), "its stack does not reach the system call: {}", caller["stack"]);
     Ok(pin)
 }
@@ -125,7 +122,8 @@ pub fn unloaded(guest: &mut Guest) -> Result<Outcome> {
     let driver = Driver::load()?;
     let mkpins = Mkpins::start("unclaimed memfd --length 1M")?;
     guest.wait_for(SOON, |pins| of_driver(pins).map(|_| ()))?;
-    let slots = shell("cat /sys/module/pintest/parameters/slots")?;
+    let slots: Value = serde_json::from_str(&shell("mkpins module slots")?)?;
+    let [slot, how, array, number] = [0, 1, 2, 3].map(|part| slots["slots"][0][part].to_string());
     driver.unload()?;
     let check = |pins: &[Value]| {
         ensure!(pins.len() == 1, "{} pins are listed", pins.len());
@@ -141,10 +139,7 @@ pub fn unloaded(guest: &mut Guest) -> Result<Outcome> {
     guest.wait_for(SOON, check)?;
     let driver = Driver::load()?;
     // Loaded again it may be where it was.
-    let words: Vec<&str> = slots.split_ascii_whitespace().collect();
-    let [slot, how, array, number] = words[..] else { anyhow::bail!("the driver said {slots}") };
-    shell(&format!("echo adopt {slot} {how} {array} {number} > /sys/module/pintest/parameters/command"))?;
-    shell(&format!("echo release {slot} 0 > /sys/module/pintest/parameters/command"))?;
+    shell(&format!("mkpins module adopt {slot} {how} {array} {number} && mkpins module release"))?;
     guest.wait_until_empty_for(BOUND)?;
     drop(driver);
     Ok(Outcome::Passed(None))
