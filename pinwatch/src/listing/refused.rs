@@ -86,7 +86,8 @@ pub fn sentence(reason: &Reason) -> String {
                           whole pages"
             .to_owned(),
         Reason::NoMemfd => "only memfds and other files in memory are taken".to_owned(),
-        Reason::NoMemory => "no memory: for the kernel's own records, or to move the pages out of CMA or a movable zone to"
+        Reason::NoMemory => "no memory for the kernel's own records, or the pages cannot be moved out of CMA or a movable zone: \
+                             somebody else holds them, or there is nowhere to move them to"
             .to_owned(),
         Reason::Interrupted => "interrupted by a signal, or the pages were in use".to_owned(),
         Reason::Unknown => "it cannot be told".to_owned(),

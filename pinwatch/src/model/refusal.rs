@@ -37,7 +37,8 @@ pub enum Reason {
     Seals,
     /// A DMA buffer is made only of files in memory.
     NoMemfd,
-    /// There is no memory for it: for the kernel's own records, or to move the pages out of CMA or a movable zone to.
+    /// There is no memory for the kernel's own records, or the pages are in CMA or a movable zone and cannot be moved out of
+    /// it: somebody else holds them, or there is no memory to move them to.
     NoMemory,
     /// The caller was interrupted by a signal.
     Interrupted,

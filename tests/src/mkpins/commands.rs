@@ -21,6 +21,7 @@ COMMANDS on stdin, one a line, each answered by {\"done\": COMMAND, ...} or {\"c
   update SLOT | clear SLOT   fill | empty a slot of a sparse table
   direct PATH READS          read PATH with O_DIRECT into the pinned memory, page after page, in a thread
   direct-wait                until all such threads have ended
+  let-go                     of what --held holds
   exec-sleep [drop]          become `sleep 900` with the anchor still open [closed]
   hello                      answers pid and tid
   exit [CODE]                end; so does the end of stdin
@@ -59,6 +60,7 @@ pub enum Command {
     Update { slot: u32, fill: bool },
     Direct { path: String, reads: u64 },
     DirectWait,
+    LetGo,
     ExecSleep { keep: bool },
     Hello,
     Exit(i32),
@@ -125,6 +127,7 @@ impl Command {
             ["direct", path, reads] => {
                 Self::Direct { path: (*path).to_owned(), reads: u64::from(number(reads)?) }
             }
+            ["let-go"] => Self::LetGo,
             ["direct-wait"] => Self::DirectWait,
             ["exec-sleep"] => Self::ExecSleep { keep: true },
             ["exec-sleep", "drop"] => Self::ExecSleep { keep: false },

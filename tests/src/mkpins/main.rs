@@ -6,6 +6,7 @@ mod anchor;
 mod backing;
 mod churn;
 mod commands;
+mod hold;
 mod layout;
 mod loops;
 mod many;

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Map;
 
 use crate::anchor::{self, Anchor, AnchorOptions, Buffer, Kind};
+use crate::hold::Hold;
 use crate::layout::{Layout, Segment, Source, Writes};
 use crate::mapping::Mapping;
 use crate::report::Made;
@@ -64,6 +65,9 @@ pub struct PinOptions {
     /// Several mappings under one pin; the grammar is below
     #[arg(long)]
     pub layout: Option<Layout>,
+    /// Hold its pages by other means, too, so that the kernel cannot move them (64 KiB at most)
+    #[arg(long)]
+    pub held: bool,
     /// Pins of the same memory
     #[arg(long, default_value_t = 1)]
     pub count: usize,
@@ -107,6 +111,8 @@ pub struct Pins {
     pub mapping: Mapping,
     options: AnchorOptions,
     pub buffer: Buffer,
+    /// Of its pages.
+    pub held: Option<Hold>,
     count: usize,
 }
 
@@ -127,10 +133,11 @@ impl Pins {
             bail!("the pin ends {} bytes into a mapping of {}", options.skew + length, mapping.length);
         }
         let buffer = Buffer { address: mapping.address + options.skew, length };
+        let held = options.held.then(|| Hold::of(buffer.address, length)).transpose()?;
         let mut anchor_options = options.anchor.clone();
         anchor_options.read_only = options.read_only;
         let anchor = anchor::open(kind, &anchor_options)?;
-        Ok(Self { kind, anchor, mapping, options: anchor_options, buffer, count: options.count })
+        Ok(Self { kind, anchor, mapping, options: anchor_options, buffer, held, count: options.count })
     }
 
     /// Makes the pins, on a new anchor where the last was closed.

@@ -129,6 +129,7 @@ impl Session {
                     reader.join().map_err(|_| anyhow::anyhow!("a reader panicked"))??;
                 }
             }
+            Command::LetGo => self.pins()?.held = None,
             Command::ExecSleep { keep } => return Err(self.exec_sleep(keep)),
             Command::Hello => more = json!({"pid": std::process::id(), "tid": thread_id()}),
             // The caller's business: it ends the loop.

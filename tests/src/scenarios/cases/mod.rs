@@ -81,6 +81,7 @@ all! {
     "kernel-count" => in Everywhere: counts::quiet,
     "direct-io" => in Everywhere: counts::direct_io,
     "refused" => in Everywhere: refused::refused,
+    "refused-movable" => in EachKernel: refused::movable,
     "explain" => in Everywhere: identity::explain,
     "container" => in Everywhere: identity::container,
     "killed" => in Everywhere: identity::killed,

@@ -1,10 +1,14 @@
 //! Pins that the kernel refuses: `lspins --refused` has each once, with the reason.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::programs::output;
 use crate::Outcome;
+use crate::compare;
 use crate::factory::Mkpins;
 use crate::guest::{Guest, SOON, eventually, shell};
 
@@ -72,5 +76,58 @@ pub fn refused(guest: &mut Guest) -> Result<Outcome> {
         once(&mkpins.made, kind, "EFAULT", "secret").with_context(|| kind.to_owned())?;
     }
     guest.wait_until_empty()?;
+    Ok(Outcome::Passed(None))
+}
+
+/// Memory whose pages the kernel can move, as long as nobody else holds them: the last block that can be made so.
+struct Movable {
+    block: PathBuf,
+}
+
+impl Movable {
+    /// `None` where no block can be taken offline.
+    fn make() -> Result<Option<Self>> {
+        let blocks = fs::read_dir("/sys/devices/system/memory").context("no memory blocks")?;
+        let number = |path: &Path| path.to_str()?.rsplit_once("memory")?.1.parse::<u32>().ok();
+        let mut blocks: Vec<PathBuf> =
+            blocks.flatten().map(|entry| entry.path()).filter(|path| number(path).is_some()).collect();
+        blocks.sort_by_key(|path| number(path));
+        for block in blocks.into_iter().rev() {
+            let state = block.join("state");
+            if fs::write(&state, "offline").is_ok() {
+                fs::write(&state, "online_movable").context("a memory block stays offline")?;
+                return Ok(Some(Self { block }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Movable {
+    fn drop(&mut self) {
+        // What cannot be moved out of it any more keeps it as it is, which harms nothing.
+        let state = self.block.join("state");
+        let _ = fs::write(&state, "offline").and_then(|()| fs::write(&state, "online_kernel"));
+    }
+}
+
+/// Pages that somebody else holds cannot be moved out of a movable zone, and are refused; let go of, they can.
+pub fn movable(guest: &mut Guest) -> Result<Outcome> {
+    let Some(_movable) = Movable::make()? else {
+        return Ok(Outcome::Skipped("no block of memory can be taken offline".to_owned()));
+    };
+    for kind in ["io_uring", "rdma-mr", "xdp"] {
+        let mut mkpins = Mkpins::start(&format!("{kind} anon --length 64K --held --stay"))?;
+        let no_memory = mkpins.refused();
+        ensure!(no_memory == Some("ENOMEM"), "{kind}: {}", mkpins.made);
+        let one = once(&mkpins.made, kind, "ENOMEM", "no-memory").with_context(|| kind.to_owned())?;
+        ensure!(one["bytes"] == 65536, "{kind}: {one}");
+        mkpins.tell("let-go")?;
+        mkpins.order("register")?;
+        let made = mkpins.answer(SOON)?;
+        guest.wait_for(SOON, |pins| compare::exactly(&made, pins)).with_context(|| kind.to_owned())?;
+        drop(mkpins);
+        guest.wait_until_empty()?;
+    }
     Ok(Outcome::Passed(None))
 }
