@@ -190,6 +190,10 @@ fn pins(guest: &Guest, webhook: &Webhook, fired: &mut Vec<&'static str>) -> Resu
     fires(webhook, "UnheldPin", fired)?;
     mkpins.kill();
     webhook.wait_for("UnheldPin", "resolved")?;
+    let refused = Mkpins::start("io_uring secret")?;
+    ensure!(refused.refused() == Some("EFAULT"), "{}", refused.made);
+    let alert = fires(webhook, "PinRefused", fired)?;
+    ensure!(alert["labels"]["reason"] == "secret" && alert["labels"]["subsystem"] == "io_uring", "{alert}");
     // Pins of the same memory count each, so that it takes no more memory than there is.
     let memory = fs::read_to_string("/proc/meminfo")?;
     let total: u64 =
@@ -210,11 +214,16 @@ fn pins(guest: &Guest, webhook: &Webhook, fired: &mut Vec<&'static str>) -> Resu
     guest.wait_until_empty()
 }
 
-/// A daemon with room for few pins, and without the BTF of RDMA's modules.
+/// A daemon that begins late, with room for few pins, and without the BTF of RDMA's modules.
 fn small(guest: &Guest, webhook: &Webhook, fired: &mut Vec<&'static str>) -> Result<()> {
     let room = SMALL_PINS.to_string();
+    // 2048 small pages each.
+    let older = Mkpins::start("io_uring memfd --length 8M --count 33")?;
     let arguments = ["--socket", SMALL_SOCKET, "--web.listen-address", SMALL, "--max-pins", &room];
     let own = Own(start_daemon(&[&["--attach", &guest.attach], &arguments[..]].concat(), "/tmp/small.log")?);
+    fires(webhook, "PinsUnattributed", fired)?;
+    drop(older);
+    webhook.wait_for("PinsUnattributed", "resolved")?;
     let mkpins = Mkpins::start(&format!("io_uring memfd --count {}", SMALL_PINS - 2))?;
     fires(webhook, "PinwatchMapFills", fired)?;
     let more = Mkpins::start("io_uring memfd --count 4")?;
