@@ -74,16 +74,6 @@ pub fn run(options: &Options) -> Result<u8> {
     let kernels = wanted_kernels(options)?;
     let seed = options.seed.unwrap_or_else(|| if options.full { clock() } else { 1 });
     setup::everything()?;
-    let mut parts: Vec<(String, Tally)> = Vec::new();
-    let here =
-        if options.no_unit { host::skipped("--no-unit") } else { host::check()?.and(manifest::check()?) };
-    parts.push(("this machine".to_owned(), here));
-    if !options.no_vm {
-        progress("building the binaries for the guests");
-        setup::for_build(&Cache::open()?)?;
-        build::binaries(Profile::Tests)?;
-        println!("== scenarios, seed {seed}");
-    }
     let wanted = |attach: &Attach| options.attach.is_none_or(|only| only == *attach);
     let mut runs = Vec::new();
     for kernel in kernels {
@@ -91,6 +81,23 @@ pub fn run(options: &Options) -> Result<u8> {
             let (kernel, attach, only) = (kernel.key, attach.name(), &options.only[..]);
             runs.push(scenarios::Run { kernel, attach, only, seed, full: options.full });
         }
+    }
+    let mut parts: Vec<(String, Tally)> = Vec::new();
+    let here = thread::scope(|scope| {
+        if !options.no_vm {
+            scope.spawn(|| fetch(&runs));
+        }
+        match options.no_unit {
+            true => Ok(host::skipped("--no-unit")),
+            false => host::check().and_then(|cargo| Ok(cargo.and(manifest::check()?))),
+        }
+    })?;
+    parts.push(("this machine".to_owned(), here));
+    if !options.no_vm {
+        progress("building the binaries for the guests");
+        setup::for_build(&Cache::open()?)?;
+        build::binaries(Profile::Tests)?;
+        println!("== scenarios, seed {seed}");
     }
     parts.extend(if options.no_vm {
         runs.iter().map(|run| (run.name(), not_run())).collect()
@@ -100,6 +107,14 @@ pub fn run(options: &Options) -> Result<u8> {
     // What is not read any more is no failure.
     let _ = std::io::stdout().write_all(tally::summary(&parts).as_bytes());
     Ok(u8::from(tally::sums(&parts).1 != 0))
+}
+
+/// Gets what the guests take while this machine's own checks run: most of that is waiting, for the network or for one CPU.
+/// What cannot be had is told where it is needed.
+fn fetch(runs: &[scenarios::Run<'_>]) {
+    for run in runs.iter().rev() {
+        let _ = run.guest().fetch();
+    }
 }
 
 /// Performs runs, so many at a time, and gives their tallies in their order. Those of the newest kernel, which take

@@ -34,9 +34,9 @@ impl Run<'_> {
         format!("{} {}", self.kernel, self.attach)
     }
 
-    /// Boots the guest and runs the scenarios; all that goes wrong is in the tally.
-    pub fn perform(&self) -> Tally {
-        let guest = Guest {
+    /// The guest that it takes.
+    pub fn guest(&self) -> Guest {
+        Guest {
             nvdimm: NVDIMMS,
             iommu: true,
             headers: true,
@@ -45,7 +45,12 @@ impl Run<'_> {
             profile: Profile::Tests,
             timeout: if self.full { FULL_LIMIT } else { LIMIT },
             ..Guest::new(self.kernel)
-        };
+        }
+    }
+
+    /// Boots the guest and runs the scenarios; all that goes wrong is in the tally.
+    pub fn perform(&self) -> Tally {
+        let guest = self.guest();
         let started = Instant::now();
         println!("[{}] booting", self.name());
         let mut tally = Tally::default();

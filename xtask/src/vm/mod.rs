@@ -96,7 +96,26 @@ impl Guest {
         shell::run(self, &prepared)
     }
 
+    /// Fetches and makes all that a boot takes, but for the project's binaries.
+    ///
+    /// # Errors
+    /// When something cannot be had.
+    pub fn fetch(&self) -> Result<()> {
+        self.machine().map(drop)
+    }
+
     fn prepare(&self) -> Result<Prepared> {
+        let mut prepared = self.machine()?;
+        prepared.binaries = if self.build {
+            setup::for_build(&prepared.cache)?;
+            build::binaries(self.profile)?
+        } else {
+            build::binaries_there(self.profile)
+        };
+        Ok(prepared)
+    }
+
+    fn machine(&self) -> Result<Prepared> {
         let kernel = kernels::find(&self.kernel)?;
         if let Some(share) = self.share.as_ref().filter(|share| !share.is_dir()) {
             bail!("cannot share {}: it is no folder", share.display());
@@ -109,13 +128,7 @@ impl Guest {
         let rootfs = rootfs::ensure(&cache, &mirrors, &self.packages)?;
         let image = image::ensure(&cache, &mirrors, locked)?;
         let headers = self.headers.then(|| headers::ensure(&cache, &mirrors, kernel, locked)).transpose()?;
-        let binaries = if self.build {
-            setup::for_build(&cache)?;
-            build::binaries(self.profile)?
-        } else {
-            build::binaries_there(self.profile)
-        };
-        Ok(Prepared { cache, qemu, rootfs, image, headers, binaries })
+        Ok(Prepared { cache, qemu, rootfs, image, headers, binaries: Vec::new() })
     }
 }
 
