@@ -23,43 +23,6 @@ pub fn command_killed_with_us(program: impl AsRef<OsStr>) -> Command {
     with_death_signal(program, libc::SIGKILL)
 }
 
-/// `mmdebstrap`; as root in a mount namespace of its own, so that what it mounts in the tree it builds is gone when it
-/// is killed, and that tree can be removed without reaching into the machine's `/proc` or `/sys`.
-pub fn bootstrap_command() -> Command {
-    if !is_root() {
-        return command("mmdebstrap");
-    }
-    let mut command = command("unshare");
-    command.args(["--mount", "--propagation", "private", "mmdebstrap"]);
-    command
-}
-
-/// Makes the compressed read-only image `image` of `folder`; `what` is what it holds.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn squash(folder: &Path, image: &Path, what: &str, log: &Path) -> Result<()> {
-    let mut squash = command("mksquashfs");
-    squash.arg(folder).arg(image).args(["-noappend", "-comp", "lz4", "-quiet", "-no-progress"]);
-    run_logged(&mut squash, &format!("compress {what}"), log)
-}
-
-/// Unpacks the files of a package into `root`, but for those that a pattern of `left_out` fits; `what` it is.
-///
-/// # Errors
-/// When the package is damaged or `root` cannot be written.
-pub fn unpack(deb: &Path, root: &Path, left_out: &[String], what: &str, log: &Path) -> Result<()> {
-    std::fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
-    let mut unpack = command("sh");
-    unpack.args([
-        "-ec",
-        r#"deb=$1 root=$2; shift 2; dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$root" "$@""#,
-        "sh",
-    ]);
-    unpack.arg(deb).arg(root).args(left_out.iter().map(|pattern| format!("--exclude={pattern}")));
-    run_logged(&mut unpack, &format!("unpack {what}"), log)
-}
-
 /// Whether this process is root.
 pub fn is_root() -> bool {
     // SAFETY: geteuid takes nothing and cannot fail.

@@ -1,14 +1,15 @@
-//! A folder with Debian packages of any release unpacked in it, made by mmdebstrap. The machine's own apt is not used
-//! for it; its settings (a proxy, say) apply.
+//! Folders with Debian packages of any release unpacked in them, and read-only images of such folders. The machine's own
+//! apt is not used for them; its settings (a proxy, say) apply.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
 use super::private::acquire_settings;
 use crate::cache::remove;
-use crate::process::{bootstrap_command, run_logged};
+use crate::process::{command, is_root, run_logged};
 
 /// Not wanted in any tree.
 const EXCLUDED: &[&str] =
@@ -67,6 +68,43 @@ impl Tree<'_> {
         bootstrap.arg(self.release).arg(root).arg(sources);
         run_logged(&mut bootstrap, what, log)
     }
+}
+
+/// `mmdebstrap`; as root in a mount namespace of its own, so that what it mounts in the tree it builds is gone when it
+/// is killed, and that tree can be removed without reaching into the machine's `/proc` or `/sys`.
+fn bootstrap_command() -> Command {
+    if !is_root() {
+        return command("mmdebstrap");
+    }
+    let mut command = command("unshare");
+    command.args(["--mount", "--propagation", "private", "mmdebstrap"]);
+    command
+}
+
+/// Makes the compressed read-only image `image` of `folder`; `what` is what it holds.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn squash(folder: &Path, image: &Path, what: &str, log: &Path) -> Result<()> {
+    let mut squash = command("mksquashfs");
+    squash.arg(folder).arg(image).args(["-noappend", "-comp", "lz4", "-quiet", "-no-progress"]);
+    run_logged(&mut squash, &format!("compress {what}"), log)
+}
+
+/// Unpacks the files of a package into `root`, but for those that a pattern of `left_out` fits; `what` it is.
+///
+/// # Errors
+/// When the package is damaged or `root` cannot be written.
+pub fn unpack(deb: &Path, root: &Path, left_out: &[String], what: &str, log: &Path) -> Result<()> {
+    fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
+    let mut unpack = command("sh");
+    unpack.args([
+        "-ec",
+        r#"deb=$1 root=$2; shift 2; dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$root" "$@""#,
+        "sh",
+    ]);
+    unpack.arg(deb).arg(root).args(left_out.iter().map(|pattern| format!("--exclude={pattern}")));
+    run_logged(&mut unpack, &format!("unpack {what}"), log)
 }
 
 /// A temporary path that begins as `path`, so that it is tidied up with it.

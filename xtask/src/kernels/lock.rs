@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::KERNELS;
+use super::{KERNELS, split_name};
 use crate::apt::private::{Fetched, fetch};
 use crate::apt::sources::Mirrors;
 use crate::apt::version;
@@ -130,23 +130,13 @@ impl LockedKernel {
         if fetch(cache, archive, &package.filename, &package.sha256, target)? == Fetched::Gone {
             bail!(
                 "the mirror no longer has {} {} (HTTP 404); `cargo xtask vm update {}` moves the lock to what it has now",
-                kind(&package.name),
+                split_name(&package.name).0,
                 version::upstream(&package.version),
                 self.key
             );
         }
         Ok(())
     }
-}
-
-/// `linux-image` of `linux-image-6.12.95+deb12-amd64`.
-fn kind(package: &str) -> &str {
-    package
-        .match_indices('-')
-        .find_map(|(at, _)| {
-            package[at + 1..].starts_with(|c: char| c.is_ascii_digit()).then_some(&package[..at])
-        })
-        .unwrap_or(package)
 }
 
 fn path() -> PathBuf {
@@ -184,12 +174,6 @@ mod tests {
     #[test]
     fn the_fingerprint_follows_the_packages() {
         assert_ne!(kernel("6.1", "aa").fingerprint(), kernel("6.1", "bb").fingerprint());
-    }
-
-    #[test]
-    fn a_packages_kind_is_its_name_without_the_version() {
-        assert_eq!(kind("linux-image-6.12.95+deb12-amd64"), "linux-image");
-        assert_eq!(kind("linux-binary-unsigned-7.3.4+deb13-amd64"), "linux-binary-unsigned");
     }
 
     #[test]

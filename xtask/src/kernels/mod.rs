@@ -45,6 +45,15 @@ pub const KERNELS: &[Kernel] = &[
 
 const BACKPORTS: Suite = Suite { archive: "main", name: "trixie-backports" };
 
+/// `linux-image` and `6.12.95+deb12-amd64` of `linux-image-6.12.95+deb12-amd64`; what has no release is a kind.
+fn split_name(package: &str) -> (&str, &str) {
+    let release = |at: &usize| package[at + 1..].starts_with(|c: char| c.is_ascii_digit());
+    match package.match_indices('-').map(|(at, _)| at).find(release) {
+        Some(at) => (&package[..at], &package[at + 1..]),
+        None => (package, ""),
+    }
+}
+
 /// The oldest of them.
 pub fn oldest() -> &'static Kernel {
     &KERNELS[0]
@@ -71,6 +80,15 @@ pub fn find(key: &str) -> Result<&'static Kernel> {
 
 #[cfg(test)]
 mod tests {
+    use super::split_name;
+
+    #[test]
+    fn a_packages_name_is_its_kind_and_its_release() {
+        assert_eq!(split_name("linux-image-6.12.95+deb12-amd64"), ("linux-image", "6.12.95+deb12-amd64"));
+        assert_eq!(split_name("linux-binary-unsigned-7.3.4").0, "linux-binary-unsigned");
+        assert_eq!(split_name("linux-base"), ("linux-base", ""));
+    }
+
     #[test]
     fn an_unknown_kernel_is_answered_with_those_there_are() {
         let error = super::find("9.9").unwrap_err().to_string();

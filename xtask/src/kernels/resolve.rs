@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use anyhow::{Result, bail};
 
 use super::lock::{Lock, LockedKernel, LockedPackage};
-use super::{KERNELS, Kernel, find};
+use super::{KERNELS, Kernel, find, split_name};
 use crate::apt::index::{self, Package};
 use crate::apt::private::{PrivateApt, Suite};
 use crate::apt::sources::Mirrors;
@@ -78,10 +78,7 @@ fn locked(kernel: &Kernel, set: Vec<Package>, headers: Vec<Package>) -> LockedKe
 /// its makefiles run.
 fn headers(packages: &[Package], set: &[Package]) -> Option<Vec<Package>> {
     let image = set.first()?;
-    let (_, release) = image.name.match_indices('-').find_map(|(at, _)| {
-        let rest = &image.name[at + 1..];
-        rest.starts_with(|c: char| c.is_ascii_digit()).then_some((at, rest))
-    })?;
+    let (_, release) = split_name(&image.name);
     let all_flavours = release.strip_suffix("-amd64")?;
     let of_version = || packages.iter().filter(|package| package.version == image.version);
     let named = |name: String| of_version().find(|package| package.name == name).cloned();

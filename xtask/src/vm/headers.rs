@@ -8,11 +8,10 @@ use anyhow::{Context as _, Result};
 
 use crate::apt::private::source_line;
 use crate::apt::sources::Mirrors;
-use crate::apt::tree::{Tree, Variant, beside};
+use crate::apt::tree::{Tree, Variant, beside, squash, unpack};
 use crate::cache::{Cache, key, progress, remove};
 use crate::kernels::lock::LockedKernel;
 use crate::kernels::{Compiler, Kernel};
-use crate::process::{squash, unpack};
 
 /// Changes with the steps below, so that images of an older recipe are not used.
 const RECIPE: &str = "1";

@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result, bail};
 
 use super::vmlinux;
 use crate::apt::sources::Mirrors;
+use crate::apt::tree::{squash, unpack};
 use crate::cache::{Cache, key, progress, remove};
 use crate::kernels::lock::LockedKernel;
-use crate::process::{command, find_program, output, run_logged, squash, unpack};
+use crate::process::{command, find_program, output, run_logged};
 
 /// Changes with the steps below, so that images of an older recipe are not used.
 const RECIPE: &str = "3";

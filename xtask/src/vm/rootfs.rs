@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 
 use crate::apt::private::source_line;
 use crate::apt::sources::Mirrors;
-use crate::apt::tree::{Tree, Variant, beside};
+use crate::apt::tree::{Tree, Variant, beside, squash};
 use crate::cache::{Cache, key, progress};
-use crate::process::{command, output, squash};
+use crate::process::{command, output};
 
 /// Changes with the steps below, so that images of an older recipe are not used.
 const RECIPE: &str = "1";
