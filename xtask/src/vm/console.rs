@@ -11,6 +11,8 @@ pub struct Seen {
     pub exit: Option<i32>,
     /// The kernel panicked.
     pub panic: bool,
+    /// A CPU has not done anything for 20 seconds.
+    pub stalled: bool,
     /// The start scripts failed, with their reason.
     pub failed: Option<String>,
     /// First line of the first kernel complaint (BUG, oops, warning at boot level).
@@ -30,6 +32,8 @@ pub fn read(text: &str) -> Seen {
             seen.started = true;
         } else if line.contains(PANIC) {
             seen.panic = true;
+        } else if line.contains("detected stalls on CPUs") {
+            seen.stalled = true;
         } else if ["BUG: ", "Oops: ", "general protection fault", "INFO: task "]
             .iter()
             .any(|word| line.contains(word))
@@ -64,6 +68,12 @@ pub fn tail(text: &str, count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cpu_that_stands_still_is_seen() {
+        let seen = read("[ 22.7] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:\n");
+        assert!(seen.stalled && !seen.started && seen.complaint.is_none());
+    }
 
     #[test]
     fn reads_marks_with_carriage_returns_and_messages_between() {

@@ -16,6 +16,8 @@ use crate::cache::progress;
 
 /// A kernel takes 5 to 10 seconds; a busy machine many times as long.
 const BOOT: Duration = Duration::from_secs(240);
+/// Once in some hundred boots the emulator loses a timer of the second CPU, and the kernel waits for it for ever.
+const BOOTS: u32 = 2;
 const CONSOLE_LINES: usize = 40;
 const LOOK_AT_CONSOLE_EVERY: Duration = Duration::from_millis(200);
 
@@ -37,6 +39,29 @@ pub fn run(
     command: &[OsString],
     on_output: &mut dyn FnMut(&[u8]),
 ) -> Result<Outcome> {
+    let limit = Instant::now() + guest.timeout;
+    for _ in 1..BOOTS {
+        if let Some(outcome) = boot(guest, prepared, command, limit, true, on_output)? {
+            return Ok(outcome);
+        }
+        progress(&format!(
+            "a CPU of the guest with kernel {} stands still since before its command was started: booting it again",
+            guest.kernel
+        ));
+    }
+    boot(guest, prepared, command, limit, false, on_output)?
+        .with_context(|| format!("the guest with kernel {} did not come up", guest.kernel))
+}
+
+/// One boot. Where `gives_up`, `None` is one that stands still before the command is started.
+fn boot(
+    guest: &Guest,
+    prepared: &Prepared,
+    command: &[OsString],
+    limit: Instant,
+    gives_up: bool,
+    on_output: &mut dyn FnMut(&[u8]),
+) -> Result<Option<Outcome>> {
     let run = RunDir::create(prepared)?;
     run.write("args", &nul_separated(command))?;
     if guest.share.is_some() {
@@ -54,7 +79,7 @@ pub fn run(
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot start QEMU")?;
-    let ended = watch(&mut machine, &run, Instant::now() + guest.timeout, on_output);
+    let ended = watch(&mut machine, &run, limit, gives_up, on_output);
     // Whatever happened, no machine stays behind.
     let _ = machine.kill();
     machine.wait().context("cannot wait for QEMU")?;
@@ -66,9 +91,10 @@ pub fn run(
         progress(&format!("the guest's kernel complained: {complaint} (its console: {})", kept.display()));
     }
     match (ended?, seen.exit) {
-        _ if seen.panic => Ok(Outcome::Panicked(console::panic(&text, CONSOLE_LINES))),
-        (_, Some(status)) => Ok(Outcome::Exited(status)),
-        (Ended::Time, None) => Ok(Outcome::TimedOut(tail)),
+        _ if seen.panic => Ok(Some(Outcome::Panicked(console::panic(&text, CONSOLE_LINES)))),
+        (_, Some(status)) => Ok(Some(Outcome::Exited(status))),
+        (Ended::Time, None) => Ok(Some(Outcome::TimedOut(tail))),
+        (Ended::Stalled, None) => Ok(None),
         (Ended::NeverStarted, None) => bail!(
             "the guest with kernel {} did not come up within {} s; its console:\n{tail}",
             guest.kernel,
@@ -89,6 +115,7 @@ enum Ended {
     Itself,
     Time,
     NeverStarted,
+    Stalled,
 }
 
 /// Passes output on until QEMU closes it, the time is over, or the console shows a panic.
@@ -96,6 +123,7 @@ fn watch(
     machine: &mut Child,
     run: &RunDir,
     limit: Instant,
+    gives_up: bool,
     on_output: &mut dyn FnMut(&[u8]),
 ) -> Result<Ended> {
     let mut stdout = machine.stdout.take().context("QEMU has no output")?;
@@ -133,6 +161,9 @@ fn watch(
             console_length = length;
             let seen = console::read(&recorded(run));
             started |= seen.started;
+            if seen.stalled && !started && gives_up {
+                return Ok(Ended::Stalled);
+            }
             if panic_since.is_none() && seen.panic {
                 panic_since = Some(now);
             }
