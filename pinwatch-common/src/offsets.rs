@@ -290,6 +290,8 @@ offsets! {
         vfio_dma_memory,
         /// `vfio_group.container`; 0: a group's file and a device's are not known as anchors
         vfio_group_container,
+        /// `vfio_group.container_next`
+        vfio_group_next,
         /// `vfio_device.group`
         vfio_device_group,
         /// 1: VFIO's mappings are traced

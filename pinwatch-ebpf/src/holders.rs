@@ -11,7 +11,7 @@ use aya_ebpf::{
     maps::HashMap,
 };
 use core::{ffi::c_void, mem::MaybeUninit};
-use pinwatch_common::{HolderRecord, via};
+use pinwatch_common::{HolderRecord, ModuleOffsets, via};
 
 use crate::kernel::{copy_leader, load, load16, load32, offset, opaque_zero, read, read32, try_read};
 use crate::leases::{self, Kept};
@@ -108,23 +108,35 @@ fn anchor_of(private: u64, mode: u16) -> u64 {
     if is_anchor(umem) { umem } else { 0 }
 }
 
-/// The VFIO container that a group's or a device's file keeps; 0 if it is neither. What kind of file it is nobody says, but
-/// what has the address of a container that is asked for in just this place is one of them.
+/// The VFIO container that a group's or a device's file keeps; 0 if it is neither. What kind of file it is nobody says, so
+/// that this is read of any file's object.
 #[inline(always)]
 fn container_of(private: u64) -> u64 {
     let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return 0 };
     // SAFETY: a live map value.
     let offsets = unsafe { &*offsets };
-    if private == 0 || offsets.vfio_watched == 0 || offsets.vfio_group_container == 0 {
+    if private == 0 || offsets.vfio_watched == 0 || offsets.vfio_group_next == 0 {
         return 0;
     }
-    let container = read(private + offsets.vfio_group_container);
-    if is_anchor(container) {
+    let container = container_of_group(private, offsets);
+    if container != 0 {
         return container;
     }
     let device = if offsets.vfio_has_files == 0 { private } else { read(private + offsets.vfio_file_device) };
-    let container = read(read(device + offsets.vfio_device_group) + offsets.vfio_group_container);
-    if is_anchor(container) { container } else { 0 }
+    container_of_group(read(device + offsets.vfio_device_group), offsets)
+}
+
+/// The container of a group; 0 if this is none. The address of a container that is asked for may be anywhere, in our own
+/// maps too; but what is a group is in a list of the container's groups by its own address.
+#[inline(always)]
+fn container_of_group(group: u64, offsets: &ModuleOffsets) -> u64 {
+    let container = read(group + offsets.vfio_group_container);
+    if !is_anchor(container) {
+        return 0;
+    }
+    let entry = group + offsets.vfio_group_next;
+    // `prev` of the entry that comes next
+    if read(read(entry) + 8) == entry { container } else { 0 }
 }
 
 /// As [`anchor_of`], for a file whose address is all that is known.

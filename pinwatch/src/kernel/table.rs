@@ -370,6 +370,7 @@ pub const MODULE_OFFSETS: &[OffsetRule<ModuleOffsets>] = &[
     rule(Part::Vfio, &["vfio_dma.prot"], 4, |o| &mut o.vfio_dma_prot),
     rule(Part::Optional, &["vfio_dma.mm"], 8, |o| &mut o.vfio_dma_memory),
     rule(Part::Optional, &["vfio_group.container"], 8, |o| &mut o.vfio_group_container),
+    rule(Part::Optional, &["vfio_group.container_next"], 16, |o| &mut o.vfio_group_next),
     rule(Part::Optional, &["vfio_device.group"], 8, |o| &mut o.vfio_device_group),
     // 6.4 and later.
     rule(Part::Optional, &[VFIO_FILE_DEVICE], 8, |o| &mut o.vfio_file_device),

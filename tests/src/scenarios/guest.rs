@@ -114,6 +114,11 @@ impl Guest {
             "lspins did not ask the daemon: {}",
             String::from_utf8_lossy(&output.stderr)
         );
+        // Nobody gives it any: what says so has taken something else for an anchor.
+        let itself = |holder: &Value| holder["pid"] == self.pid();
+        let pins = table["pins"].as_array().into_iter().flatten();
+        let held = pins.filter(|pin| pin["holders"].as_array().is_some_and(|all| all.iter().any(itself)));
+        ensure!(held.count() == 0, "the daemon is said to keep pins of others: {table}");
         Ok(table)
     }
 

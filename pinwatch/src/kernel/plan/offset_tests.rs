@@ -294,6 +294,7 @@ fn module_offsets_are_those_of_the_modules() {
             vfio_dma_prot: 48,
             vfio_dma_memory: 80,
             vfio_group_container: container,
+            vfio_group_next: container + if ["6.1", "6.12", "6.18"].contains(&kernel) { 72 } else { 64 },
             vfio_device_group: 32,
             vfio_has_files: is_new,
             vfio_file_device: 0,
