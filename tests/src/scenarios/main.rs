@@ -30,6 +30,8 @@ pub enum Outcome {
 pub enum Where {
     /// On the kernel, and on how it is hooked.
     Everywhere,
+    /// On both; but it takes a module that has to be built in the guest, and that once for each kernel is enough.
+    WithModule,
     /// On the kernel only: not with kprobes.
     EachKernel,
     /// On neither: on the newest kernels, and not with kprobes.
@@ -42,6 +44,9 @@ impl Where {
         let kprobe = guest.attach == "kprobe";
         match self {
             Self::Everywhere => None,
+            Self::WithModule => {
+                kprobe.then_some("its module takes most of a minute to build: with kprobes only with --full")
+            }
             Self::EachKernel => kprobe.then_some("how the kernel is hooked is nothing to it: with kprobes only with --full"),
             Self::Once => (kprobe || !guest.at_least(7, 0)).then_some(
                 "neither the kernel nor the hooks are anything to it: with kprobes and before 7.0 only with --full",
