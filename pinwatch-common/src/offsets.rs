@@ -288,9 +288,9 @@ offsets! {
         vfio_dma_prot,
         /// `vfio_dma.mm`
         vfio_dma_memory,
-        /// `vfio_group.container`; 0: a group's file and a device's are not known as anchors
+        /// `vfio_group.container`
         vfio_group_container,
-        /// `vfio_group.container_next`
+        /// `vfio_group.container_next`; 0: a group's file and a device's are not known as anchors
         vfio_group_next,
         /// `vfio_device.group`
         vfio_device_group,
