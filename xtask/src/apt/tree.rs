@@ -81,6 +81,23 @@ fn bootstrap_command() -> Command {
     command
 }
 
+/// Makes the image `image` of a folder that `fill` fills and that is gone afterwards; `what` is what it holds.
+///
+/// # Errors
+/// When `fill` fails, or it cannot be written.
+pub fn squash_filled(
+    image: &Path,
+    what: &str,
+    log: &Path,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let root = beside(image, "root");
+    remove(&root)?;
+    let made = fill(&root).and_then(|()| squash(&root, image, what, log));
+    remove(&root)?;
+    made
+}
+
 /// Makes the compressed read-only image `image` of `folder`; `what` is what it holds.
 ///
 /// # Errors

@@ -34,10 +34,7 @@ pub fn read(text: &str) -> Seen {
             seen.panic = true;
         } else if line.contains("detected stalls on CPUs") {
             seen.stalled = true;
-        } else if ["BUG: ", "Oops: ", "general protection fault", "INFO: task "]
-            .iter()
-            .any(|word| line.contains(word))
-        {
+        } else if is_complaint(line) {
             seen.complaint.get_or_insert_with(|| line.to_owned());
         }
     }

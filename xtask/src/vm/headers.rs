@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::apt::private::source_line;
 use crate::apt::sources::Mirrors;
-use crate::apt::tree::{Tree, Variant, beside, squash, unpack};
+use crate::apt::tree::{Tree, Variant, beside, squash_filled, unpack};
 use crate::cache::{Cache, key, progress, remove};
 use crate::kernels::lock::LockedKernel;
 use crate::kernels::{Compiler, Kernel};
@@ -66,8 +66,6 @@ fn compiler(cache: &Cache, mirrors: &Mirrors, compiler: Compiler) -> Result<Path
     );
     cache.make(&name, MEGABYTES, |image| {
         progress(&format!("unpacking {release}'s {gcc}, which modules are built with"));
-        let root = beside(image, "root");
-        remove(&root)?;
         let tree = Tree {
             release,
             variant: Variant::Files,
@@ -75,13 +73,11 @@ fn compiler(cache: &Cache, mirrors: &Mirrors, compiler: Compiler) -> Result<Path
             settings: "",
             packages: &packages,
         };
-        let made = tree.make(&root, &format!("unpack {gcc}"), &cache.log("compiler")).and_then(|()| {
+        squash_filled(image, gcc, &cache.log("compiler-squash"), |root| {
+            tree.make(root, &format!("unpack {gcc}"), &cache.log("compiler"))?;
             // What its script would have done.
-            symlink("mawk", root.join("usr/bin/awk")).context("cannot write to the unpacked compiler")?;
-            squash(&root, image, gcc, &cache.log("compiler-squash"))
-        });
-        remove(&root)?;
-        made
+            symlink("mawk", root.join("usr/bin/awk")).context("cannot write to the unpacked compiler")
+        })
     })
 }
 
@@ -90,18 +86,17 @@ fn headers(cache: &Cache, mirrors: &Mirrors, kernel: &LockedKernel) -> Result<Pa
     let name = format!("headers/{}-{}.squashfs", kernel.key, key([RECIPE].into_iter().chain(sums)));
     cache.make(&name, MEGABYTES, |image| {
         progress(&format!("fetching the headers of kernel {}", kernel.version));
-        let (root, deb) = (beside(image, "root"), beside(image, "deb"));
-        remove(&root)?;
+        let deb = beside(image, "deb");
         let log = |step: &str| cache.log(&format!("headers-{}-{step}", kernel.key));
         // In the compiler's tree lib may be a link to usr/lib, which a folder would hide.
         let left_out = ["./usr/share", "./lib"].map(str::to_owned);
-        let unpacked = kernel.headers.iter().try_for_each(|package| {
-            kernel.fetch(cache, mirrors, package, &deb)?;
-            unpack(&deb, &root, &left_out, "the headers", &log("unpack"))
+        let made = squash_filled(image, "the headers", &log("squash"), |root| {
+            kernel.headers.iter().try_for_each(|package| {
+                kernel.fetch(cache, mirrors, package, &deb)?;
+                unpack(&deb, root, &left_out, "the headers", &log("unpack"))
+            })
         });
-        let made = unpacked.and_then(|()| squash(&root, image, "the headers", &log("squash")));
         remove(&deb)?;
-        remove(&root)?;
         made
     })
 }

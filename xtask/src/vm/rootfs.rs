@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::apt::private::source_line;
 use crate::apt::sources::Mirrors;
-use crate::apt::tree::{Tree, Variant, beside, squash};
+use crate::apt::tree::{Tree, Variant, squash_filled};
 use crate::cache::{Cache, key, progress};
 use crate::process::{command, output};
 
@@ -69,12 +69,9 @@ pub fn ensure(cache: &Cache, mirrors: &Mirrors, extra: &[String]) -> Result<Path
             "building the guest's {} root file system{with} (about a minute, once)",
             mirrors.codename
         ));
-        let root = beside(image, "root");
-        crate::cache::remove(&root)?;
-        let built = bootstrap(cache, mirrors, &packages, &root)
-            .and_then(|()| squash(&root, image, "the guest's root file system", &cache.log("rootfs-squash")));
-        crate::cache::remove(&root)?;
-        built
+        squash_filled(image, "the guest's root file system", &cache.log("rootfs-squash"), |root| {
+            bootstrap(cache, mirrors, &packages, root)
+        })
     })
 }
 

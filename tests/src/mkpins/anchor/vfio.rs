@@ -9,14 +9,14 @@ use crate::report::Object;
 use crate::sys::{PAGE, Refused, check, check_fd, open, round_up};
 
 /// `_IO(VFIO_TYPE, VFIO_BASE + n)` (include/uapi/linux/vfio.h)
-const fn number(n: libc::c_ulong) -> libc::c_ulong {
-    (b';' as libc::c_ulong) << 8 | (100 + n)
+const fn number(n: u32) -> libc::Ioctl {
+    libc::_IO(b';' as u32, 100 + n)
 }
-const SET_IOMMU: libc::c_ulong = number(2);
-const GROUP_SET_CONTAINER: libc::c_ulong = number(4);
-const GROUP_GET_DEVICE_FD: libc::c_ulong = number(6);
-const MAP_DMA: libc::c_ulong = number(13);
-const UNMAP_DMA: libc::c_ulong = number(14);
+const SET_IOMMU: libc::Ioctl = number(2);
+const GROUP_SET_CONTAINER: libc::Ioctl = number(4);
+const GROUP_GET_DEVICE_FD: libc::Ioctl = number(6);
+const MAP_DMA: libc::Ioctl = number(13);
+const UNMAP_DMA: libc::Ioctl = number(14);
 const TYPE1_V2: libc::c_ulong = 3;
 const READ: u32 = 1;
 const WRITE: u32 = 2;

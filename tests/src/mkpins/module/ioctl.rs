@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use crate::sys::{PAGE, Refused, check, open};
 
-/// In the order of `pintest.c`.
+/// So many does `pintest.c` have.
 const SLOTS: u32 = 64;
 
 const FOLL_WRITE: u32 = 1;
@@ -59,17 +59,12 @@ pub struct Slot {
     pub number: u64,
 }
 
-const WRITE: u64 = 1;
-const READ: u64 = 2;
-const PIN: u64 = number::<PinArgument>(READ | WRITE, 1);
-const RELEASE: u64 = number::<ReleaseArgument>(WRITE, 2);
-const LOOK: u64 = number::<Slot>(READ | WRITE, 3);
-const ADOPT: u64 = number::<Slot>(WRITE, 4);
-
-/// `_IOC` of include/uapi/asm-generic/ioctl.h, with the module's letter.
-const fn number<T>(direction: u64, which: u64) -> u64 {
-    direction << 30 | (size_of::<T>() as u64) << 16 | (b'P' as u64) << 8 | which
-}
+/// The module's letter.
+const LETTER: u32 = b'P' as u32;
+const PIN: libc::Ioctl = libc::_IOWR::<PinArgument>(LETTER, 1);
+const RELEASE: libc::Ioctl = libc::_IOW::<ReleaseArgument>(LETTER, 2);
+const LOOK: libc::Ioctl = libc::_IOWR::<Slot>(LETTER, 3);
+const ADOPT: libc::Ioctl = libc::_IOW::<Slot>(LETTER, 4);
 
 /// Pins, and tells in which slot that is kept.
 pub fn pin(wanted: &Pin) -> Result<u32, Refused> {
@@ -112,7 +107,7 @@ pub fn adopt(mut slot: Slot) -> Result<(), Refused> {
 }
 
 /// The device is closed at once: what is pinned does not depend on any descriptor.
-fn tell<T>(call: &'static str, number: u64, argument: &mut T) -> Result<(), Refused> {
+fn tell<T>(call: &'static str, number: libc::Ioctl, argument: &mut T) -> Result<(), Refused> {
     let device = open("/dev/pintest", "open(/dev/pintest)")?;
     // SAFETY: the number says that the argument is as large as it is, and it lives across the call.
     check(call, unsafe { libc::ioctl(device.as_raw_fd(), number, &raw mut *argument) })?;

@@ -120,7 +120,7 @@ fn one(guest: &Guest, arguments: &str, slowest: &mut Duration) -> Result<()> {
 /// A module that is unloaded with its pins held: they are shown, by its name.
 pub fn unloaded(guest: &mut Guest) -> Result<Outcome> {
     let driver = Driver::load()?;
-    let mkpins = Mkpins::start("unclaimed memfd --length 1M")?;
+    let mkpins = Mkpins::pinned("unclaimed memfd --length 1M")?;
     guest.wait_for(SOON, |pins| of_driver(pins).map(|_| ()))?;
     let slots: Value = serde_json::from_str(&shell("mkpins module slots")?)?;
     let [slot, how, array, number] = [0, 1, 2, 3].map(|part| slots["slots"][0][part].to_string());

@@ -218,7 +218,7 @@ fn pins(guest: &Guest, webhook: &Webhook, fired: &mut Vec<&'static str>) -> Resu
 fn small(guest: &Guest, webhook: &Webhook, fired: &mut Vec<&'static str>) -> Result<()> {
     let room = SMALL_PINS.to_string();
     // 2048 small pages each.
-    let older = Mkpins::start("io_uring memfd --length 8M --count 33")?;
+    let older = Mkpins::pinned("io_uring memfd --length 8M --count 33")?;
     let arguments = ["--socket", SMALL_SOCKET, "--web.listen-address", SMALL, "--max-pins", &room];
     let own = Own(start_daemon(&[&["--attach", &guest.attach], &arguments[..]].concat(), "/tmp/small.log")?);
     fires(webhook, "PinsUnattributed", fired)?;
