@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use tracing::{info, warn};
+
 use super::Watch;
 use crate::model::KernelCount;
+use crate::source::aside::Aside;
 use crate::source::proc::vmstat;
 use crate::source::trace::Snapshot;
 
@@ -11,27 +14,61 @@ use crate::source::trace::Snapshot;
 const SAMPLES: u32 = 8;
 /// How long between two looks.
 const APART: Duration = Duration::from_millis(2);
+/// How long the CPUs may take to add their parts of the count: `lspins` waits meanwhile.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Has the CPUs add their parts of the count.
+pub struct Refresh {
+    aside: Aside<(), bool>,
+    /// Whether all of them did when last asked.
+    fresh: bool,
+}
+
+impl Default for Refresh {
+    fn default() -> Self {
+        Self { aside: Aside::new("pinwatch-vmstat", |()| vmstat::refresh()), fresh: true }
+    }
+}
+
+impl Refresh {
+    fn ask(&mut self) -> bool {
+        let fresh = self.aside.ask((), PATIENCE).unwrap_or(false);
+        match (std::mem::replace(&mut self.fresh, fresh), fresh) {
+            (true, false) if self.aside.stuck() => warn!(
+                "a CPU has not run a kernel worker for a second: what it keeps of the kernel's count of pinned pages is not known"
+            ),
+            (true, false) => {
+                warn!("the kernel's count of pinned pages cannot be brought up to date (vm.stat_refresh)")
+            }
+            (false, true) => info!("the kernel's count of pinned pages is up to date again"),
+            _ => {}
+        }
+        fresh
+    }
+}
 
 impl Watch {
     /// Compares the kernel's count with what was read of pins a moment ago, `seen` being how many had been made and released
     /// before that; `None` where the kernel does not count.
-    pub(super) fn count(&self, snapshot: &Snapshot, seen: (u64, u64)) -> Option<KernelCount> {
+    pub(super) fn count(&mut self, snapshot: &Snapshot, seen: (u64, u64)) -> Option<KernelCount> {
         let (attributed, unclaimed) = snapshot.references();
         let known = i64::try_from(attributed.saturating_add(unclaimed)).unwrap_or(i64::MAX);
-        let (mut least, mut most) = (i64::MAX, i64::MIN);
+        let (mut least, mut most, mut slack) = (i64::MAX, i64::MIN, 0);
         for sample in 0..SAMPLES {
             if sample > 0 {
                 std::thread::sleep(APART);
             }
             // Each CPU keeps a part of the count to itself for a while.
-            vmstat::refresh();
+            if !self.refresh.ask() {
+                slack = vmstat::slack();
+            }
             let now = vmstat::pins()?.held();
             (least, most) = (least.min(now), most.max(now));
             if now == known {
                 break;
             }
         }
-        let uncertain = (self.seen() == seen).then(|| most.abs_diff(least));
+        let uncertain = (self.seen() == seen).then(|| most.abs_diff(least).saturating_add(slack));
         Some(KernelCount { references: least, attributed, unclaimed, uncertain })
     }
 }

@@ -12,6 +12,7 @@ use rustix::fs::MemfdFlags;
 use tracing::{debug, info, warn};
 
 use super::Settings;
+use super::count::Refresh;
 use super::follow::Follow;
 use super::metrics::Kept;
 use super::refused::Refusals;
@@ -72,6 +73,8 @@ pub struct Watch {
     pub(super) refusals: Refusals,
     /// Pins that no subsystem claims.
     pub(super) unclaimed: Unclaimed,
+    /// Brings the kernel's count up to date.
+    pub(super) refresh: Refresh,
     /// What happens.
     pub(super) follow: Follow,
     /// What the next scrape gets.
@@ -130,6 +133,7 @@ impl Watch {
             unheld: 0,
             refusals: Refusals::default(),
             unclaimed: Unclaimed::default(),
+            refresh: Refresh::default(),
             follow: Follow::default(),
             metrics: Kept::new(settings.limits),
         };

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::anchor::{AnchorOptions, Kind};
 use crate::layout::Layout;
 use crate::report::{refusal, say};
-use crate::sys::{Dice, Refused, check, check_fd};
+use crate::sys::{Dice, Refused, check, check_fd, fork_tied};
 
 /// The kind of pins, how many, and how often a worker is killed
 #[derive(Debug, Args)]
@@ -114,8 +114,8 @@ pub fn run(options: &ChurnOptions) -> Result<i32> {
     let keep = options.keep.min(options.processes);
     let mut dice = Dice::new(options.seed);
     let start = |index: usize, seed: u64| -> Result<libc::pid_t> {
-        // SAFETY: this process has one thread, so the child finds every lock free.
-        let pid = check("fork", unsafe { libc::fork() })?;
+        // A coordinator that dies must not leave pins behind.
+        let pid = fork_tied()?;
         if pid == 0 {
             worker::run(options, shared, seed, (index < keep).then_some(writer.as_raw_fd()));
         }

@@ -13,7 +13,7 @@ use crate::layout::{Layout, Segment, Source, Writes};
 use crate::mapping::Mapping;
 use crate::report::say;
 use crate::session::Session;
-use crate::sys::{PAGE, check, raise_open_files};
+use crate::sys::{PAGE, fork_tied, raise_open_files};
 
 /// Buffers that one ring's table takes.
 const RING_BUFFERS: usize = 1 << 14;
@@ -111,10 +111,7 @@ pub fn descriptors(options: &FdsOptions) -> Result<i32> {
         open.push(File::open(&path).with_context(|| format!("cannot open {}", path.display()))?);
     }
     for _ in 1..options.processes {
-        // SAFETY: this process has one thread, so the child finds every lock free.
-        if check("fork", unsafe { libc::fork() })? == 0 {
-            // SAFETY: takes numbers only.
-            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        if fork_tied()? == 0 {
             loop {
                 // SAFETY: waits for a signal.
                 unsafe { libc::pause() };

@@ -129,6 +129,23 @@ pub fn raise_open_files(wanted: u64) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Forks a child that is killed when this process ends; 0 in the child. Only from a process with one thread.
+pub fn fork_tied() -> Result<libc::pid_t, Refused> {
+    let parent = std::process::id();
+    // SAFETY: the caller has one thread, so the child finds every lock free.
+    let pid = check("fork", unsafe { libc::fork() })?;
+    if pid == 0 {
+        // SAFETY: takes numbers only.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        // Who asks too late is not told.
+        if std::os::unix::process::parent_id() != parent {
+            // SAFETY: ends the process at once; what the parent's copy of the runtime would do at exit is not ours.
+            unsafe { libc::_exit(0) };
+        }
+    }
+    Ok(pid)
+}
+
 /// The id of the calling thread.
 pub fn thread_id() -> i32 {
     // SAFETY: takes nothing and cannot fail.

@@ -8,6 +8,7 @@ mod cases;
 mod compare;
 mod factory;
 mod guest;
+mod kernel_log;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use guest::Guest;
+use kernel_log::KernelLog;
 
 /// What a scenario comes to, if it does not fail.
 pub enum Outcome {
@@ -89,6 +91,9 @@ enum Command {
         /// More and longer
         #[arg(long)]
         full: bool,
+        /// Run the list so many times over, to find what fails now and then
+        #[arg(long, default_value_t = 1)]
+        repeat: usize,
     },
 }
 
@@ -100,14 +105,15 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Command::Run { attach, only, seed, full } => {
+        Command::Run { attach, only, seed, full, repeat } => {
             if let Some(unknown) = only.iter().find(|name| !cases::ALL.iter().any(|s| s.name == **name)) {
                 eprintln!("scenarios: there is no scenario {unknown:?}; `scenarios list` names them");
                 return ExitCode::from(2);
             }
             let wanted =
                 |scenario: &&Scenario| only.is_empty() || only.iter().any(|name| name == scenario.name);
-            let scenarios: Vec<&Scenario> = cases::ALL.iter().filter(wanted).collect();
+            let scenarios: Vec<&Scenario> =
+                cases::ALL.iter().filter(wanted).collect::<Vec<_>>().repeat(repeat);
             match run_all(&attach, seed, full, full || !only.is_empty(), &scenarios) {
                 Ok(code) => code,
                 Err(error) => {
@@ -119,6 +125,9 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// So often a scenario is begun anew if the emulator let a CPU stand still meanwhile.
+const ONCE_MORE: u32 = 2;
 
 fn run_all(
     attach: &str,
@@ -137,9 +146,17 @@ fn run_all(
             continue;
         }
         let started = Instant::now();
-        let result = (scenario.run)(&mut guest);
-        factory::end_all();
-        let result = result.and_then(|outcome| guest.wait_until_empty().map(|()| outcome));
+        let mut kernel = KernelLog::from_now()?;
+        let mut result = guest.perform(scenario);
+        for _ in 0..ONCE_MORE {
+            if result.is_ok() || !kernel.stalled()? {
+                break;
+            }
+            // That says nothing of what was to be shown. If it stands still for good, this ends as a failure.
+            println!("    a CPU of the guest stood still during {}: once more", scenario.name);
+            guest.revive()?;
+            result = guest.perform(scenario);
+        }
         let seconds = started.elapsed().as_secs_f32();
         match result {
             Ok(Outcome::Passed(note)) => {
@@ -157,7 +174,8 @@ fn run_all(
                 let incomplete =
                     guest.table().map_or(serde_json::Value::Null, |mut table| table["incomplete"].take());
                 let said = format!(
-                    "{error:#}\nincomplete: {incomplete}\nthe daemon's log ends with:\n{}",
+                    "{error:#}\nincomplete: {incomplete}\nthe kernel said: {}\nthe daemon's log ends with:\n{}",
+                    kernel.complaints()?,
                     guest.log_tail()
                 );
                 for line in said.lines() {

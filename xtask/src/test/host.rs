@@ -31,7 +31,7 @@ pub fn check() -> Result<Tally> {
             }
             Verdict::Failed => {
                 println!("{name}: FAILED; repeat it with: cargo {}", arguments.join(" "));
-                tally.failed.push((*name).to_owned());
+                tally.fail(*name);
             }
             Verdict::Missing => {
                 let reason =

@@ -48,7 +48,7 @@ pub fn check() -> Result<Tally> {
         }
         Err(error) => {
             println!("{NAME}: FAILED: {error:#}");
-            tally.failed.push(NAME.to_owned());
+            tally.fail(NAME);
         }
     }
     Ok(tally)

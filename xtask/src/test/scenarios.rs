@@ -59,7 +59,7 @@ impl Run<'_> {
         let mut take = |line: &str| {
             println!("[{}] {line}", self.name());
             if tally.line(line)
-                && let Some(name) = tally.failed.last()
+                && let Some((name, _)) = tally.failed.last()
             {
                 failed.push(name.clone());
             }

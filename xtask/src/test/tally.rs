@@ -2,17 +2,24 @@
 
 use std::fmt::Write as _;
 
+/// So many lines of a reason are told again in the summary, and so many characters of each: who has no more than the end of
+/// the output must find it there.
+const REASON_LINES: usize = 3;
+const REASON_LENGTH: usize = 500;
+
 /// What became of a part of the test run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tally {
     /// Scenarios that passed.
     pub passed: u32,
-    /// Names of the failed, in the order in which they failed.
-    pub failed: Vec<String>,
+    /// Names of the failed with the first lines of the reason, in the order in which they failed.
+    pub failed: Vec<(String, Vec<String>)>,
     /// Names of the skipped with the reason.
     pub skipped: Vec<(String, String)>,
     /// What `scenarios` itself counted at its end: passed, failed, skipped. `None`: it did not reach its end.
     pub closing: Option<(u32, u32, u32)>,
+    /// The next lines are those of a failure's reason.
+    pub in_reason: bool,
 }
 
 impl Tally {
@@ -24,8 +31,15 @@ impl Tally {
         }
         let Some((name, verdict)) = line.strip_prefix("scenario ").and_then(|rest| rest.split_once(" ... "))
         else {
+            if self.in_reason
+                && let (Some(said), Some((_, reason))) = (line.strip_prefix("    "), self.failed.last_mut())
+                && reason.len() < REASON_LINES
+            {
+                reason.push(said.chars().take(REASON_LENGTH).collect());
+            }
             return false;
         };
+        self.in_reason = false;
         if let Some(reason) = verdict.strip_prefix("skipped") {
             self.skipped.push((name.to_owned(), reason.trim_start_matches(':').trim().to_owned()));
             return false;
@@ -34,8 +48,14 @@ impl Tally {
             self.passed += 1;
             return false;
         }
-        self.failed.push(name.to_owned());
+        self.fail(name);
+        self.in_reason = true;
         true
+    }
+
+    /// Adds a failure; why is told where it happened.
+    pub fn fail(&mut self, name: impl Into<String>) {
+        self.failed.push((name.into(), Vec::new()));
     }
 
     /// Both together.
@@ -66,7 +86,7 @@ impl Tally {
             _ => None,
         };
         if let Some(trouble) = trouble {
-            self.failed.push(format!("the run itself ({trouble})"));
+            self.fail(format!("the run itself ({trouble})"));
         }
     }
 }
@@ -90,8 +110,11 @@ pub fn summary(parts: &[(String, Tally)]) -> String {
         }
     }
     for (name, tally) in parts {
-        for scenario in &tally.failed {
+        for (scenario, reason) in &tally.failed {
             let _ = writeln!(text, "FAILED on {name}: {scenario}");
+            for line in reason {
+                let _ = writeln!(text, "    {line}");
+            }
         }
     }
     let (passed, failed, skipped) = sums(parts);
@@ -127,10 +150,14 @@ mod tests {
             "scenario dax ... skipped: no NVDIMM",
             "scenario t3 ... FAILED (0.1 s)",
             "    scenarios are hard",
-            "scenarios: 2 passed, 1 failed, 1 skipped",
+            "    and long",
+            "scenario t4 ... ok (1 s)",
+            "    not of a failure",
+            "scenarios: 3 passed, 1 failed, 1 skipped",
         ]);
         tally.close(None, Some(1));
-        assert_eq!((tally.passed, tally.failed), (2, vec!["t3".to_owned()]));
+        let reason = ["scenarios are hard", "and long"].map(str::to_owned).to_vec();
+        assert_eq!((tally.passed, tally.failed), (3, vec![("t3".to_owned(), reason)]));
         assert_eq!(tally.skipped, [("dax".to_owned(), "no NVDIMM".to_owned())]);
     }
 
@@ -138,10 +165,10 @@ mod tests {
     fn an_end_that_was_not_reached_is_a_failure() {
         let mut tally = read(&["scenario t1 ... ok (3.2 s)"]);
         tally.close(None, Some(0));
-        assert_eq!(tally.failed, ["the run itself (ended with status 0 before its closing line)"]);
+        assert_eq!(tally.failed[0].0, "the run itself (ended with status 0 before its closing line)");
         let mut tally = read(&["scenario t1 ... ok (1 s)", "scenarios: 1 passed, 0 failed, 0 skipped"]);
         tally.close(Some("the kernel panicked"), None);
-        assert_eq!(tally.failed, ["the run itself (the kernel panicked)"]);
+        assert_eq!(tally.failed[0].0, "the run itself (the kernel panicked)");
     }
 
     #[test]
@@ -161,10 +188,10 @@ mod tests {
     #[test]
     fn the_last_line_has_the_sums() {
         let mut first = read(&["scenario a ... ok (1 s)", "scenario b ... skipped: why"]);
-        first.failed.push("c".to_owned());
+        first.failed.push(("c".to_owned(), vec!["because".to_owned()]));
         let second = read(&["scenario a ... ok (1 s)"]);
         let text = summary(&[("6.1 auto".to_owned(), first), ("6.1 kprobe".to_owned(), second)]);
         assert_eq!(text.lines().last(), Some("2 passed, 1 failed, 1 skipped"));
-        assert!(text.contains("skipped on 6.1 auto: b: why\nFAILED on 6.1 auto: c\n"));
+        assert!(text.contains("skipped on 6.1 auto: b: why\nFAILED on 6.1 auto: c\n    because\n"));
     }
 }

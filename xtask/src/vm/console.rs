@@ -1,6 +1,8 @@
 //! What the guest's console says: the marks of the start script, a panic, complaints. Pure, over the recorded text.
 
 const PANIC: &str = "Kernel panic - not syncing";
+/// RCU waits for a CPU in vain (kernel/rcu/tree_stall.h, tree_exp.h).
+const STALLS: [&str; 3] = ["detected stalls on", "detected expedited stalls on", "self-detected stall on"];
 
 /// What the console has said so far.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -11,7 +13,7 @@ pub struct Seen {
     pub exit: Option<i32>,
     /// The kernel panicked.
     pub panic: bool,
-    /// A CPU has not done anything for 20 seconds.
+    /// A CPU has not done anything for as long as RCU bears it.
     pub stalled: bool,
     /// The start scripts failed, with their reason.
     pub failed: Option<String>,
@@ -32,7 +34,7 @@ pub fn read(text: &str) -> Seen {
             seen.started = true;
         } else if line.contains(PANIC) {
             seen.panic = true;
-        } else if line.contains("detected stalls on CPUs") {
+        } else if STALLS.iter().any(|words| line.contains(words)) {
             seen.stalled = true;
         } else if is_complaint(line) {
             seen.complaint.get_or_insert_with(|| line.to_owned());
@@ -68,8 +70,14 @@ mod tests {
 
     #[test]
     fn a_cpu_that_stands_still_is_seen() {
-        let seen = read("[ 22.7] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:\n");
-        assert!(seen.stalled && !seen.started && seen.complaint.is_none());
+        for words in [
+            "detected stalls on CPUs/tasks:",
+            "detected expedited stalls on CPUs/tasks: {",
+            "self-detected stall on CPU",
+        ] {
+            let seen = read(&format!("[ 22.7] rcu: INFO: rcu_preempt {words}\n"));
+            assert!(seen.stalled && !seen.started && seen.complaint.is_none());
+        }
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::path::Path;
 use super::rundir::RunDir;
 use super::{Guest, Prepared};
 
-/// Kernel arguments of every guest: quiet, quick to boot, no mitigations to emulate, and gone at a panic.
+/// Kernel arguments of every guest: quiet, quick to boot, no mitigations to emulate, gone at a panic, and soon to say that a CPU
+/// stands still.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr tsc=reliable \
-    no_timer_check cryptomgr.notests random.trust_cpu=on rcupdate.rcu_expedited=1 audit=0 apparmor=0 selinux=0 \
+    no_timer_check cryptomgr.notests random.trust_cpu=on rcupdate.rcu_expedited=1 \
+    rcupdate.rcu_cpu_stall_timeout=10 audit=0 apparmor=0 selinux=0 \
     8250.nr_uarts=1 nowatchdog secretmem.enable=1";
 
 const NVDIMM_MIB: u64 = 514;

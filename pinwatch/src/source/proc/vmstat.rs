@@ -1,5 +1,7 @@
 //! The kernel's own count of pinned pages, from `/proc/vmstat`.
 
+use std::os::unix::ffi::OsStrExt;
+
 /// Pages pinned and unpinned since boot by `pin_user_pages` and its like (mm/gup.c), for however short a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pins {
@@ -16,10 +18,23 @@ impl Pins {
     }
 }
 
-/// Has every CPU add its part to the counts, if this process may.
-pub fn refresh() {
+/// Has every CPU add its part to the counts; says whether all have. It waits until each CPU runs a kernel worker, which one
+/// with a real-time task that never sleeps may never do.
+pub fn refresh() -> bool {
     // Reading does it, as writing does (`vmstat_refresh` in mm/vmstat.c).
-    let _ = std::fs::read("/proc/sys/vm/stat_refresh");
+    std::fs::read("/proc/sys/vm/stat_refresh").is_ok()
+}
+
+/// By how much the difference of the two counts may be wrong as long as the CPUs have not added their parts: each may keep 125
+/// of each for each memory node (`calculate_normal_threshold` in mm/vmstat.c).
+pub fn slack() -> u64 {
+    // SAFETY: takes a number only.
+    let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+    let nodes = std::fs::read_dir("/sys/devices/system/node").into_iter().flatten().flatten();
+    let numbered =
+        |name: &[u8]| name.strip_prefix(b"node").is_some_and(|rest| rest.iter().all(u8::is_ascii_digit));
+    let nodes = nodes.filter(|entry| numbered(entry.file_name().as_bytes())).count();
+    2 * 125 * u64::try_from(cpus).unwrap_or(1).max(1) * (nodes as u64).max(1)
 }
 
 /// The counts now; `None` where the kernel has none.

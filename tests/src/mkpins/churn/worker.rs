@@ -23,9 +23,6 @@ const MOST_PAGES: u64 = 8;
 /// Works until all pins are claimed; then keeps some and waits to be killed if `keep` says where to tell of them, else
 /// ends.
 pub fn run(options: &ChurnOptions, shared: &Shared, seed: u64, keep: Option<RawFd>) -> ! {
-    // A coordinator that dies must not leave pins behind.
-    // SAFETY: takes numbers only.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     let code = match work(options, shared, seed, keep) {
         Ok(()) => 0,
         Err(error) => {

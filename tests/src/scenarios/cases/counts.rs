@@ -1,5 +1,8 @@
 //! The kernel's own count of pinned pages against what lspins knows.
 
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -8,7 +11,7 @@ use super::unclaimed::{BOUND, Driver};
 use crate::Outcome;
 use crate::compare;
 use crate::factory::Mkpins;
-use crate::guest::{EMPTY, Guest, SOON, eventually};
+use crate::guest::{EMPTY, Guest, SOON, eventually, shell};
 
 /// Waits until all that the kernel counts is explained; gives its count.
 pub(super) fn explained(guest: &Guest) -> Result<Value> {
@@ -104,7 +107,7 @@ pub fn direct_io(guest: &mut Guest) -> Result<Outcome> {
     }
     for mkpins in &mut made {
         mkpins.order("direct-wait")?;
-        mkpins.answer(std::time::Duration::from_secs(300)).context("the readers")?;
+        mkpins.answer(Duration::from_secs(300)).context("the readers")?;
     }
     explained(guest).context("the readers have ended")?;
     for mkpins in &mut made {
@@ -113,4 +116,62 @@ pub fn direct_io(guest: &mut Guest) -> Result<Outcome> {
     guest.wait_until_empty()?;
     explained(guest).context("all is released")?;
     Ok(Outcome::Passed(Some(format!("{} reads, {rounds} rounds", reads * 3))))
+}
+
+/// A real-time task that never sleeps has a CPU for itself, as where packets are polled for: no kernel worker runs there, so that
+/// it never adds its part of the kernel's count.
+pub fn busy_cpu(guest: &mut Guest) -> Result<Outcome> {
+    if !std::path::Path::new("/sys/devices/system/cpu/cpu1").exists() {
+        return Ok(Outcome::Skipped("this guest has one CPU".to_owned()));
+    }
+    let mut mkpins = Mkpins::pinned("rdma-mr memfd --length 1M")?;
+    explained(guest)?;
+    let busy = Busy::start()?;
+    let answers = |what: &str| -> Result<Value> {
+        let asked = Instant::now();
+        let table = guest.table()?;
+        ensure!(asked.elapsed() < SOON, "{what}: an answer takes {:.1} s", asked.elapsed().as_secs_f32());
+        compare::exactly(&mkpins.made, table["pins"].as_array().map_or(&[], Vec::as_slice))?;
+        Ok(table["kernel"].clone())
+    };
+    let kernel = eventually(SOON, || {
+        let kernel = answers("a CPU is busy")?;
+        let counted = kernel["uncertain"].as_u64().unwrap_or(0);
+        Ok(if counted > 0 { Ok(kernel) } else { Err(anyhow::anyhow!("it claims to be certain: {kernel}")) })
+    })?;
+    let (least, off) = (kernel["unattributed"].as_i64().unwrap_or(i64::MAX), kernel["uncertain"].clone());
+    ensure!(least.unsigned_abs() <= off.as_u64().unwrap_or(0), "it is off by more than it says: {kernel}");
+    drop(busy);
+    explained(guest).context("the CPU is free again")?;
+    mkpins.tell("release")?;
+    Ok(Outcome::Passed(Some(format!("give or take {off} references"))))
+}
+
+/// The second CPU does nothing but one real-time task.
+struct Busy(Child);
+
+impl Busy {
+    fn start() -> Result<Self> {
+        // From 6.12 on each CPU keeps some time for other tasks even so (fair_server).
+        shell(
+            "echo -1 > /proc/sys/kernel/sched_rt_runtime_us; \
+             ! test -e /sys/kernel/debug/sched/fair_server || echo 0 > /sys/kernel/debug/sched/fair_server/cpu1/runtime",
+        )?;
+        // What ends it must not be where it is.
+        let mut command = Command::new("timeout");
+        command.args("120 taskset -c 1 chrt -f 50 sh -c".split(' ')).arg("while :; do :; done");
+        Ok(Self(command.stdin(Stdio::null()).spawn()?))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        // `timeout` passes it on.
+        let _ = shell(&format!("kill {}", self.0.id()));
+        let _ = self.0.wait();
+        let _ = shell(
+            "echo 950000 > /proc/sys/kernel/sched_rt_runtime_us; \
+             ! test -e /sys/kernel/debug/sched/fair_server || echo 50000000 > /sys/kernel/debug/sched/fair_server/cpu1/runtime",
+        );
+    }
 }

@@ -80,6 +80,7 @@ all! {
     "unclaimed-without" => in Everywhere: unclaimed::without,
     "kernel-count" => in WithModule: counts::quiet,
     "direct-io" => in WithModule: counts::direct_io,
+    "busy-cpu" => in EachKernel: counts::busy_cpu,
     "refused" => in Everywhere: refused::refused,
     "refused-movable" => in EachKernel: refused::movable,
     "explain" => in Everywhere: identity::explain,
