@@ -19,22 +19,22 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Has the CPUs add their parts of the count.
 pub struct Refresh {
-    aside: Aside<(), bool>,
+    aside: Aside,
     /// Whether all of them did when last asked.
     fresh: bool,
 }
 
 impl Default for Refresh {
     fn default() -> Self {
-        Self { aside: Aside::new("pinwatch-vmstat", |()| vmstat::refresh()), fresh: true }
+        Self { aside: Aside::new("pinwatch-vmstat"), fresh: true }
     }
 }
 
 impl Refresh {
     fn ask(&mut self) -> bool {
-        let fresh = self.aside.ask((), PATIENCE).unwrap_or(false);
+        let fresh = self.aside.ask(vmstat::refresh, PATIENCE).unwrap_or(false);
         match (std::mem::replace(&mut self.fresh, fresh), fresh) {
-            (true, false) if self.aside.stuck() => warn!(
+            (true, false) if self.aside.is_stuck() => warn!(
                 "a CPU has not run a kernel worker for a second: what it keeps of the kernel's count of pinned pages is not known"
             ),
             (true, false) => {

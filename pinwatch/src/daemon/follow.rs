@@ -9,9 +9,8 @@ use tracing::{debug, warn};
 
 use super::Watch;
 use super::history::{Breaks, History};
-use crate::model::{Device, Event, File, Policy, Table};
-use crate::source::proc::Opened;
-use crate::source::trace::{Clocks, OVERLAYFS, Snapshot, Told, nameless};
+use crate::model::{Event, Policy, Table};
+use crate::source::trace::{Clocks, OVERLAYFS, Snapshot, Told};
 
 /// A look that nobody asked for comes no sooner than so many times as long as the latest one took: it is to cost 5 % of one
 /// CPU at most, and 20 % while leases on pinned files change all the time.
@@ -25,8 +24,6 @@ const SEARCHES: u32 = 32;
 const MAX_FOLLOWERS: u32 = 16;
 /// Of so many pins that lose their leases at once each is logged.
 const WARNINGS: usize = 8;
-/// So many descriptors of a process are looked at.
-const DESCRIPTORS: usize = 1024;
 
 /// What it takes to follow.
 #[derive(Default)]
@@ -194,11 +191,11 @@ impl Watch {
                 self.follow.history.stopped(tid, clocks.of(ended));
             }
         }
-        let (programs, mut searches) = (&self.programs, SEARCHES);
+        let (programs, lookup, mut searches) = (&self.programs, &mut self.states.lookup, SEARCHES);
         let name = |key: &FileKey, pid: u32| {
             Snapshot::file(programs, key).or_else(|| {
                 searches = searches.checked_sub(1)?;
-                opened(pid, key)
+                lookup.opened(pid, key)
             })
         };
         self.follow.history.tell(Clocks::now().realtime, name);
@@ -229,17 +226,4 @@ impl Watch {
         }
         Ok(())
     }
-}
-
-/// A file that a process has open.
-fn opened(pid: u32, key: &FileKey) -> Option<File> {
-    if pid == 0 {
-        return None;
-    }
-    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().take(DESCRIPTORS);
-    let dev = Device::from_kernel(key.dev);
-    // Where stat tells another device than the kernel's (btrfs, overlayfs) a file has no name here.
-    let is_it = |file: &Opened| file.stat.st_ino == key.ino && Device::from_user(file.stat.st_dev) == dev;
-    let Opened { path, deleted, .. } = fds.filter_map(|fd| Opened::at(&fd.path())).find(is_it)?;
-    Some(File { path, path_complete: true, deleted: Some(deleted), ..nameless(key) })
 }

@@ -53,7 +53,7 @@ pub struct Watch {
     pub(super) programs: Programs,
     plan: Plan,
     choices: Choices,
-    states: FileStates,
+    pub(super) states: FileStates,
     whereabouts: Whereabouts,
     /// Since when each subsystem is watched, nanoseconds since the epoch.
     since: BTreeMap<FeatureName, i64>,

@@ -2,13 +2,12 @@
 
 use rustc_hash::FxHashMap as HashMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use pinwatch_common::{FileKey, FileRecord, LongPath, PinRecord, S_DAX, magic, path_flag};
-use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::lookup::Lookup;
 use super::names;
 use crate::kernel::bpf::Programs;
 use crate::model::{Backing, Device, File, FileId, FileIndex, Name};
@@ -116,6 +115,8 @@ fn backing(record: &FileRecord) -> Backing {
 pub struct FileStates {
     /// Mount points by device, in our own mount namespace.
     mounts: HashMap<Device, PathBuf>,
+    /// Asks the file systems.
+    pub lookup: Lookup,
 }
 
 impl FileStates {
@@ -126,10 +127,10 @@ impl FileStates {
 
     /// Whether a file's name is gone; `None` if that cannot be found out.
     ///
-    /// The path is tried first, as its creator sees it or, when that is gone, as we do. If something else or nothing is
-    /// there, the file may have been renamed, or its file system unmounted: the inode itself is asked for.
+    /// The path is tried first, as we see it or as its creator does. If something else or nothing is there, the file may have
+    /// been renamed, or its file system unmounted: the inode itself is asked for.
     fn deleted(
-        &self,
+        &mut self,
         path: &[u8],
         (key, record): (&FileKey, &FileRecord),
         fstype: &str,
@@ -137,10 +138,9 @@ impl FileStates {
         programs: &mut Programs,
     ) -> Option<bool> {
         let eyes = creator.map(|pid| PathBuf::from(format!("/proc/{pid}")));
-        let views: Vec<PathBuf> =
+        let roots: Vec<PathBuf> =
             eyes.iter().map(|process| process.join("root")).chain([PathBuf::from("/")]).collect();
-        let there = |path: &[u8]| views.iter().any(|root| is_at(root, path, key));
-        if there(path) {
+        if self.lookup.is_there(key, path, &roots)? {
             return Some(false);
         }
         let dev = Device::from_kernel(key.dev);
@@ -153,72 +153,15 @@ impl FileStates {
         // Renamed: the dentry has another name now. (tmpfs finds no inode by its handle, so that this is the only way.)
         if let Some((again, long)) = programs.look_again(record)
             && let (path, true) = names::path(&again, long.as_ref())
-            && there(&path)
+            && self.lookup.is_there(key, &path, &roots)?
         {
             return Some(false);
         }
-        links(&mount, fstype, key).map(|links| links == 0)
+        self.lookup.links(mount, fstype, key).map(|links| links == 0)
     }
 }
 
 fn mount_points(process: &Path) -> HashMap<Device, PathBuf> {
     let mounts = mounts::of(process);
     mounts.into_iter().map(|mount| (mount.dev, PathBuf::from(OsStr::from_bytes(&mount.point)))).collect()
-}
-
-/// Whether the file is where it was, seen from `root`.
-fn is_at(root: &Path, path: &[u8], key: &FileKey) -> bool {
-    let Ok(root) = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-    else {
-        return false;
-    };
-    let relative = path.strip_prefix(b"/").unwrap_or(path);
-    let Ok(stat) = rustix::fs::statat(&root, OsStr::from_bytes(relative), AtFlags::SYMLINK_NOFOLLOW) else {
-        return false;
-    };
-    // stat's device is not the kernel's on btrfs and overlayfs (KERNEL.md, section 6): there the inode number decides.
-    stat.st_ino == key.ino
-}
-
-/// How many names the inode still has: 0 if it is gone; `None` if the file system cannot be asked.
-fn links(mount: &Path, fstype: &str, key: &FileKey) -> Option<u64> {
-    let (kind, words): (i32, Vec<u32>) = match fstype {
-        // FILEID_INO32_GEN (include/linux/exportfs.h): inode number, generation.
-        "ext2" | "ext3" | "ext4" | "f2fs" => (1, vec![key.ino as u32, key.generation]),
-        "xfs" if key.ino <= u64::from(u32::MAX) => (1, vec![key.ino as u32, key.generation]),
-        // 64-bit inode number, generation: XFS_FILEID_TYPE_64FLAG (fs/xfs/xfs_export.h).
-        "xfs" => (0x81, vec![key.ino as u32, (key.ino >> 32) as u32, key.generation]),
-        // Generation, inode number (shmem_encode_fh, mm/shmem.c).
-        "tmpfs" => (1, vec![key.generation, key.ino as u32, (key.ino >> 32) as u32]),
-        _ => return None,
-    };
-    #[repr(C)]
-    struct Handle {
-        bytes: u32,
-        kind: i32,
-        words: [u32; 4],
-    }
-    let mut handle = Handle { bytes: words.len() as u32 * 4, kind, words: [0; 4] };
-    for (to, from) in handle.words.iter_mut().zip(words) {
-        *to = from;
-    }
-    let mount =
-        rustix::fs::open(mount, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    // SAFETY: a whole `struct file_handle` with as many bytes behind it as it says.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_open_by_handle_at,
-            mount.as_raw_fd(),
-            &raw mut handle,
-            libc::O_PATH | libc::O_CLOEXEC,
-        )
-    };
-    if fd < 0 {
-        let error = std::io::Error::last_os_error();
-        return (error.raw_os_error() == Some(libc::ESTALE)).then_some(0);
-    }
-    // SAFETY: a descriptor that the kernel has just given us.
-    let file = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    let stat = rustix::fs::fstat(&file).ok()?;
-    (stat.st_ino == key.ino).then_some(stat.st_nlink)
 }

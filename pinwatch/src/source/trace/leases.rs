@@ -1,13 +1,12 @@
 //! Leases: what the pass over all processes saw, what `/proc/locks` has besides, and the verdict for each pin.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use pinwatch_common::{FileKey, LeaseRecord, WaiterRecord, lease_flag};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
-use super::files::Files;
-use super::files::nameless;
+use super::files::{Files, nameless};
+use super::lookup::Lookup;
 use super::{Clocks, LeaseRules, calls, names};
 use crate::kernel::bpf::Programs;
 use crate::model::{
@@ -172,6 +171,7 @@ pub fn judge(
     waiters: HashMap<FileIndex, Vec<Waiter>>,
     table: &mut Table,
     rules: &LeaseRules<'_>,
+    lookup: &mut Lookup,
     mut taker: impl FnMut(&mut Table, u32, &Holding) -> Option<ProcessIndex>,
 ) {
     let mut leases = Vec::with_capacity(found.len());
@@ -183,7 +183,7 @@ pub fn judge(
         .collect();
     for lease in found {
         let holding = by_object.get(&lease.object).cloned().unwrap_or_else(Holding::nobody);
-        name(table, lease.file, &holding);
+        name(table, lease.file, &holding, lookup);
         let mut below = Vec::new();
         match lease.below {
             Some(Ok(keys)) => below.extend(keys.iter().filter_map(|key| by_id.get(&nameless(key).id))),
@@ -218,7 +218,7 @@ pub fn judge(
 }
 
 /// A leased file that is not pinned has no name yet: its holder's descriptor has one.
-fn name(table: &mut Table, at: FileIndex, holding: &Holding) {
+fn name(table: &mut Table, at: FileIndex, holding: &Holding, lookup: &mut Lookup) {
     let Some(file) = table.files.get(at.0 as usize).filter(|file| file.path.as_bytes().is_empty()) else {
         return;
     };
@@ -227,11 +227,8 @@ fn name(table: &mut Table, at: FileIndex, holding: &Holding) {
         Via::Fd(fd) => Some((table.process(process)?.pid, *fd)),
         _ => None,
     });
-    let ino = file.id.ino;
-    let named = link.into_iter().find_map(|(pid, fd)| {
-        // Closed meanwhile, the number may be another file's.
-        Opened::at(Path::new(&format!("/proc/{pid}/fd/{fd}"))).filter(|file| file.stat.st_ino == ino)
-    });
+    let id = file.id;
+    let named = link.into_iter().find_map(|(pid, fd)| lookup.behind(pid, fd, id));
     if let (Some(Opened { path, deleted, .. }), Some(file)) = (named, table.files.get_mut(at.0 as usize)) {
         (file.path, file.path_complete, file.deleted) = (path, true, Some(deleted));
     }

@@ -9,6 +9,7 @@ mod events;
 mod files;
 mod holders;
 mod leases;
+mod lookup;
 mod names;
 mod records;
 mod refusals;
@@ -246,8 +247,14 @@ impl Snapshot {
             table.pins = pins;
             if let Some(found) = found {
                 let taker = |table: &mut Table, pid, kept: &Holding| taker(table, pid, kept, &mut users);
-                leases::judge(found, &holdings.by_anchor, waiters, &mut table, rules, taker);
+                let lookup = &mut states.lookup;
+                leases::judge(found, &holdings.by_anchor, waiters, &mut table, rules, lookup, taker);
             }
+        }
+        if let unanswered @ 1.. = states.lookup.unanswered() {
+            let what =
+                "a file system does not answer: whether files there still have their names is not known";
+            table.incomplete.push(format!("{what} ({unanswered} not answered)"));
         }
         table
     }

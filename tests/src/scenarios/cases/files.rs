@@ -1,9 +1,11 @@
 //! Files: unlinked, renamed, unmounted, in another mount namespace, with names of every kind, and several in one buffer.
 
-use std::ffi::OsString;
-use std::fs;
+use std::ffi::{CString, OsString};
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -11,7 +13,7 @@ use serde_json::Value;
 use crate::Outcome;
 use crate::compare;
 use crate::factory::Mkpins;
-use crate::guest::{Guest, SOON, shell};
+use crate::guest::{Guest, SOON, eventually, shell};
 
 /// T1: open, mmap, register, munmap, close, unlink.
 pub fn unlinked(guest: &mut Guest) -> Result<Outcome> {
@@ -225,4 +227,62 @@ pub fn unmounted(guest: &mut Guest) -> Result<Outcome> {
     mkpins.tell("release")?;
     guest.wait_until_empty()?;
     Ok(Outcome::Passed(None))
+}
+
+/// A file system that never answers is mounted where a pinned file is: the table does not wait for it, and says what it does
+/// not know of this file; of others it knows all.
+pub fn no_answer(guest: &mut Guest) -> Result<Outcome> {
+    let below = "/mnt/tmpfs/below";
+    fs::create_dir_all(below)?;
+    let pinned = Mkpins::pinned(&format!("io_uring file --path {below}/pinned"))?;
+    let mode = if guest.at_least(6, 2) { "--read-only" } else { "" };
+    let renamed = Mkpins::pinned(&format!("rdma-mr file --path /mnt/ext4/pinned {mode}"))?;
+    let states = |table: &Value| -> Result<[Value; 2]> {
+        let pins = table["pins"].as_array().context("no pins")?;
+        let of = |mkpins: &Mkpins| {
+            let pin = pins.iter().find(|pin| pin["creator"]["pid"] == mkpins.pid());
+            pin.map(|pin| pin["file"]["deleted"].clone())
+                .with_context(|| format!("a pin is missing: {table}"))
+        };
+        Ok([of(&pinned)?, of(&renamed)?])
+    };
+    let are = |what: &str, expected: [Value; 2], answers: bool| {
+        let asked = Instant::now();
+        let table = guest.table()?;
+        ensure!(asked.elapsed() < SOON, "{what}: an answer takes {:.1} s", asked.elapsed().as_secs_f32());
+        let found = states(&table)?;
+        ensure!(found == expected, "{what}: {found:?} instead of {expected:?}");
+        let said = table["incomplete"].to_string().contains("does not answer");
+        ensure!(said != answers, "{what}: it says {}", table["incomplete"]);
+        Ok(())
+    };
+    eventually(SOON, || Ok(are("both are there", [false.into(), false.into()], true)))?;
+    let dead = dead_mount(below)?;
+    are("one does not answer", [Value::Null, false.into()], false)?;
+    // Not to be known without asking: that other file system is still asked.
+    fs::rename("/mnt/ext4/pinned", "/mnt/ext4/renamed")?;
+    are("the other has another name", [Value::Null, false.into()], false)?;
+    fs::remove_file("/mnt/ext4/renamed")?;
+    are("the other is deleted", [Value::Null, true.into()], false)?;
+    drop(dead);
+    shell(&format!("umount {below}"))?;
+    eventually(SOON, || Ok(are("unmounted", [false.into(), true.into()], true)))?;
+    drop((pinned, renamed));
+    guest.wait_until_empty()?;
+    fs::remove_dir_all(below)?;
+    Ok(Outcome::Passed(None))
+}
+
+/// Mounts a file system in user space, whose server never answers and is gone with this file.
+fn dead_mount(at: &str) -> Result<File> {
+    shell("modprobe fuse")?;
+    let server = File::options().read(true).write(true).open("/dev/fuse")?;
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+    let [name, kind, at, options] =
+        ["dead", "fuse", at, &options].map(|text| CString::new(text).unwrap_or_default());
+    // SAFETY: strings that live across the call.
+    let answer =
+        unsafe { libc::mount(name.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) };
+    ensure!(answer == 0, "cannot mount: {}", std::io::Error::last_os_error());
+    Ok(server)
 }

@@ -48,6 +48,7 @@ all! {
     "paths-not-utf8" => in Everywhere: files::not_utf8,
     "renamed" => in Everywhere: files::renamed,
     "unmounted" => in Everywhere: files::unmounted,
+    "no-answer" => in EachKernel: files::no_answer,
     "holders-fork" => in Everywhere: holders::fork,
     "holders-passed" => in Everywhere: holders::passed,
     "holders-in-flight" => in Everywhere: holders::in_flight,

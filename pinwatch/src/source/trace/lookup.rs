@@ -1,0 +1,245 @@
+//! Questions to file systems, which may be anybody's: one whose server is gone answers never, and one in user space when it
+//! likes. None of them keeps the daemon waiting for long.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pinwatch_common::FileKey;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
+
+use super::nameless;
+use crate::model::{Device, File, FileId};
+use crate::source::aside::Aside;
+use crate::source::proc::Opened;
+
+/// A disk that sleeps takes longer; it will have answered the next time.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// So many file systems may owe an answer, each with a thread that waits for it, until no other is asked any more.
+const MOST: usize = 8;
+/// So many descriptors of a process are looked through.
+const DESCRIPTORS: usize = 1024;
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// A file system.
+    Device(Device),
+    /// All that a process has open.
+    Descriptors(u32),
+}
+
+/// Asks file systems.
+pub struct Lookup {
+    aside: Aside,
+    /// What owes an answer.
+    stuck: Vec<(Asked, Aside)>,
+    unanswered: usize,
+}
+
+impl Default for Lookup {
+    fn default() -> Self {
+        Self { aside: thread(), stuck: Vec::new(), unanswered: 0 }
+    }
+}
+
+fn thread() -> Aside {
+    Aside::new("pinwatch-files")
+}
+
+impl Lookup {
+    /// How many questions had no answer since this was last asked.
+    pub fn unanswered(&mut self) -> usize {
+        std::mem::take(&mut self.unanswered)
+    }
+
+    /// Whether the file is at a path, as seen from one of these roots. `None` if that is not answered.
+    pub fn is_there(&mut self, key: &FileKey, path: &[u8], roots: &[PathBuf]) -> Option<bool> {
+        if is_at_hand(path, key) {
+            return Some(true);
+        }
+        let (key, path, roots) = (*key, path.to_vec(), roots.to_vec());
+        self.ask(asked(&key), move || roots.iter().any(|root| is_at(root, &path, &key)))
+    }
+
+    /// How many names a file still has: 0 if it is gone; `None` if the file system cannot be asked or does not answer.
+    pub fn links(&mut self, mount: PathBuf, fstype: &str, key: &FileKey) -> Option<u64> {
+        let (key, handle) = (*key, Handle::of(fstype, key)?);
+        self.ask(asked(&key), move || links(&mount, handle, &key))?
+    }
+
+    /// A file that a process has open, by its descriptor.
+    pub fn behind(&mut self, pid: u32, fd: u32, id: FileId) -> Option<Opened> {
+        let link = PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
+        // Closed meanwhile, the number may be another file's.
+        self.ask(Asked::Device(id.dev), move || Opened::at(&link).filter(|file| file.stat.st_ino == id.ino))?
+    }
+
+    /// A file that a process has open, by which one it is.
+    pub fn opened(&mut self, pid: u32, key: &FileKey) -> Option<File> {
+        if pid == 0 {
+            return None;
+        }
+        let (ino, dev) = (key.ino, Device::from_kernel(key.dev));
+        // Where stat tells another device than the kernel's (btrfs, overlayfs) a file has no name here.
+        let is_it =
+            move |file: &Opened| file.stat.st_ino == ino && Device::from_user(file.stat.st_dev) == dev;
+        let found = self.ask(Asked::Descriptors(pid), move || {
+            let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().take(DESCRIPTORS);
+            fds.filter_map(|fd| Opened::at(&fd.path())).find(is_it)
+        });
+        let Opened { path, deleted, .. } = found??;
+        Some(File { path, path_complete: true, deleted: Some(deleted), ..nameless(key) })
+    }
+
+    fn ask<T: Send + 'static>(
+        &mut self,
+        asked: Asked,
+        question: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.stuck.retain_mut(|(_, aside)| aside.is_stuck());
+        let owes = self.stuck.len() == MOST || self.stuck.iter().any(|(owing, _)| *owing == asked);
+        let answer = if owes { None } else { self.aside.ask(question, PATIENCE) };
+        if self.aside.is_stuck() {
+            self.stuck.push((asked, std::mem::replace(&mut self.aside, thread())));
+        }
+        self.unanswered += usize::from(answer.is_none());
+        answer
+    }
+}
+
+fn asked(key: &FileKey) -> Asked {
+    Asked::Device(Device::from_kernel(key.dev))
+}
+
+/// Whether the file is at a path as we see it, and the kernel knows that without asking the file system. Most are.
+fn is_at_hand(path: &[u8], key: &FileKey) -> bool {
+    if !path.starts_with(b"/") {
+        return false;
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(CWD, OsStr::from_bytes(path), flags, Mode::empty(), ResolveFlags::CACHED);
+    let stat = file.and_then(|file| {
+        rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)
+    });
+    stat.is_ok_and(|stat| stat.stx_ino == key.ino)
+}
+
+/// Whether the file is where it was, seen from `root`.
+fn is_at(root: &Path, path: &[u8], key: &FileKey) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(root) = rustix::fs::open(root, flags, Mode::empty()) else { return false };
+    let relative = path.strip_prefix(b"/").unwrap_or(path);
+    let Ok(stat) = rustix::fs::statat(&root, OsStr::from_bytes(relative), AtFlags::SYMLINK_NOFOLLOW) else {
+        return false;
+    };
+    // stat's device is not the kernel's on btrfs and overlayfs (KERNEL.md, section 6): there the inode number decides.
+    stat.st_ino == key.ino
+}
+
+/// `struct file_handle`, with room for the longest.
+#[repr(C)]
+struct Handle {
+    bytes: u32,
+    kind: i32,
+    words: [u32; 4],
+}
+
+impl Handle {
+    /// A file's handle; `None` if this is not known of the file system.
+    fn of(fstype: &str, key: &FileKey) -> Option<Self> {
+        let (low, high) = (key.ino as u32, (key.ino >> 32) as u32);
+        let (kind, words): (i32, &[u32]) = match fstype {
+            // FILEID_INO32_GEN (include/linux/exportfs.h): inode number, generation.
+            "ext2" | "ext3" | "ext4" | "f2fs" => (1, &[low, key.generation]),
+            "xfs" if high == 0 => (1, &[low, key.generation]),
+            // 64-bit inode number, generation: XFS_FILEID_TYPE_64FLAG (fs/xfs/xfs_export.h).
+            "xfs" => (0x81, &[low, high, key.generation]),
+            // Generation, inode number (shmem_encode_fh, mm/shmem.c).
+            "tmpfs" => (1, &[key.generation, low, high]),
+            _ => return None,
+        };
+        let mut handle = Self { bytes: words.len() as u32 * 4, kind, words: [0; 4] };
+        handle.words[..words.len()].copy_from_slice(words);
+        Some(handle)
+    }
+}
+
+fn links(mount: &Path, mut handle: Handle, key: &FileKey) -> Option<u64> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mount = rustix::fs::open(mount, flags, Mode::empty()).ok()?;
+    // SAFETY: a whole `struct file_handle` with as many bytes behind it as it says.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            mount.as_raw_fd(),
+            &raw mut handle,
+            libc::O_PATH | libc::O_CLOEXEC,
+        )
+    };
+    if fd < 0 {
+        let error = std::io::Error::last_os_error();
+        return (error.raw_os_error() == Some(libc::ESTALE)).then_some(0);
+    }
+    // SAFETY: a descriptor that the kernel has just given us.
+    let file = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let stat = rustix::fs::fstat(&file).ok()?;
+    (stat.st_ino == key.ino).then_some(stat.st_nlink)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_owes_an_answer_is_not_asked_again_and_others_are() {
+        let (let_go, waits) = std::sync::mpsc::channel::<()>();
+        let mut lookup = Lookup::default();
+        assert_eq!(lookup.ask(Asked::Descriptors(1), move || waits.recv().is_ok()), None);
+        assert_eq!(lookup.ask(Asked::Descriptors(1), || true), None);
+        assert_eq!(lookup.ask(Asked::Descriptors(2), || true), Some(true));
+        assert_eq!((lookup.unanswered(), lookup.unanswered()), (2, 0));
+        drop(let_go);
+        let again =
+            std::iter::repeat_with(|| lookup.ask(Asked::Descriptors(1), || true)).find(Option::is_some);
+        assert_eq!((again, lookup.stuck.len()), (Some(Some(true)), 0));
+    }
+
+    #[test]
+    fn so_many_that_owe_are_enough() {
+        let mut lookup = Lookup::default();
+        let owing: Vec<_> = (0..MOST as u32)
+            .map(|pid| {
+                let (let_go, waits) = std::sync::mpsc::channel::<()>();
+                assert_eq!(lookup.ask(Asked::Descriptors(pid), move || waits.recv().is_ok()), None);
+                let_go
+            })
+            .collect();
+        assert_eq!(lookup.ask(Asked::Descriptors(99), || true), None);
+        assert_eq!(lookup.unanswered(), MOST + 1);
+        drop(owing);
+        assert!(
+            std::iter::repeat_with(|| lookup.ask(Asked::Descriptors(99), || true))
+                .any(|answer| answer.is_some())
+        );
+    }
+
+    #[test]
+    fn our_own_file_is_found_at_its_path() {
+        let path = std::env::current_exe().unwrap();
+        let stat = rustix::fs::stat(&path).unwrap();
+        let (dev, ino) = (0, stat.st_ino);
+        let mut lookup = Lookup::default();
+        let bytes = path.as_os_str().as_bytes();
+        let there = |lookup: &mut Lookup, ino| {
+            lookup.is_there(&FileKey { dev, ino, ..Default::default() }, bytes, &[PathBuf::from("/")])
+        };
+        assert_eq!(there(&mut lookup, ino), Some(true));
+        assert_eq!(there(&mut lookup, ino + 1), Some(false));
+        assert!(is_at(Path::new("/"), bytes, &FileKey { dev, ino, ..Default::default() }));
+        let missing = FileKey { dev, ino, ..Default::default() };
+        assert_eq!(lookup.is_there(&missing, b"/nowhere/to/be/found", &[PathBuf::from("/")]), Some(false));
+    }
+}
