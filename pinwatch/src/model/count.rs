@@ -13,9 +13,8 @@ pub struct KernelCount {
     pub attributed: u64,
     /// Those of pins that no subsystem claims.
     pub unclaimed: u64,
-    /// By how much the kernel's count changed while it was looked at, and may be behind where a CPU does not add its part (250 for
-    /// each CPU and memory node); `None` if pins were made or released meanwhile, so that
-    /// the figures do not fit together.
+    /// By how much the kernel's count changed while it was looked at, and may be behind where a CPU does not add its part (250
+    /// for each CPU and memory node); `None` if pins were made or released meanwhile, so that the figures do not fit together.
     pub uncertain: Option<u64>,
 }
 

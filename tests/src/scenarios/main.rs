@@ -153,7 +153,7 @@ fn run_all(
                 break;
             }
             // That says nothing of what was to be shown. If it stands still for good, this ends as a failure.
-            println!("    a CPU of the guest stood still during {}: once more", scenario.name);
+            println!("scenario {} ... once more: a CPU of the guest stood still", scenario.name);
             guest.revive()?;
             result = guest.perform(scenario);
         }

@@ -16,6 +16,8 @@ pub struct Tally {
     pub failed: Vec<(String, Vec<String>)>,
     /// Names of the skipped with the reason.
     pub skipped: Vec<(String, String)>,
+    /// Names of those that were begun anew with the reason; what became of them in the end is counted as of any other.
+    pub again: Vec<(String, String)>,
     /// What `scenarios` itself counted at its end: passed, failed, skipped. `None`: it did not reach its end.
     pub closing: Option<(u32, u32, u32)>,
     /// The next lines are those of a failure's reason.
@@ -44,6 +46,10 @@ impl Tally {
             self.skipped.push((name.to_owned(), reason.trim_start_matches(':').trim().to_owned()));
             return false;
         }
+        if let Some(reason) = verdict.strip_prefix("once more: ") {
+            self.again.push((name.to_owned(), reason.to_owned()));
+            return false;
+        }
         if verdict == "ok" || verdict.starts_with("ok ") {
             self.passed += 1;
             return false;
@@ -63,6 +69,7 @@ impl Tally {
         self.passed += other.passed;
         self.failed.extend(other.failed);
         self.skipped.extend(other.skipped);
+        self.again.extend(other.again);
         self
     }
 
@@ -110,6 +117,11 @@ pub fn summary(parts: &[(String, Tally)]) -> String {
         }
     }
     for (name, tally) in parts {
+        for (scenario, reason) in &tally.again {
+            let _ = writeln!(text, "begun anew on {name}: {scenario}: {reason}");
+        }
+    }
+    for (name, tally) in parts {
         for (scenario, reason) in &tally.failed {
             let _ = writeln!(text, "FAILED on {name}: {scenario}");
             for line in reason {
@@ -151,6 +163,7 @@ mod tests {
             "scenario t3 ... FAILED (0.1 s)",
             "    scenarios are hard",
             "    and long",
+            "scenario t4 ... once more: a CPU slept",
             "scenario t4 ... ok (1 s)",
             "    not of a failure",
             "scenarios: 3 passed, 1 failed, 1 skipped",
@@ -159,6 +172,7 @@ mod tests {
         let reason = ["scenarios are hard", "and long"].map(str::to_owned).to_vec();
         assert_eq!((tally.passed, tally.failed), (3, vec![("t3".to_owned(), reason)]));
         assert_eq!(tally.skipped, [("dax".to_owned(), "no NVDIMM".to_owned())]);
+        assert_eq!(tally.again, [("t4".to_owned(), "a CPU slept".to_owned())]);
     }
 
     #[test]
@@ -189,9 +203,9 @@ mod tests {
     fn the_last_line_has_the_sums() {
         let mut first = read(&["scenario a ... ok (1 s)", "scenario b ... skipped: why"]);
         first.failed.push(("c".to_owned(), vec!["because".to_owned()]));
-        let second = read(&["scenario a ... ok (1 s)"]);
+        let second = read(&["scenario a ... once more: it slept", "scenario a ... ok (1 s)"]);
         let text = summary(&[("6.1 auto".to_owned(), first), ("6.1 kprobe".to_owned(), second)]);
         assert_eq!(text.lines().last(), Some("2 passed, 1 failed, 1 skipped"));
-        assert!(text.contains("skipped on 6.1 auto: b: why\nFAILED on 6.1 auto: c\n    because\n"));
+        assert!(text.contains("skipped on 6.1 auto: b: why\nbegun anew on 6.1 kprobe: a: it slept\nFAILED on 6.1 auto: c\n    because\n"));
     }
 }
