@@ -16,9 +16,9 @@ use crate::source::aside::Aside;
 use crate::source::proc::Opened;
 
 /// A disk that sleeps takes longer; it will have answered the next time.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// So many file systems may owe an answer, each with a thread that waits for it, until no other is asked any more.
-const MOST: usize = 8;
+const MOST: usize = 4;
 /// So many descriptors of a process are looked through.
 const DESCRIPTORS: usize = 1024;
 
