@@ -53,21 +53,20 @@ impl Watch {
     pub(super) fn count(&mut self, snapshot: &Snapshot, seen: (u64, u64)) -> Option<KernelCount> {
         let (attributed, unclaimed) = snapshot.references();
         let known = i64::try_from(attributed.saturating_add(unclaimed)).unwrap_or(i64::MAX);
-        let (mut least, mut most, mut slack) = (i64::MAX, i64::MIN, 0);
+        let (mut least, mut most, mut fresh) = (i64::MAX, i64::MIN, true);
         for sample in 0..SAMPLES {
             if sample > 0 {
                 std::thread::sleep(APART);
             }
             // Each CPU keeps a part of the count to itself for a while.
-            if !self.refresh.ask() {
-                slack = vmstat::slack();
-            }
+            fresh &= self.refresh.ask();
             let now = vmstat::pins()?.held();
             (least, most) = (least.min(now), most.max(now));
             if now == known {
                 break;
             }
         }
+        let slack = if fresh { 0 } else { vmstat::slack() };
         let uncertain = (self.seen() == seen).then(|| most.abs_diff(least).saturating_add(slack));
         Some(KernelCount { references: least, attributed, unclaimed, uncertain })
     }

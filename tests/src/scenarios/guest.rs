@@ -16,8 +16,6 @@ pub const SOON: Duration = Duration::from_secs(6);
 pub const HOOKED: Duration = Duration::from_secs(30);
 /// Pins of io_uring and AF_XDP are let go in a kworker, after an RCU grace period or two.
 pub const EMPTY: Duration = Duration::from_secs(15);
-/// Until when a kernel that is late, which it says itself, is waited for.
-const LATE: Duration = Duration::from_secs(120);
 /// Loading and verifying all programs.
 const START: Duration = Duration::from_secs(120);
 /// The daemon's web configuration: empty, until a scenario writes something into it.
@@ -135,6 +133,14 @@ impl Guest {
         Ok(table)
     }
 
+    /// The same, which must not take long.
+    pub fn table_at_once(&self) -> Result<Value> {
+        let asked = Instant::now();
+        let table = self.table()?;
+        ensure!(asked.elapsed() < SOON, "an answer takes {:.1} s", asked.elapsed().as_secs_f32());
+        Ok(table)
+    }
+
     /// The pins.
     pub fn pins(&self) -> Result<Vec<Value>> {
         Ok(self.table()?["pins"].as_array().cloned().unwrap_or_default())
@@ -150,33 +156,12 @@ impl Guest {
         self.wait_until_empty_for(EMPTY)
     }
 
-    /// The same, for so long after the kernel has let go by its own count. As long as it has not, the table is right to list
-    /// them: where the emulator lets a CPU stand still, the workers that undo pins come late.
+    /// The same, for so long.
     pub fn wait_until_empty_for(&self, patience: Duration) -> Result<()> {
-        let start = Instant::now();
-        let mut let_go = start;
-        loop {
-            let pages = pages_pinned()?;
-            if pages != 0 {
-                let_go = Instant::now();
-            }
-            let pins = self.pins()?;
-            let waited = start.elapsed();
-            if pins.is_empty() {
-                if waited > patience {
-                    println!("    the kernel took {:.1} s to let go", waited.as_secs_f32());
-                }
-                return Ok(());
-            }
-            ensure!(
-                let_go.elapsed() < patience && waited < LATE,
-                "{} pins are still listed after {:.1} s, {pages} pages are pinned by the kernel's count; the first is {}",
-                pins.len(),
-                waited.as_secs_f32(),
-                pins[0]
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        self.wait_for(patience, |pins| {
+            ensure!(pins.is_empty(), "{} pins are still listed, the first is {}", pins.len(), pins[0]);
+            Ok(())
+        })
     }
 
     /// Starts a new daemon if the one that serves the scenarios is gone; says how it ended.
@@ -210,20 +195,6 @@ impl Drop for Guest {
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
     }
-}
-
-/// Pages that are pinned now by the kernel's own count.
-fn pages_pinned() -> Result<i64> {
-    let count = |what| Ok::<_, anyhow::Error>(ever(what)? as i64);
-    Ok(count("nr_foll_pin_acquired")?.wrapping_sub(count("nr_foll_pin_released")?))
-}
-
-/// What a counter of /proc/vmstat has come to, the CPUs' shares folded in (mm/vmstat.c).
-pub fn ever(counter: &str) -> Result<u64> {
-    fs::write("/proc/sys/vm/stat_refresh", "1")?;
-    let text = fs::read_to_string("/proc/vmstat")?;
-    let value = |line: &str| line.strip_prefix(counter)?.strip_prefix(' ')?.trim().parse().ok();
-    text.lines().find_map(value).with_context(|| format!("/proc/vmstat has no {counter}"))
 }
 
 /// Makes /mnt/daxext4, /mnt/daxxfs and a device-dax, whose name it returns; `None` on a machine without NVDIMMs.

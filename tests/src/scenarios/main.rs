@@ -171,10 +171,11 @@ fn run_all(
             Err(error) => {
                 failed += 1;
                 println!("scenario {} ... FAILED ({seconds:.1} s)", scenario.name);
-                let incomplete =
-                    guest.table().map_or(serde_json::Value::Null, |mut table| table["incomplete"].take());
+                let table = guest.table().unwrap_or_default();
                 let said = format!(
-                    "{error:#}\nincomplete: {incomplete}\nthe kernel said: {}\nthe daemon's log ends with:\n{}",
+                    "{error:#}\nincomplete: {}\nthe kernel's count: {}\nthe kernel said: {}\nthe daemon's log ends with:\n{}",
+                    table["incomplete"],
+                    table["kernel"],
                     kernel.complaints()?,
                     guest.log_tail()
                 );

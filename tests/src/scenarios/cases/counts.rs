@@ -1,7 +1,7 @@
 //! The kernel's own count of pinned pages against what lspins knows.
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -127,20 +127,15 @@ pub fn busy_cpu(guest: &mut Guest) -> Result<Outcome> {
     let mut mkpins = Mkpins::pinned("rdma-mr memfd --length 1M")?;
     explained(guest)?;
     let busy = Busy::start()?;
-    let answers = |what: &str| -> Result<Value> {
-        let asked = Instant::now();
-        let table = guest.table()?;
-        ensure!(asked.elapsed() < SOON, "{what}: an answer takes {:.1} s", asked.elapsed().as_secs_f32());
+    let (left, off) = eventually(SOON, || {
+        let table = guest.table_at_once()?;
         compare::exactly(&mkpins.made, table["pins"].as_array().map_or(&[], Vec::as_slice))?;
-        Ok(table["kernel"].clone())
-    };
-    let kernel = eventually(SOON, || {
-        let kernel = answers("a CPU is busy")?;
-        let counted = kernel["uncertain"].as_u64().unwrap_or(0);
-        Ok(if counted > 0 { Ok(kernel) } else { Err(anyhow::anyhow!("it claims to be certain: {kernel}")) })
+        let kernel = &table["kernel"];
+        let off = kernel["uncertain"].as_u64().filter(|off| *off > 0);
+        let off = off.with_context(|| format!("it claims to be certain: {kernel}"));
+        Ok(off.map(|off| (kernel["unattributed"].as_i64().unwrap_or(i64::MAX), off)))
     })?;
-    let (least, off) = (kernel["unattributed"].as_i64().unwrap_or(i64::MAX), kernel["uncertain"].clone());
-    ensure!(least.unsigned_abs() <= off.as_u64().unwrap_or(0), "it is off by more than it says: {kernel}");
+    ensure!(left.unsigned_abs() <= off, "off by {left}, and it says by {off} at most");
     drop(busy);
     explained(guest).context("the CPU is free again")?;
     mkpins.tell("release")?;
