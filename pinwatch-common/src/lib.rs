@@ -6,12 +6,14 @@
 #![no_std]
 
 mod generic_records;
+mod kernel_calls;
 mod lease_records;
 mod offsets;
 mod records;
 mod values;
 
 pub use generic_records::*;
+pub use kernel_calls::*;
 pub use lease_records::*;
 pub use offsets::{ModuleOffsets, Offsets};
 pub use records::*;

@@ -219,6 +219,8 @@ offsets! {
         io_buf_bvecs,
         /// 1: every fentry/fexit program has a second instance behind it (kernels that preempt inside BPF programs)
         twins,
+        /// 1: trampolines call [`crate::KERNEL_CALLS`], so as not to be preempted
+        undisturbed,
         /// 1: each pin that is made or released is told of in the ring buffer and in the log
         history,
         /// log2 of the base page size

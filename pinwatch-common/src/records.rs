@@ -281,6 +281,8 @@ pub struct PinRecord {
     pub leaving: u64,
     /// How many references the kernel counts for it; 0: one for each page.
     pub references: u64,
+    /// Address of its first page's `struct page`; 0 if not known.
+    pub page: u64,
     /// `start_boottime` of the thread group's leader, nanoseconds.
     pub start: u64,
     /// Command name of the thread group's leader.
@@ -354,16 +356,6 @@ pub struct LongPath {
 pub struct DeviceName {
     /// Ended by NUL unless it fills the array (`IB_DEVICE_NAME_MAX`).
     pub name: [u8; 64],
-}
-
-/// What is left of a pin's object.
-pub mod verdict {
-    /// It cannot be told.
-    pub const UNKNOWN: i32 = 0;
-    /// Somebody uses it.
-    pub const THERE: i32 = 1;
-    /// Nobody uses it: it is released.
-    pub const GONE: i32 = 2;
 }
 
 /// How an anchor is kept: values of [`HolderRecord::via`].
@@ -476,7 +468,7 @@ const _: () = {
     no_padding::<FileKey>(16);
     no_padding::<ExtentRecord>(40);
     no_padding::<ExtentKey>(16);
-    no_padding::<PinRecord>(10 * 8 + 16 + 10 * 4 + 40);
+    no_padding::<PinRecord>(11 * 8 + 16 + 10 * 4 + 40);
     no_padding::<ShareKey>(16);
     no_padding::<Totals>((3 + SIZES) * 8);
     no_padding::<HolderRecord>(4 * 8 + 16 + 4 * 4);

@@ -53,6 +53,8 @@ pub struct Counts {
     pub scatter_page: u64,
     /// The number of extents there were, if the first one that is found may go on the last one; 0 otherwise.
     joins: u64,
+    /// The first page, if it is of a file or anonymous: the one shared page of zeros, which nobody pins, is neither.
+    page: u64,
 }
 
 /// Finds the extents of `scratch.pin`'s range and writes them into it and into the map of extents.
@@ -127,6 +129,7 @@ pub unsafe fn search(scratch: *mut Scratch, pages: &Pages) {
             }
         }
         (*pin).extents = (*s).counts.found as u32;
+        (*pin).page = (*s).counts.page;
         if (*s).counts.doubt != 0 {
             mark(pin, (*s).counts.doubt as u32);
         }
@@ -416,6 +419,9 @@ unsafe fn check_page(s: *mut Search) {
         }
         let e = &raw mut (*s).extent;
         let mapping = mapping_of(page);
+        if number == 0 && mapping != 0 {
+            (*s).counts.page = page;
+        }
         let file = (*e).flags & extent_flag::FILE != 0;
         let private = (*e).flags & extent_flag::PRIVATE != 0;
         if mapping & 1 != 0 {

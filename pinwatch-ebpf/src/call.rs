@@ -160,10 +160,12 @@ macro_rules! exit_hook {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "fexit")]
         extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
-            if $crate::call::is_due($number, $crate::call::Instance::$instance) {
-                let ret = $crate::call::result(ctx);
-                $body(&$crate::call::Call { ctx, probed: [0; 4], ret, trampoline: true, slot: $slot });
-            }
+            $crate::undisturbed::undisturbed(|| {
+                if $crate::call::is_due($number, $crate::call::Instance::$instance) {
+                    let ret = $crate::call::result(ctx);
+                    $body(&$crate::call::Call { ctx, probed: [0; 4], ret, trampoline: true, slot: $slot });
+                }
+            });
             0
         }
     };
@@ -189,9 +191,11 @@ macro_rules! entry_hook {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "fentry")]
         extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
-            if $crate::call::is_due($number, $crate::call::Instance::$instance) {
-                $body(&$crate::call::Call { ctx, probed: [0; 4], ret: 0, trampoline: true, slot: $slot });
-            }
+            $crate::undisturbed::undisturbed(|| {
+                if $crate::call::is_due($number, $crate::call::Instance::$instance) {
+                    $body(&$crate::call::Call { ctx, probed: [0; 4], ret: 0, trampoline: true, slot: $slot });
+                }
+            });
             0
         }
     };

@@ -19,6 +19,7 @@ use crate::{
     refused::{self, Refused},
     registry::{Made, PINS, SCRATCH, Scratch, count, fill, keep, take_back, wake},
     thread::{self, purpose},
+    undisturbed::undisturbed,
     witness::{self, WITNESSES},
 };
 
@@ -143,10 +144,12 @@ macro_rules! generic_hook {
                 return 0;
             }
             let caller = caller(ctx, $arguments);
-            if !is_claimed(caller) && call::is_due($number, call::Instance::$instance) {
-                call.ret = call::result(ctx);
-                pinned(&call, &asked($form, |n| call.arg(n)), $form, caller);
-            }
+            undisturbed(|| {
+                if !is_claimed(caller) && call::is_due($number, call::Instance::$instance) {
+                    call.ret = call::result(ctx);
+                    pinned(&call, &asked($form, |n| call.arg(n)), $form, caller);
+                }
+            });
             0
         }
     };

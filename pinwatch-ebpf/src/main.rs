@@ -31,6 +31,7 @@ mod ring_files;
 mod shares;
 mod thread;
 mod udmabuf;
+mod undisturbed;
 mod v4l2;
 mod verify;
 mod vfio;

@@ -116,6 +116,9 @@ fn create(call: &Call) {
         bpf_loop(MAX_ITEMS, next_item as *mut c_void, (&raw mut items).cast(), 0);
         let pin = &raw mut (*scratch).pin;
         (*pin).length = items.bytes;
+        if offset!(udmabuf_pinned) != 0 || offset!(udmabuf_folios) != 0 {
+            (*pin).page = read(items.pages);
+        }
         if items.next < count {
             mark(pin, doubt::TOO_MANY);
         }

@@ -1,39 +1,70 @@
-//! Whether the object of a pin is still there, for user space, which asks when the kernel says that calls went unseen: the
-//! release of a pin may have been one of them.
+//! Pins whose release nobody saw: the kernel skips a program that is already running on the CPU, and says only how often.
+//! User space then has all pins looked through for those that are surely released.
 
-use pinwatch_common::{SCRATCHES, kind, verdict};
+use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
+use core::ffi::c_void;
+use pinwatch_common::{PinRecord, SCRATCHES, kind};
 
 use crate::{
     call::Call,
-    kernel::{offset, read, try_read},
+    kernel::{offset, opaque_zero, read, try_read},
     registry::{PINS, released},
     thread::{self, purpose},
-    witness::WITNESSES,
+    witness::{self, WITNESSES},
 };
 
-/// Runs by itself: arguments are a pin's key, its owner and its kind. What has no count of its users is not judged.
+/// What goes from pin to pin.
+#[repr(C)]
+struct Sweep {
+    context: *const u64,
+    gone: u64,
+}
+
+/// Forgets all pins of subsystems that are surely released. Runs by itself, without arguments; gives how many they were.
 #[unsafe(no_mangle)]
-#[unsafe(link_section = "raw_tp/still_there")]
-extern "C" fn still_there(arguments: *const u64) -> i32 {
-    // SAFETY: the context of a raw tracepoint is an array of at least three words here.
-    let (object, owner, what) = unsafe { (*arguments, *arguments.add(1), *arguments.add(2)) };
-    let users = if what == u64::from(kind::XDP) && offset!(xdp_users) != 0 {
+#[unsafe(link_section = "raw_tp/sweep")]
+extern "C" fn sweep(context: *const u64) -> i32 {
+    let mut sweep = Sweep { context, gone: opaque_zero() };
+    // SAFETY: the callback gets pointers that the kernel made, and one that outlives the call.
+    unsafe {
+        let pins = (&raw const PINS).cast_mut().cast();
+        bpf_for_each_map_elem(pins, next_pin as *mut c_void, (&raw mut sweep).cast(), 0);
+    }
+    sweep.gone as i32
+}
+
+/// One pin: key and record are in the map, and cannot be another pin's in between.
+extern "C" fn next_pin(_map: *mut c_void, key: *const u64, pin: *const PinRecord, sweep: *mut Sweep) -> i64 {
+    // SAFETY: see `sweep`.
+    let (object, pin, sweep) = unsafe { (*key, &*pin, &mut *sweep) };
+    // The others have witnesses of their own.
+    if pin.kind != kind::UNCLAIMED && is_gone(object, pin) {
+        forget_pin(sweep.context, object, pin);
+        sweep.gone += 1;
+    }
+    0
+}
+
+/// Whether a pin is surely released: its first page is pinned by nobody, or its object says so. What has no page that is known,
+/// or has one that another pin has too, may seem to be there.
+#[inline(always)]
+fn is_gone(object: u64, pin: &PinRecord) -> bool {
+    if pin.page != 0 && witness::pins(pin.page) == Some(0) {
+        return true;
+    }
+    let users = if pin.kind == kind::XDP && offset!(xdp_users) != 0 {
         // The umem's memory may be another's by now: then it has other pages.
-        if read(owner + offset!(xdp_pages)) == object {
-            try_read::<u32>(owner + offset!(xdp_users))
+        if read(pin.owner + offset!(xdp_pages)) == object {
+            try_read::<u32>(pin.owner + offset!(xdp_users))
         } else {
             Some(0)
         }
-    } else if what == u64::from(kind::IO_URING) && offset!(io_buf_refs) != 0 {
+    } else if pin.kind == kind::IO_URING && offset!(io_buf_refs) != 0 {
         try_read::<u32>(object + offset!(io_buf_refs))
     } else {
         None
     };
-    match users {
-        Some(0) => verdict::GONE,
-        Some(_) => verdict::THERE,
-        None => verdict::UNKNOWN,
-    }
+    users == Some(0)
 }
 
 /// Forgets a pin, which was found to be released: arguments are its key and its sequence number. Meanwhile the key may be
@@ -41,22 +72,22 @@ extern "C" fn still_there(arguments: *const u64) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp/forget")]
 extern "C" fn forget(arguments: *const u64) -> i32 {
-    // SAFETY: as above.
+    // SAFETY: the context of a raw tracepoint is an array of at least two words here.
     let (object, sequence) = unsafe { (*arguments, *arguments.add(1)) };
     // SAFETY: a live map value.
     let Some(pin) = PINS.get_ptr(&object).map(|pin| unsafe { &*pin }) else { return 0 };
     let same = pin.sequence == sequence;
     if same {
-        thread::clear(pin.pid_tgid, purpose::UNCLAIMED, sequence);
-        let call = Call {
-            ctx: arguments.cast_mut().cast(),
-            probed: [0; 4],
-            ret: 0,
-            trampoline: false,
-            slot: SCRATCHES,
-        };
-        released(&call, object);
-        let _ = WITNESSES.remove(&sequence);
+        forget_pin(arguments, object, pin);
     }
     i32::from(same)
+}
+
+#[inline(always)]
+fn forget_pin(context: *const u64, object: u64, pin: &PinRecord) {
+    let sequence = pin.sequence;
+    thread::clear(pin.pid_tgid, purpose::UNCLAIMED, sequence);
+    let ctx = context.cast_mut().cast();
+    released(&Call { ctx, probed: [0; 4], ret: 0, trampoline: false, slot: SCRATCHES }, object);
+    let _ = WITNESSES.remove(&sequence);
 }

@@ -11,7 +11,7 @@ use pinwatch_common::{PageRecord, STACK, WitnessRecord};
 
 use crate::{
     call::Call,
-    kernel::{copy, current, offset, opaque_zero, read, read32, try_read, zero},
+    kernel::{copy, current, offset, opaque_zero, read, try_read, zero},
     pages::folio_of,
     registry::Scratch,
 };
@@ -103,27 +103,36 @@ extern "C" fn next_witness(_i: u32, context: *mut c_void) -> i64 {
     0
 }
 
+/// By how many pins a page is held, or, of a large folio, the folio, as far as that is counted: of a small page, 1,024 other
+/// references look like one. `None` if this kernel's pages are not known.
+#[inline(always)]
+pub fn pins(page: u64) -> Option<u32> {
+    /// What a pin adds to the count of references of a small page (`GUP_PIN_COUNTING_BIAS`).
+    const BIAS: u32 = 1024;
+    if offset!(page_references) == 0 || offset!(folio_pins) == 0 {
+        return None;
+    }
+    let folio = folio_of(page);
+    let is_large = folio != page || read(page) >> (offset!(page_large) & 63) & 1 != 0;
+    if is_large {
+        return try_read(folio + offset!(folio_pins));
+    }
+    let references = try_read::<u32>(page + offset!(page_references))?;
+    Some(if references > i32::MAX as u32 { 0 } else { references / BIAS })
+}
+
 /// Whether a page, which was pinned, can still be: 0 if it is not pinned by anybody, or has become another's. Arguments are
 /// a `PageRecord`. Runs by itself.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp/still_pinned")]
 extern "C" fn still_pinned(arguments: *const u64) -> i32 {
-    /// What a pin adds to the count of references of a small page (`GUP_PIN_COUNTING_BIAS`).
-    const BIAS: u32 = 1024;
     // SAFETY: the context of a raw tracepoint is an array of at least three words here.
     let (page, mapping, index) = unsafe { (*arguments, *arguments.add(1), *arguments.add(2)) };
     let folio = folio_of(page);
-    let is_large = folio != page || read(page) >> (offset!(page_large) & 63) & 1 != 0;
-    let pins = if is_large {
-        read32(folio + offset!(folio_pins))
-    } else {
-        let references = read32(page + offset!(page_references));
-        if references > i32::MAX as u32 { 0 } else { references / BIAS }
-    };
     // What was cut off from its file is nobody's, and still pinned.
     let now = read(folio + offset!(page_mapping));
     let same = now == mapping && read(folio + offset!(folio_index)) == index;
-    if pins == 0 || !(same || now == 0) { 0 } else { 1 }
+    i32::from(pins(page) != Some(0) && (same || now == 0))
 }
 
 /// Whether the system call is still under way whose registers are there: 1 if so. Runs by itself.

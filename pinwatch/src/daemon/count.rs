@@ -5,7 +5,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Watch;
-use crate::model::KernelCount;
+use crate::kernel::bpf::BpfError;
+use crate::model::{KernelCount, Table};
 use crate::source::aside::Aside;
 use crate::source::proc::vmstat;
 use crate::source::trace::Snapshot;
@@ -48,9 +49,29 @@ impl Refresh {
 }
 
 impl Watch {
+    /// The table now, with what the kernel counts.
+    ///
+    /// # Errors
+    /// As for [`Watch::table`].
+    pub fn counted(&mut self) -> Result<Table, BpfError> {
+        let table = self.look_and_count()?;
+        if !table.kernel.is_some_and(|count| count.is_short()) {
+            return Ok(table);
+        }
+        self.healing.ask();
+        self.look_and_count()
+    }
+
+    fn look_and_count(&mut self) -> Result<Table, BpfError> {
+        let seen = self.seen();
+        let (snapshot, mut table) = self.look()?;
+        table.kernel = self.count(&snapshot, seen);
+        Ok(table)
+    }
+
     /// Compares the kernel's count with what was read of pins a moment ago, `seen` being how many had been made and released
     /// before that; `None` where the kernel does not count.
-    pub(super) fn count(&mut self, snapshot: &Snapshot, seen: (u64, u64)) -> Option<KernelCount> {
+    fn count(&mut self, snapshot: &Snapshot, seen: (u64, u64)) -> Option<KernelCount> {
         let (attributed, unclaimed) = snapshot.references();
         let known = i64::try_from(attributed.saturating_add(unclaimed)).unwrap_or(i64::MAX);
         let (mut least, mut most, mut fresh) = (i64::MAX, i64::MIN, true);

@@ -5,6 +5,7 @@
 mod check;
 mod count;
 mod follow;
+mod heal;
 mod history;
 mod instance;
 pub mod metrics;

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::Settings;
 use super::count::Refresh;
 use super::follow::Follow;
+use super::heal::Healing;
 use super::metrics::Kept;
 use super::refused::Refusals;
 use super::unclaimed::Unclaimed;
@@ -63,8 +64,8 @@ pub struct Watch {
     /// Whether there are RDMA devices.
     devices: bool,
     pub(super) ticks: u32,
-    /// Pins whose release nobody saw, and that were found released.
-    healed: u64,
+    /// Pins whose release nobody saw.
+    pub(super) healing: Healing,
     /// Whether this kernel grants leases on hugetlbfs.
     hugetlb_leases: bool,
     /// Pins that no process held when that was last looked at without being asked.
@@ -115,7 +116,11 @@ impl Watch {
             let reason = plan.features.iter().find(|feature| feature.name.is_subsystem());
             return Err(StartError::Unusable(reason.map(|feature| feature.text.clone()).unwrap_or_default()));
         }
-        let options = LoadOptions { max_pins: settings.max_pins, log: settings.bpf_log };
+        let options = LoadOptions {
+            max_pins: settings.max_pins,
+            log: settings.bpf_log,
+            kernel_calls: plan.kernel_calls,
+        };
         let programs = Programs::load(&plan.offsets, options)?;
         let mut watch = Self {
             programs,
@@ -128,7 +133,7 @@ impl Watch {
             modules,
             devices: rdma_devices(),
             ticks: 0,
-            healed: 0,
+            healing: Healing::default(),
             hugetlb_leases: hugetlb_leases(),
             unheld: 0,
             refusals: Refusals::default(),
@@ -171,7 +176,7 @@ impl Watch {
 
     /// Pins that were found released though nobody had seen it.
     pub fn healed(&self) -> u64 {
-        self.healed
+        self.healing.found()
     }
 
     /// Hooks that could not be attached, and why.
@@ -331,6 +336,7 @@ impl Watch {
         if !self.ticks.is_multiple_of(TIDY_TICKS) {
             return;
         }
+        self.healing.ask();
         let before = u64::try_from(Clocks::now().boottime).unwrap_or(0).saturating_sub(FILE_AGE);
         let tidied = self.look().and_then(|(snapshot, table)| {
             self.tell_unheld(&table);
@@ -359,17 +365,6 @@ impl Watch {
         self.look().map(|(_, table)| table)
     }
 
-    /// The table now, with what the kernel counts.
-    ///
-    /// # Errors
-    /// As for [`Watch::table`].
-    pub fn counted(&mut self) -> Result<Table, BpfError> {
-        let seen = self.seen();
-        let (snapshot, mut table) = self.look()?;
-        table.kernel = self.count(&snapshot, seen);
-        Ok(table)
-    }
-
     pub(super) fn look(&mut self) -> Result<(Snapshot, Table), BpfError> {
         let began = Instant::now();
         // A module that was loaded a moment ago may not have been seen yet.
@@ -377,7 +372,7 @@ impl Watch {
         self.follow_modules();
         self.look_at_unclaimed();
         let seen = self.seen();
-        let snapshot = Snapshot::read(&self.programs)?;
+        let snapshot = self.snapshot()?;
         let watched =
             self.plan.feature(FeatureName::Leases).is_some_and(|feature| feature.state == State::On);
         let times = |lease| self.follow.history.times(lease);
@@ -394,9 +389,6 @@ impl Watch {
         table.policy = Some(self.follow.policy());
         table.watching_since = self.since.values().min().copied();
         let losses = self.programs.losses()?;
-        if losses.calls > 0 {
-            self.healed += snapshot.heal(&mut table, &mut self.programs)? as u64;
-        }
         let mut incomplete = self.incomplete(&losses);
         incomplete.append(&mut table.incomplete);
         table.incomplete = incomplete;
@@ -438,7 +430,7 @@ impl Watch {
         };
         // What was found since is no longer wrong.
         count(
-            losses.calls.saturating_sub(self.healed),
+            losses.calls.saturating_sub(self.healed()),
             "calls at most were not seen because the kernel was in the middle of one: so many pins may be missing, or listed though released",
         );
         count(

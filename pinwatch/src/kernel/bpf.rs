@@ -16,15 +16,16 @@ use aya::programs::kprobe::KProbeLink;
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{FEntry, FExit, KProbe, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
-use pinwatch_common::{HOOKS, Offsets, counter};
+use pinwatch_common::{HOOKS, KERNEL_CALLS, Offsets, counter};
 
+use super::kernel_calls::KernelCalls;
 use super::module_program::{ModuleLink, ModulePrograms, fd_of};
 use super::overlay::Overlay;
 use super::plan::{Hook, Method, When};
 use super::raw::{self, ProgramCounts};
 
 /// The object, aligned as its parser wants it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinwatch-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinwatch-ebpf"));
 
 /// What can go wrong between user space and the kernel's BPF side.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,8 @@ pub struct LoadOptions {
     pub max_pins: u32,
     /// Whether the programs log what they do.
     pub log: bool,
+    /// See [`super::plan::Plan::kernel_calls`].
+    pub kernel_calls: Option<[u32; KERNEL_CALLS.len()]>,
 }
 
 enum Link {
@@ -120,6 +123,8 @@ pub struct Programs {
     log_level: u8,
     btf: Option<Btf>,
     module_programs: Option<ModulePrograms>,
+    /// The object, for `module_programs`.
+    object: KernelCalls,
     links: BTreeMap<&'static str, Vec<Link>>,
     attached: BTreeMap<&'static str, Attached>,
     tracepoints: Vec<RawTracePointLink>,
@@ -152,11 +157,12 @@ impl Programs {
         let failed = |error: &dyn std::error::Error| BpfError::Load(whole(error));
         let log_level = Level(if options.log { 4 } else { 0 });
         let offsets = Offsets { history: u64::from(options.log), ..*offsets };
+        let object = KernelCalls::put_into(OBJECT, options.kernel_calls.as_ref());
         let ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("PINS", options.max_pins)
-            .load(OBJECT)
+            .load(object.bytes())
             .map_err(|error| failed(&error))?;
         let duplicate =
             |(name, map): (&str, &Map)| Some((name.to_owned(), fd_of(map)?.try_clone_to_owned().ok()?));
@@ -168,6 +174,7 @@ impl Programs {
             log_level: log_level.0,
             btf: None,
             module_programs: None,
+            object,
             links: BTreeMap::new(),
             attached: BTreeMap::new(),
             tracepoints: Vec::new(),
@@ -311,9 +318,10 @@ impl Programs {
                 std::slice::from_raw_parts((&raw const self.offsets).cast::<u8>(), size_of::<Offsets>())
             };
             let globals = [("OFFSETS", offsets), ("AYA_LOG_LEVEL", std::slice::from_ref(&self.log_level))];
-            let programs =
-                ModulePrograms::new(OBJECT, &globals, |name| self.maps.get(name).map(|fd| fd.as_raw_fd()))
-                    .map_err(|error| error.to_string())?;
+            let programs = ModulePrograms::new(self.object.bytes(), &globals, |name| {
+                self.maps.get(name).map(|fd| fd.as_raw_fd())
+            })
+            .map_err(|error| error.to_string())?;
             self.module_programs = Some(programs);
         }
         let programs = self.module_programs.as_ref().ok_or("no programs")?;

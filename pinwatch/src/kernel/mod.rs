@@ -9,6 +9,7 @@ pub mod btf;
 pub mod check;
 pub mod facts;
 pub mod feature;
+mod kernel_calls;
 mod module_program;
 mod overlay;
 pub mod plan;

@@ -11,7 +11,7 @@ mod offsets;
 pub(super) mod subsystem;
 
 pub use hook::{Hook, Method, When};
-use pinwatch_common::{ModuleOffsets, Offsets};
+use pinwatch_common::{KERNEL_CALLS, ModuleOffsets, Offsets};
 use serde::Serialize;
 
 use super::{
@@ -89,6 +89,8 @@ impl Verdict {
 pub struct Plan {
     /// For `.rodata`.
     pub offsets: Offsets,
+    /// What the programs call of the kernel's functions, by its type id, if they do.
+    pub kernel_calls: Option<[u32; KERNEL_CALLS.len()]>,
     /// For the map of the modules' offsets; `None` while no module is hooked.
     pub module_offsets: Option<ModuleOffsets>,
     /// What to attach.
@@ -110,8 +112,15 @@ impl Plan {
         // depend on which hooks there are yet.
         let trampolines = mode == AttachMode::Auto && !trampolines_refused(facts);
         offsets.twins = u64::from(trampolines && facts.preemptible != Some(false));
-        let mut plan =
-            Self { offsets: Offsets::ZERO, module_offsets: None, hooks: Vec::new(), features: Vec::new() };
+        let kernel_calls = hook::kernel_calls(facts).filter(|_| offsets.twins != 0);
+        offsets.undisturbed = u64::from(kernel_calls.is_some());
+        let mut plan = Self {
+            offsets: Offsets::ZERO,
+            kernel_calls,
+            module_offsets: None,
+            hooks: Vec::new(),
+            features: Vec::new(),
+        };
         let mut planner = subsystem::Planner {
             facts,
             choices: &choices,
@@ -147,6 +156,7 @@ impl Plan {
         let off = |name| Feature { name, state: State::Off, text: reason.to_owned() };
         Self {
             offsets: Offsets::ZERO,
+            kernel_calls: None,
             module_offsets: None,
             hooks: Vec::new(),
             features: FeatureName::ALL.into_iter().map(off).collect(),

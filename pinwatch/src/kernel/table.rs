@@ -144,6 +144,17 @@ pub const IOV_ITER_EXTRACT_PAGES: FunctionRule =
 /// Never hooked: it tells a kernel without AF_XDP.
 pub const XSK_BIND: FunctionRule = FunctionRule { symbol: "xsk_bind", params: &[], returns: &["int"] };
 
+/// What programs call, see `pinwatch_common::KERNEL_CALLS`: 6.10 and later.
+pub const PREEMPT_DISABLE: FunctionRule =
+    FunctionRule { symbol: "bpf_preempt_disable", params: &[], returns: &["void"] };
+/// As above.
+pub const PREEMPT_ENABLE: FunctionRule = FunctionRule { symbol: "bpf_preempt_enable", ..PREEMPT_DISABLE };
+/// As above: 6.14 and later.
+pub const IRQ_SAVE: FunctionRule =
+    FunctionRule { symbol: "bpf_local_irq_save", params: &["int *"], returns: &["void"] };
+/// As above.
+pub const IRQ_RESTORE: FunctionRule = FunctionRule { symbol: "bpf_local_irq_restore", ..IRQ_SAVE };
+
 /// All of them.
 pub const FUNCTIONS: &[FunctionRule] = &[
     IB_UMEM_GET_VA,
@@ -177,6 +188,10 @@ pub const FUNCTIONS: &[FunctionRule] = &[
     VB2_CREATE_FRAMEVEC,
     VB2_DESTROY_FRAMEVEC,
     IOV_ITER_EXTRACT_PAGES,
+    PREEMPT_DISABLE,
+    PREEMPT_ENABLE,
+    IRQ_SAVE,
+    IRQ_RESTORE,
 ];
 
 /// What a set of offsets is good for. They are filled in together or not at all.

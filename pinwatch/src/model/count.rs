@@ -24,6 +24,12 @@ impl KernelCount {
         let known = self.attributed.saturating_add(self.unclaimed);
         self.references.saturating_sub(i64::try_from(known).unwrap_or(i64::MAX))
     }
+
+    /// Whether pins surely explain more than the kernel counts: then some of them are released.
+    pub fn is_short(&self) -> bool {
+        let off = |off| self.unattributed() < 0 && self.unattributed().unsigned_abs() > off;
+        self.uncertain.is_some_and(off)
+    }
 }
 
 #[cfg(test)]
@@ -35,6 +41,9 @@ mod tests {
         let count = KernelCount { references: 10, attributed: 6, unclaimed: 3, uncertain: Some(0) };
         assert_eq!(count.unattributed(), 1);
         assert_eq!(KernelCount { references: -4, ..count }.unattributed(), -13);
+        assert!(!count.is_short() && !KernelCount { references: 8, uncertain: Some(1), ..count }.is_short());
+        assert!(KernelCount { references: 7, uncertain: Some(1), ..count }.is_short());
+        assert!(!KernelCount { references: 7, uncertain: None, ..count }.is_short());
         assert_eq!(KernelCount { attributed: u64::MAX, ..count }.unattributed(), 10 - i64::MAX);
     }
 }

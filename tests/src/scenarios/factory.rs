@@ -54,6 +54,25 @@ impl Mkpins {
 
     /// The same where the first line may take longer.
     pub fn spawn_patiently(command: &mut Command, what: &str, patience: Duration) -> Result<Self> {
+        let mut mkpins = Self::launch(command, what)?;
+        mkpins.made = mkpins.answer(patience).with_context(|| format!("mkpins {what}"))?;
+        Ok(mkpins)
+    }
+
+    /// Starts so many at a time; an error if a pin of one is refused.
+    pub fn crowd(arguments: &str, number: usize) -> Result<Vec<Self>> {
+        let words = arguments.split_ascii_whitespace();
+        let launch = |_| Self::launch(Command::new("mkpins").args(words.clone()), arguments);
+        let mut crowd = (0..number).map(launch).collect::<Result<Vec<Self>>>()?;
+        for mkpins in &mut crowd {
+            mkpins.made = mkpins.answer(PATIENCE).with_context(|| format!("mkpins {arguments}"))?;
+            ensure!(mkpins.refused().is_none(), "{arguments}: {}", mkpins.made);
+        }
+        Ok(crowd)
+    }
+
+    /// Starts it without waiting for what it says.
+    fn launch(command: &mut Command, what: &str) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -71,9 +90,7 @@ impl Mkpins {
                 }
             }
         });
-        let mut mkpins = Self { child, stdin, lines, made: Value::Null };
-        mkpins.made = mkpins.answer(patience).with_context(|| format!("mkpins {what}"))?;
-        Ok(mkpins)
+        Ok(Self { child, stdin, lines, made: Value::Null })
     }
 
     /// The errno's name, if the pin was refused.

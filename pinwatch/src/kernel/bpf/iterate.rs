@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use aya::Btf;
 use aya::maps::{HashMap, MapData};
 use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _};
-use pinwatch_common::{
-    FileKey, HolderRecord, LeaseRecord, OverlayQuery, PinRecord, ShareKey, counter, verdict,
-};
+use pinwatch_common::{FileKey, HolderRecord, LeaseRecord, OverlayQuery, PinRecord, ShareKey, counter};
 
 use super::{BpfError, Programs, whole};
 use crate::kernel::overlay::Overlay;
@@ -189,12 +187,12 @@ impl Programs {
         Ok(self.ask("ring_has", [ring, buffer, 0])? != 0)
     }
 
-    /// Whether the object of a pin is known to be released.
+    /// Forgets pins of subsystems that are released though nobody saw it; how many they were. What cannot be told stays.
     ///
     /// # Errors
     /// [`BpfError::Iterate`]
-    pub fn is_gone(&mut self, object: u64, pin: &PinRecord) -> Result<bool, BpfError> {
-        Ok(self.ask("still_there", [object, pin.owner, u64::from(pin.kind)])? == verdict::GONE as u32)
+    pub fn sweep(&mut self) -> Result<u32, BpfError> {
+        self.ask("sweep", [0; 3])
     }
 
     /// Forgets a pin that is gone, by its object and its sequence number: the object's address may be another's by now.

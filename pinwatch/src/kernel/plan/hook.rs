@@ -1,12 +1,14 @@
 //! One hook: what is attached where, and how.
 
+use pinwatch_common::KERNEL_CALLS;
 use serde::Serialize;
 
 use super::{AttachMode, CAP_SYS_ADMIN, may_have, trampolines_refused};
 use crate::kernel::{
+    btf::Function,
     facts::{BtfState, Facts, FunctionFact},
     feature::FeatureName,
-    table::FunctionRule,
+    table::{self, FunctionRule},
 };
 
 /// Before the function's first instruction or after its last.
@@ -102,6 +104,34 @@ fn is_opaque(facts: &Facts, fact: &FunctionFact) -> bool {
         && without_btf.into_iter().any(|module| fact.module.as_ref() == Some(&module.name))
 }
 
+/// Whether a function is called as it is known to be, or how it is called instead.
+fn fits(function: &Function, rule: &FunctionRule) -> Result<(), String> {
+    let symbol = rule.symbol;
+    let taken: Vec<_> = function.params.iter().map(|param| param.shape.as_str()).collect();
+    if !taken.starts_with(rule.params) {
+        let (here, known) = (taken.join(", "), rule.params.join(", "));
+        return Err(format!("{symbol} takes ({here}) here, where ({known}) is known"));
+    }
+    if !rule.returns.contains(&function.returns.as_str()) {
+        let known = rule.returns.join(" or ");
+        return Err(format!("{symbol} returns {} here, where {known} is known", function.returns));
+    }
+    Ok(())
+}
+
+/// The type ids of what programs call, in the order of [`pinwatch_common::KERNEL_CALLS`], if the kernel proper has all of it.
+pub fn kernel_calls(facts: &Facts) -> Option<[u32; KERNEL_CALLS.len()]> {
+    const RULES: [FunctionRule; KERNEL_CALLS.len()] =
+        [table::PREEMPT_DISABLE, table::PREEMPT_ENABLE, table::IRQ_SAVE, table::IRQ_RESTORE];
+    let mut ids = [0; KERNEL_CALLS.len()];
+    for (id, rule) in ids.iter_mut().zip(&RULES) {
+        let fact = facts.functions.get(rule.symbol).filter(|fact| fact.module.is_none())?;
+        let function = fact.btf.as_ref().filter(|function| fits(function, rule).is_ok())?;
+        *id = function.id;
+    }
+    Some(ids)
+}
+
 /// How the function can be hooked, or why not.
 pub fn target(facts: &Facts, mode: AttachMode, rule: &FunctionRule) -> Result<Target, String> {
     let symbol = rule.symbol;
@@ -110,15 +140,7 @@ pub fn target(facts: &Facts, mode: AttachMode, rule: &FunctionRule) -> Result<Ta
         return Err(missing(facts, symbol, fact.symbol));
     }
     if let Some(function) = &fact.btf {
-        let taken: Vec<_> = function.params.iter().map(|param| param.shape.as_str()).collect();
-        if !taken.starts_with(rule.params) {
-            let (here, known) = (taken.join(", "), rule.params.join(", "));
-            return Err(format!("{symbol} takes ({here}) here, where ({known}) is known"));
-        }
-        if !rule.returns.contains(&function.returns.as_str()) {
-            let known = rule.returns.join(" or ");
-            return Err(format!("{symbol} returns {} here, where {known} is known", function.returns));
-        }
+        fits(function, rule)?;
     }
     if fact.traceable == Some(false) {
         return Err(format!("{symbol} cannot be traced: ftrace does not list it"));

@@ -110,6 +110,7 @@ fn offsets_are_those_of_the_kernel() {
         regs_result: 80,
         io_buf_bvecs: 16,
         twins: 1,
+        undisturbed: 0,
         history: 0,
         page_shift: 12,
         inode_rdev: 76,
@@ -207,6 +208,7 @@ fn offsets_are_those_of_the_kernel() {
         user_locked: 88,
         task_signal: 3344,
         limits: 688,
+        undisturbed: 1,
         ..second
     };
     assert_eq!(offsets("6.18"), third);

@@ -336,6 +336,27 @@ fn twins_where_programs_can_be_preempted() {
 }
 
 #[test]
+fn preemption_is_put_off_where_the_kernel_has_what_that_takes() {
+    let decide = |facts: &Facts, mode| {
+        let plan = Plan::decide(facts, mode);
+        assert_eq!(plan.kernel_calls.is_some(), plan.offsets.undisturbed != 0);
+        plan.kernel_calls.is_some()
+    };
+    for (kernel, has) in [("6.1", false), ("6.12", false), ("6.18", true), ("7.2", true), ("7.3", true)] {
+        let mut facts = Facts { preemptible: Some(true), ..without_modules(kernel) };
+        assert_eq!(decide(&facts, AttachMode::Auto), has, "{kernel}");
+        assert!(!decide(&facts, AttachMode::Kprobe));
+        assert!(!decide(&Facts { preemptible: Some(false), ..facts.clone() }, AttachMode::Auto));
+        // It takes something else.
+        let save = facts.functions.get_mut("bpf_local_irq_save").and_then(|fact| fact.btf.as_mut());
+        if let Some(save) = save {
+            save.params.clear();
+            assert!(!decide(&facts, AttachMode::Auto));
+        }
+    }
+}
+
+#[test]
 fn capabilities_and_trampolines() {
     let bpf_and_perfmon = 1 << CAP_BPF | 1 << CAP_PERFMON;
     let plan = Plan::decide(&Facts { capabilities: Some(bpf_and_perfmon), ..facts("6.1") }, AttachMode::Auto);

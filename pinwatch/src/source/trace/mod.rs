@@ -22,7 +22,7 @@ use pinwatch_common::{
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
-use crate::model::{File, Holding, Name, Namespaces, Pin, Process, ProcessIndex, Table, parts_of};
+use crate::model::{File, Holding, Name, Namespaces, Process, ProcessIndex, Table, parts_of};
 use crate::source::proc::process::{self, Users};
 use crate::source::proc::{Nodes, locks, rdma};
 
@@ -269,32 +269,22 @@ impl Snapshot {
         Some(files::named(key, &record, long.as_ref()))
     }
 
-    /// Takes out of the table, and out of the kernel's map, the pins that are released though nobody saw it; how many they
-    /// were. Memory regions are asked of the RDMA netlink, all at once; of the others only those that nobody holds are asked
-    /// about, which are few.
+    /// Takes memory regions out, and out of the kernel's map, that are released though nobody saw it; how many they were. The
+    /// RDMA netlink knows all that there are.
     ///
     /// # Errors
     /// [`BpfError`]
-    pub fn heal(&self, table: &mut Table, programs: &mut Programs) -> Result<usize, BpfError> {
-        let nobody = Holding::nobody();
-        let unheld = |pin: &&Pin| table.holding(pin) == Some(&nobody);
-        let sequences: HashSet<u64> = table.pins.iter().filter(unheld).map(|pin| pin.id.sequence).collect();
-        let is_region = |record: &PinRecord| record.kind == kind::RDMA_MR;
-        let any_region = self.pins.iter().any(|(_, record)| is_region(record));
-        let regions = if any_region { rdma::Regions::read() } else { rdma::Regions::default() };
-        let mut gone = HashSet::default();
-        for (object, record) in &self.pins {
-            let is_gone = if is_region(record) {
-                regions.lack(record.device, record.mrn)
-            } else {
-                sequences.contains(&record.sequence) && programs.is_gone(*object, record)?
-            };
-            if is_gone {
-                programs.forget(*object, record.sequence)?;
-                gone.insert(record.sequence);
-            }
+    pub fn heal(&mut self, programs: &mut Programs) -> Result<usize, BpfError> {
+        let is_region = |(_, record): &(u64, PinRecord)| record.kind == kind::RDMA_MR;
+        if !self.pins.iter().any(is_region) {
+            return Ok(0);
         }
-        table.pins.retain(|pin| !gone.contains(&pin.id.sequence));
+        let regions = rdma::Regions::read();
+        let is_gone = |pin: &mut (u64, PinRecord)| is_region(pin) && regions.lack(pin.1.device, pin.1.mrn);
+        let gone: Vec<(u64, PinRecord)> = self.pins.extract_if(.., is_gone).collect();
+        for (object, record) in &gone {
+            programs.forget(*object, record.sequence)?;
+        }
         Ok(gone.len())
     }
 

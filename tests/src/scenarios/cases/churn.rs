@@ -47,7 +47,7 @@ pub fn remap_race(guest: &mut Guest) -> Result<Outcome> {
 }
 
 /// How many calls or pins the daemon says it lost: the numbers that its sentences begin with.
-fn lost(table: &Value) -> u64 {
+pub(super) fn lost(table: &Value) -> u64 {
     let sentences = table["incomplete"].as_array().into_iter().flatten().filter_map(Value::as_str);
     sentences.filter_map(|sentence| sentence.split(' ').next()?.parse::<u64>().ok()).sum()
 }

@@ -18,6 +18,7 @@ mod refused;
 mod threads;
 mod truth_table;
 mod unclaimed;
+mod unseen;
 mod users;
 mod walk;
 
@@ -89,6 +90,8 @@ all! {
     "killed" => in Everywhere: identity::killed,
     "remap-race" => in Everywhere: churn::remap_race,
     "churn" => in Everywhere: churn::churn,
+    "crowd" => in Everywhere: unseen::crowd,
+    "unseen-release" => in Everywhere: unseen::unseen_release,
     "random-walk" => in Everywhere: churn::random_walk,
     "map-full" => in EachKernel: programs::map_full,
     "other-user" => in Everywhere: users::other_user,
