@@ -12,6 +12,7 @@ use core::ffi::c_void;
 use pinwatch_common::{ExtentKey, ExtentRecord, MAX_EXTENTS, counter, doubt, extent_flag, vm};
 
 use crate::{
+    by_pages,
     kernel::{copy, current, load, load16, load32, offset, read, read_into, read32, zero},
     pages::{Pages, folio_of, mapping_of, page_at},
     path,
@@ -30,9 +31,9 @@ const SURELY_THERE: u64 = 1_000_000_000;
 /// its words, and neither follows the loops step by step nor (6.1) deletes what the first step does not need.
 #[repr(C)]
 pub struct Search {
-    address: u64,
-    end: u64,
-    start: u64,
+    pub address: u64,
+    pub end: u64,
+    pub start: u64,
     pub counts: Counts,
     mapping: u64,
     /// Start and end of the VMA at `address`.
@@ -41,20 +42,22 @@ pub struct Search {
     pub scatter_want: u64,
     pub extent: ExtentRecord,
     last: ExtentRecord,
+    /// What one page says, where the VMAs are not to be had.
+    pub of_page: ExtentRecord,
 }
 
 /// What a search begins with at zero.
 #[repr(C)]
 pub struct Counts {
-    found: u64,
+    pub found: u64,
     retries: u64,
-    doubt: u64,
+    pub doubt: u64,
     /// The page that the scatterlist entry at hand begins with.
     pub scatter_page: u64,
     /// The number of extents there were, if the first one that is found may go on the last one; 0 otherwise.
     joins: u64,
     /// The first page, if it is of a file or anonymous: the one shared page of zeros, which nobody pins, is neither.
-    page: u64,
+    pub page: u64,
 }
 
 /// Finds the extents of `scratch.pin`'s range and writes them into it and into the map of extents.
@@ -120,6 +123,9 @@ pub unsafe fn search(scratch: *mut Scratch, pages: &Pages) {
         // Nearly all pins have one extent.
         if next_extent(0, context) == 0 {
             bpf_loop(MAX_EXTENTS + MAX_RETRIES, next_extent as *mut c_void, context, 0);
+            if (*s).counts.retries >= u64::from(MAX_RETRIES) {
+                by_pages::search(scratch);
+            }
             if (*s).address < (*s).end && (*s).counts.doubt & u64::from(doubt::UNMAPPED) == 0 {
                 (*s).counts.doubt |= u64::from(if (*s).counts.retries >= u64::from(MAX_RETRIES) {
                     doubt::BUSY
@@ -160,6 +166,23 @@ extern "C" fn next_extent(_i: u32, context: *mut c_void) -> i64 {
         (*s).extent.offset = ((*s).extent.offset << offset!(page_shift)) + (address - (*s).vma[0]);
         (*s).extent.length = end - address;
         check_page(s);
+        if !add(scratch) {
+            return 1;
+        }
+        (*s).address = end;
+        i64::from(end >= (*s).end || (*s).counts.found >= u64::from(MAX_EXTENTS))
+    }
+}
+
+/// Puts the extent in `search.extent` behind those that were found before; false if there is no room.
+///
+/// # Safety
+/// As [`find`].
+#[inline(always)]
+pub unsafe fn add(scratch: *mut Scratch) -> bool {
+    // SAFETY: by the caller.
+    unsafe {
+        let s = &raw mut (*scratch).search;
         let index = (*s).counts.found;
         let joins = (*s).counts.joins;
         (*s).counts.joins = 0;
@@ -171,17 +194,16 @@ extern "C" fn next_extent(_i: u32, context: *mut c_void) -> i64 {
             } else {
                 store_extent((*scratch).pin.sequence, joins - 1, &(*s).last);
             }
-        } else {
-            if index == 0 {
-                copy(&raw mut (*scratch).pin.first, &raw const (*s).extent);
-            } else if !store_extent((*scratch).pin.sequence, index, &(*s).extent) {
-                (*s).counts.doubt |= u64::from(doubt::MAP_FULL);
-                return 1;
-            }
-            (*s).counts.found = index + 1;
+            return true;
         }
-        (*s).address = end;
-        i64::from(end >= (*s).end || (*s).counts.found >= u64::from(MAX_EXTENTS))
+        if index == 0 {
+            copy(&raw mut (*scratch).pin.first, &raw const (*s).extent);
+        } else if !store_extent((*scratch).pin.sequence, index, &(*s).extent) {
+            (*s).counts.doubt |= u64::from(doubt::MAP_FULL);
+            return false;
+        }
+        (*s).counts.found = index + 1;
+        true
     }
 }
 
@@ -190,7 +212,7 @@ extern "C" fn next_extent(_i: u32, context: *mut c_void) -> i64 {
 /// # Safety
 /// Both must be valid.
 #[inline(always)]
-unsafe fn goes_on(last: *const ExtentRecord, next: *const ExtentRecord) -> bool {
+pub unsafe fn goes_on(last: *const ExtentRecord, next: *const ExtentRecord) -> bool {
     // SAFETY: by the caller.
     unsafe {
         (*last).flags == (*next).flags
@@ -387,7 +409,7 @@ pub unsafe fn of_page(scratch: *mut Scratch, page: u64) {
 /// # Safety
 /// `e` must be valid.
 #[inline(always)]
-unsafe fn identify(e: *mut ExtentRecord, inode: u64) -> bool {
+pub unsafe fn identify(e: *mut ExtentRecord, inode: u64) -> bool {
     // SAFETY: by the caller; all kernel reads are probe reads.
     unsafe {
         if !read_into(&raw mut (*e).file.ino, inode + offset!(inode_ino)) {

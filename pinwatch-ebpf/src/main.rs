@@ -1,8 +1,9 @@
 //! The BPF programs of pinwatch.
 //!
 //! One file for each subsystem's hooks; under them `registry` (the maps and what is written into them), `backing` (address
-//! range to extents), `path` (a file's name), `call` (one shape for arguments and results, however a hook is attached),
-//! `thread` (what a thread carries from one program to the next) and `kernel` (reads at offsets that user space resolved).
+//! range to extents; `by_pages` where mappings cannot be looked at), `path` (a file's name), `call` (one shape for arguments
+//! and results, however a hook is attached), `thread` (what a thread carries from one program to the next) and `kernel` (reads
+//! at offsets that user space resolved).
 //!
 //! Every hook exists three times: `NAME` (fentry or fexit), `NAME_twin` (a second instance behind it, see `call`), and
 //! `NAME_kprobe` with, for hooks on a return, `NAME_kretprobe`. User space attaches what the kernel can do.
@@ -12,6 +13,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod backing;
+mod by_pages;
 mod call;
 mod generic;
 mod holders;

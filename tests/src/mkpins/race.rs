@@ -4,6 +4,7 @@
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
@@ -27,6 +28,10 @@ pub struct RaceOptions {
     /// Times that the pin is made and undone before the last, which stays
     #[arg(long, default_value_t = 1000)]
     pub iterations: u64,
+    /// Make and undo the pin once; from then on the other thread changes the protection of 1 GiB, so that mappings are locked
+    /// nearly all the time
+    #[arg(long)]
+    pub locked: bool,
     /// Seed of the other thread's choices
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -50,8 +55,15 @@ pub fn run(options: &RaceOptions) -> Result<i32> {
     let remaps = Arc::new(AtomicU64::new(0));
     let other = {
         let (stop, remaps, seed) = (Arc::clone(&stop), Arc::clone(&remaps), options.seed);
-        std::thread::spawn(move || remap(&stop, &remaps, seed))
+        let locked = options.locked;
+        if locked {
+            pins.cycle(1)?;
+        }
+        std::thread::spawn(move || if locked { lock(&stop, &remaps) } else { remap(&stop, &remaps, seed) })
     };
+    while options.locked && remaps.load(Ordering::Relaxed) == 0 && !other.is_finished() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let mut raced = pins.cycle(options.iterations);
     let made = if raced.is_ok() { Some(pins.register()) } else { None };
     stop.store(true, Ordering::Relaxed);
@@ -76,6 +88,36 @@ pub fn run(options: &RaceOptions) -> Result<i32> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Changes the protection of a lot of mapped pages, during which the address space is locked: a few pages, mapped over and over.
+fn lock(stop: &AtomicBool, remaps: &AtomicU64) -> Result<()> {
+    const LENGTH: usize = 2 << 20;
+    const TIMES: usize = 512;
+    // SAFETY: the name is a C string that lives across the call.
+    let file = check_fd("memfd_create", unsafe { libc::memfd_create(c"over".as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: takes numbers only.
+    check("ftruncate", unsafe { libc::ftruncate(file.as_raw_fd(), LENGTH as libc::off_t) })?;
+    let map = |at: *mut libc::c_void, length, protection, flags, fd| {
+        // SAFETY: the kernel chooses a free range, or it is in the one that was got so.
+        let got = unsafe { libc::mmap(at, length, protection, flags, fd, 0) };
+        if got == libc::MAP_FAILED { Err(Refused::last("mmap")) } else { Ok(got) }
+    };
+    let anywhere = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let all = map(std::ptr::null_mut(), LENGTH * TIMES, libc::PROT_NONE, anywhere, -1)?;
+    let writable = libc::PROT_READ | libc::PROT_WRITE;
+    for time in 0..TIMES {
+        let here = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE;
+        map(all.wrapping_byte_add(time * LENGTH), LENGTH, writable, here, file.as_raw_fd())?;
+    }
+    while !stop.load(Ordering::Relaxed) {
+        for protection in [libc::PROT_READ, writable] {
+            // SAFETY: the range was mapped here and nothing refers to it.
+            check("mprotect", unsafe { libc::mprotect(all, LENGTH * TIMES, protection) })?;
+        }
+        remaps.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 /// Nothing but mmap and munmap in the loop, so that as many as can be fall into each registration.

@@ -116,7 +116,10 @@ fn segment(extent: &ExtentRecord, files: &mut Files<'_>) -> Segment {
 /// Why a pin's extents may not be exact; `None` if they are.
 pub fn doubt_of(record: &PinRecord) -> Option<String> {
     let reasons = [
-        (doubt::BUSY, "its memory was mapped and unmapped without pause while it was looked at"),
+        (
+            doubt::BUSY,
+            "another thread was changing the mappings of its memory all the while it was looked at",
+        ),
         (doubt::UNMAPPED, "a part of its memory was unmapped before it could be looked at"),
         (doubt::TOO_MANY, "it spans more mappings than are looked at"),
         (doubt::MAP_FULL, "there was no room for all of its extents"),

@@ -46,6 +46,21 @@ pub fn remap_race(guest: &mut Guest) -> Result<Outcome> {
     Ok(Outcome::Passed(Some(format!("{doubtful} of {rows} rows say that they are not exact"))))
 }
 
+/// Buffers are registered while another thread keeps mappings locked, so that they cannot be looked at: what is known of the
+/// pages, and of the files' names since an earlier pin, is enough.
+pub fn mappings_locked(guest: &mut Guest) -> Result<Outcome> {
+    let mut rows = 0;
+    for (kind, count) in [("io_uring", 16), ("rdma-mr", 16), ("xdp", 1)] {
+        let mut mkpins =
+            Mkpins::pinned(&format!("remap-race --kind {kind} --count {count} --iterations 2 --locked"))?;
+        guest.wait_for(SOON, |pins| compare::exactly(&mkpins.made, pins)).with_context(|| kind.to_owned())?;
+        rows += count;
+        mkpins.kill();
+        guest.wait_until_empty()?;
+    }
+    Ok(Outcome::Passed(Some(format!("{rows} rows"))))
+}
+
 /// How many calls or pins the daemon says it lost: the numbers that its sentences begin with.
 pub(super) fn lost(table: &Value) -> u64 {
     let sentences = table["incomplete"].as_array().into_iter().flatten().filter_map(Value::as_str);

@@ -89,6 +89,7 @@ all! {
     "container" => in Everywhere: identity::container,
     "killed" => in Everywhere: identity::killed,
     "remap-race" => in Everywhere: churn::remap_race,
+    "mappings-locked" => in Everywhere: churn::mappings_locked,
     "churn" => in Everywhere: churn::churn,
     "crowd" => in Everywhere: unseen::crowd,
     "unseen-release" => in Everywhere: unseen::unseen_release,
