@@ -21,8 +21,8 @@ use crate::{
 
 /// `EBUSY`, as helpers return it.
 const EBUSY: i32 = 16;
-/// How often a busy VMA look-up is repeated.
-const MAX_RETRIES: u32 = 4096;
+/// How often a busy VMA look-up is repeated: for some 100 microseconds, in which this CPU does nothing else.
+const MAX_RETRIES: u32 = 2048;
 /// For so long after its latest use, in nanoseconds, a name in the map of files need not be looked up: user space removes
 /// only those that were not used for a minute.
 const SURELY_THERE: u64 = 1_000_000_000;

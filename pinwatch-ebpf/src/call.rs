@@ -17,6 +17,7 @@ use crate::{
     kernel::offset,
     registry::count,
     thread::{self, Left, purpose},
+    undisturbed::undisturbed,
 };
 
 /// A call that a hook looks at.
@@ -95,25 +96,29 @@ pub enum Instance {
     Second,
 }
 
-/// Whether this instance is to do the work: the first always, the second if the first was skipped, which has then left no
-/// mark.
+/// Does the work of a trampoline's program, if there is any: its first instance always, the second one if the first was skipped,
+/// which has then left no mark.
 #[inline(always)]
-pub fn is_due(hook: u32, instance: Instance) -> bool {
-    if offset!(twins) == 0 {
-        return true;
-    }
+pub fn run(hook: u32, instance: Instance, is_wanted: impl FnOnce() -> bool, work: impl FnOnce()) {
     let mark = purpose::MARK + u64::from(hook);
-    if instance == Instance::First {
-        if thread::leave(mark, &[]) == Left::Full {
-            count(counter::UNMARKED);
+    match instance {
+        Instance::First => undisturbed(|| {
+            if is_wanted() {
+                if offset!(twins) != 0 && thread::leave(mark, &[]) == Left::Full {
+                    count(counter::UNMARKED);
+                }
+                work();
+            }
+        }),
+        Instance::Second => {
+            if is_wanted() && thread::take::<0>(mark).is_none() {
+                undisturbed(|| {
+                    count(counter::RECOVERED + hook);
+                    work();
+                });
+            }
         }
-        return true;
     }
-    let skipped = thread::take::<0>(mark).is_none();
-    if skipped {
-        count(counter::RECOVERED + hook);
-    }
-    skipped
 }
 
 /// Remembers a call's arguments until it returns.
@@ -160,11 +165,9 @@ macro_rules! exit_hook {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "fexit")]
         extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
-            $crate::undisturbed::undisturbed(|| {
-                if $crate::call::is_due($number, $crate::call::Instance::$instance) {
-                    let ret = $crate::call::result(ctx);
-                    $body(&$crate::call::Call { ctx, probed: [0; 4], ret, trampoline: true, slot: $slot });
-                }
+            $crate::call::run($number, $crate::call::Instance::$instance, || true, || {
+                let ret = $crate::call::result(ctx);
+                $body(&$crate::call::Call { ctx, probed: [0; 4], ret, trampoline: true, slot: $slot });
             });
             0
         }
@@ -191,10 +194,8 @@ macro_rules! entry_hook {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "fentry")]
         extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
-            $crate::undisturbed::undisturbed(|| {
-                if $crate::call::is_due($number, $crate::call::Instance::$instance) {
-                    $body(&$crate::call::Call { ctx, probed: [0; 4], ret: 0, trampoline: true, slot: $slot });
-                }
+            $crate::call::run($number, $crate::call::Instance::$instance, || true, || {
+                $body(&$crate::call::Call { ctx, probed: [0; 4], ret: 0, trampoline: true, slot: $slot });
             });
             0
         }

@@ -19,7 +19,6 @@ use crate::{
     refused::{self, Refused},
     registry::{Made, PINS, SCRATCH, Scratch, count, fill, keep, take_back, wake},
     thread::{self, purpose},
-    undisturbed::undisturbed,
     witness::{self, WITNESSES},
 };
 
@@ -144,11 +143,9 @@ macro_rules! generic_hook {
                 return 0;
             }
             let caller = caller(ctx, $arguments);
-            undisturbed(|| {
-                if !is_claimed(caller) && call::is_due($number, call::Instance::$instance) {
-                    call.ret = call::result(ctx);
-                    pinned(&call, &asked($form, |n| call.arg(n)), $form, caller);
-                }
+            call::run($number, call::Instance::$instance, || !is_claimed(caller), || {
+                call.ret = call::result(ctx);
+                pinned(&call, &asked($form, |n| call.arg(n)), $form, caller);
             });
             0
         }

@@ -14,6 +14,8 @@ const UNDER_WAY: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Healing {
     found: u64,
+    /// So many of them while the kernel had skipped programs: those are what it skipped.
+    explained: u64,
     /// How many calls the kernel had skipped when that was last looked at.
     skipped: u64,
     /// Until when each look is also for these pins; the first one after that is, too.
@@ -33,12 +35,26 @@ impl Healing {
         self.found
     }
 
-    /// Whether to look for them now, `skipped` being how many calls the kernel has skipped by now.
-    fn is_due(&mut self, skipped: u64, now: Instant) -> bool {
+    /// How many of the calls that the kernel has skipped are not made up for.
+    pub(super) fn unseen(&self, skipped: u64) -> u64 {
+        skipped.saturating_sub(self.explained)
+    }
+
+    /// Notes what was found, `explained` telling whether the kernel has skipped something lately.
+    fn note(&mut self, found: u64, explained: bool) {
+        self.found += found;
+        if explained {
+            self.explained = self.skipped.min(self.explained + found);
+        }
+    }
+
+    /// Whether to look for them now, `skipped` being how many calls the kernel has skipped by now; and whether some of them lately.
+    fn is_due(&mut self, skipped: u64, now: Instant) -> Option<bool> {
         if std::mem::replace(&mut self.skipped, skipped) != skipped {
             self.until = Some(now + UNDER_WAY);
         }
-        let due = self.until.is_some() || self.asked;
+        let lately = self.until.is_some();
+        let due = if lately || self.asked { Some(lately) } else { None };
         self.asked = false;
         self.until = self.until.filter(|until| now < *until);
         due
@@ -49,12 +65,13 @@ impl Watch {
     /// What the maps have now, without the pins of which it is known that they are released.
     pub(super) fn snapshot(&mut self) -> Result<Snapshot, BpfError> {
         let skipped = self.programs.losses()?.calls;
-        if !self.healing.is_due(skipped, Instant::now()) {
+        let Some(lately) = self.healing.is_due(skipped, Instant::now()) else {
             return Snapshot::read(&self.programs);
-        }
-        self.healing.found += u64::from(self.programs.sweep()?);
+        };
+        let swept = u64::from(self.programs.sweep()?);
         let mut snapshot = Snapshot::read(&self.programs)?;
-        self.healing.found += snapshot.heal(&mut self.programs)? as u64;
+        let healed = snapshot.heal(&mut self.programs)? as u64;
+        self.healing.note(swept + healed, lately);
         Ok(snapshot)
     }
 }
@@ -67,16 +84,31 @@ mod tests {
     fn releases_under_way_are_looked_for_until_they_must_be_over_and_once_more() {
         let mut healing = Healing::default();
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        assert!(!healing.is_due(0, start));
-        assert!(healing.is_due(3, start));
-        assert!(healing.is_due(3, start + 9 * second));
+        assert_eq!(healing.is_due(0, start), None);
+        assert_eq!(healing.is_due(3, start), Some(true));
+        assert_eq!(healing.is_due(3, start + 9 * second), Some(true));
         // Another one is skipped.
-        assert!(healing.is_due(4, start + 9 * second));
-        assert!(healing.is_due(4, start + 18 * second));
-        assert!(healing.is_due(4, start + 60 * second));
-        assert!(!healing.is_due(4, start + 61 * second));
+        assert_eq!(healing.is_due(4, start + 9 * second), Some(true));
+        assert_eq!(healing.is_due(4, start + 18 * second), Some(true));
+        assert_eq!(healing.is_due(4, start + 60 * second), Some(true));
+        assert_eq!(healing.is_due(4, start + 61 * second), None);
         healing.ask();
-        assert!(healing.is_due(4, start + 62 * second));
-        assert!(!healing.is_due(4, start + 63 * second));
+        assert_eq!(healing.is_due(4, start + 62 * second), Some(false));
+        assert_eq!(healing.is_due(4, start + 63 * second), None);
+    }
+
+    #[test]
+    fn what_is_found_without_a_call_that_was_skipped_makes_up_for_none() {
+        let mut healing = Healing::default();
+        let now = Instant::now();
+        healing.ask();
+        assert_eq!(healing.is_due(0, now), Some(false));
+        healing.note(10, false);
+        assert_eq!(healing.is_due(5, now), Some(true));
+        assert_eq!((healing.found(), healing.unseen(5)), (10, 5));
+        healing.note(3, true);
+        assert_eq!((healing.found(), healing.unseen(5)), (13, 2));
+        healing.note(9, true);
+        assert_eq!((healing.found(), healing.unseen(5), healing.unseen(7)), (22, 0, 2));
     }
 }

@@ -430,7 +430,7 @@ impl Watch {
         };
         // What was found since is no longer wrong.
         count(
-            losses.calls.saturating_sub(self.healed()),
+            self.healing.unseen(losses.calls),
             "calls at most were not seen because the kernel was in the middle of one: so many pins may be missing, or listed though released",
         );
         count(

@@ -336,7 +336,7 @@ impl Watch {
             families.gauge(
                 "pinwatch_unseen_calls",
                 "Calls at most that no hook has seen, and that no look has found since: so many pins may be missing, or listed though released.",
-                losses.calls.saturating_sub(self.healed()) as f64,
+                self.healing.unseen(losses.calls) as f64,
             );
             families.counter(
                 "pinwatch_missed_returns_total",

@@ -9,7 +9,7 @@ use super::devices;
 use crate::Outcome;
 use crate::compare;
 use crate::factory::Mkpins;
-use crate::guest::{EMPTY, Guest, SOON, shell};
+use crate::guest::{EMPTY, Guest, shell};
 
 /// Four times as many processes as CPUs register buffers all at once, and are killed at once: then the kernel undoes them in
 /// threads of its own. Where it preempts them, they do so in the middle of each other's calls.
@@ -77,7 +77,7 @@ pub fn unseen_release(guest: &mut Guest) -> Result<Outcome> {
     guest.wait_for(EMPTY, |pins| compare::exactly(&kept.made, pins))?;
     drop(gone);
     kept.tell("release")?;
-    guest.wait_for(SOON, |pins| Ok(ensure!(pins.is_empty(), "{} are left", pins.len())))?;
+    guest.wait_until_empty()?;
     Ok(Outcome::Passed(Some(format!("{} of {listed} pins were released unseen", listed - 2))))
 }
 
