@@ -115,9 +115,18 @@ unsafe fn describe(scratch: *mut Scratch, page: u64) -> bool {
         let place = read(folio + offset!(folio_index)) + (page - folio) / page_size;
         (*e).offset = place << offset!(page_shift);
         (*e).flags = extent_flag::FILE | extent_flag::PAGE_FILE;
-        match FILES.get_ptr_mut(&(*e).file) {
-            Some(known) => (*known).used = (*scratch).pin.created,
-            None => (*s).counts.doubt |= u64::from(doubt::BUSY),
+        let is_named = match FILES.get_ptr_mut(&(*e).file) {
+            Some(known) => {
+                (*known).used = (*scratch).pin.created;
+                // A file that is renamed keeps its dentry.
+                let dentry = (*known).dentry;
+                read(dentry + offset!(dentry_parent)) == (*known).parent
+                    && read(dentry + offset!(dentry_hash_len)) == (*known).hash_len
+            }
+            None => false,
+        };
+        if !is_named {
+            (*s).counts.doubt |= u64::from(doubt::BUSY);
         }
         true
     }
