@@ -96,7 +96,8 @@ unsafe fn describe(scratch: *mut Scratch, page: u64) -> bool {
         // The lowest bits tell what it is of; none is a file.
         match mapping & 3 {
             0 if mapping != 0 => {}
-            1 => {
+            // A page of FS-DAX that two files share has a mere 1 here.
+            1 if mapping != 1 => {
                 (*e).flags = extent_flag::PAGE_ANON;
                 return true;
             }
