@@ -17,7 +17,7 @@ use crate::{
     kernel::offset,
     registry::count,
     thread::{self, Left, purpose},
-    undisturbed::undisturbed,
+    undisturbed,
 };
 
 /// A call that a hook looks at.
@@ -48,29 +48,35 @@ impl Call {
         value
     }
 
-    /// The word at place `N` of a trampoline's context with the type that BTF gives it, for typed loads: the arguments, and
-    /// behind them the result. One instruction, which the compiler cannot merge with others: the verifier allows no
-    /// calculation with the context's address.
+    /// See [`typed`].
     #[inline(always)]
     pub fn typed<const N: usize>(&self) -> u64 {
-        let word;
-        #[cfg(target_arch = "bpf")]
-        // SAFETY: the context begins with these words; the verifier checks that there is a word `N`.
-        unsafe {
-            core::arch::asm!(
-                "{word} = *(u64 *)({context} + {at})",
-                word = out(reg) word,
-                context = in(reg) self.ctx,
-                at = const N * 8,
-            );
-        }
-        #[cfg(not(target_arch = "bpf"))]
-        // SAFETY: as above. Never run: it lets the host's compiler check this crate.
-        unsafe {
-            word = *self.ctx.cast::<u64>().add(N);
-        }
-        word
+        typed::<N>(self.ctx)
     }
+}
+
+/// The word at place `N` of a trampoline's context with the type that BTF gives it, for typed loads: the arguments, and behind
+/// them the result. One instruction, which the compiler cannot merge with others: the verifier allows no calculation with the
+/// context's address.
+#[inline(always)]
+pub fn typed<const N: usize>(ctx: *mut c_void) -> u64 {
+    let word;
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the context begins with these words; the verifier checks that there is a word `N`.
+    unsafe {
+        core::arch::asm!(
+            "{word} = *(u64 *)({context} + {at})",
+            word = out(reg) word,
+            context = in(reg) ctx,
+            at = const N * 8,
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as above. Never run: it lets the host's compiler check this crate.
+    unsafe {
+        word = *ctx.cast::<u64>().add(N);
+    }
+    word
 }
 
 /// The first four arguments at a probe; those that the function does not have are of no meaning.
@@ -96,29 +102,27 @@ pub enum Instance {
     Second,
 }
 
-/// Does the work of a trampoline's program, if there is any: its first instance always, the second one if the first was skipped,
-/// which has then left no mark.
+/// Begins the work of a trampoline's program if it is this instance's: the first one's always, the second one's if the first was
+/// skipped, which has then left no mark. What has begun ends with `undisturbed::end`.
 #[inline(always)]
-pub fn run(hook: u32, instance: Instance, is_wanted: impl FnOnce() -> bool, work: impl FnOnce()) {
+pub fn begin(hook: u32, instance: Instance) -> bool {
     let mark = purpose::MARK + u64::from(hook);
     match instance {
-        Instance::First => undisturbed(|| {
-            if is_wanted() {
-                if offset!(twins) != 0 && thread::leave(mark, &[]) == Left::Full {
-                    count(counter::UNMARKED);
-                }
-                work();
-            }
-        }),
-        Instance::Second => {
-            if is_wanted() && thread::take::<0>(mark).is_none() {
-                undisturbed(|| {
-                    count(counter::RECOVERED + hook);
-                    work();
-                });
+        Instance::First => {
+            undisturbed::begin();
+            if offset!(twins) != 0 && thread::leave(mark, &[]) == Left::Full {
+                count(counter::UNMARKED);
             }
         }
+        Instance::Second => {
+            if thread::take::<0>(mark).is_some() {
+                return false;
+            }
+            undisturbed::begin();
+            count(counter::RECOVERED + hook);
+        }
     }
+    true
 }
 
 /// Remembers a call's arguments until it returns.
@@ -165,10 +169,11 @@ macro_rules! exit_hook {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "fexit")]
         extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
-            $crate::call::run($number, $crate::call::Instance::$instance, || true, || {
+            if $crate::call::begin($number, $crate::call::Instance::$instance) {
                 let ret = $crate::call::result(ctx);
                 $body(&$crate::call::Call { ctx, probed: [0; 4], ret, trampoline: true, slot: $slot });
-            });
+                $crate::undisturbed::end();
+            }
             0
         }
     };
@@ -194,9 +199,10 @@ macro_rules! entry_hook {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "fentry")]
         extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
-            $crate::call::run($number, $crate::call::Instance::$instance, || true, || {
+            if $crate::call::begin($number, $crate::call::Instance::$instance) {
                 $body(&$crate::call::Call { ctx, probed: [0; 4], ret: 0, trampoline: true, slot: $slot });
-            });
+                $crate::undisturbed::end();
+            }
             0
         }
     };

@@ -19,6 +19,7 @@ use crate::{
     refused::{self, Refused},
     registry::{Made, PINS, SCRATCH, Scratch, count, fill, keep, take_back, wake},
     thread::{self, purpose},
+    undisturbed,
     witness::{self, WITNESSES},
 };
 
@@ -137,16 +138,18 @@ macro_rules! generic_hook {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = "fexit")]
         extern "C" fn $name(ctx: *mut c_void) -> i32 {
-            let slot = pinwatch_common::scratch($number, $twin);
-            let mut call = Call { ctx, probed: [0; 4], ret: 0, trampoline: true, slot };
-            if $form != form::FOLIOS && call.typed::<$flags>() & offset!(long_term) == 0 {
+            if $form != form::FOLIOS && call::typed::<$flags>(ctx) & offset!(long_term) == 0 {
                 return 0;
             }
             let caller = caller(ctx, $arguments);
-            call::run($number, call::Instance::$instance, || !is_claimed(caller), || {
-                call.ret = call::result(ctx);
-                pinned(&call, &asked($form, |n| call.arg(n)), $form, caller);
-            });
+            if call::begin($number, call::Instance::$instance) {
+                if !is_claimed(caller) {
+                    let slot = pinwatch_common::scratch($number, $twin);
+                    let call = Call { ctx, probed: [0; 4], ret: call::result(ctx), trampoline: true, slot };
+                    pinned(&call, &asked($form, |n| call.arg(n)), $form, caller);
+                }
+                undisturbed::end();
+            }
             0
         }
     };

@@ -17,17 +17,10 @@ use pinwatch_common::{IRQ_RESTORE, IRQ_SAVE, PREEMPT_DISABLE, PREEMPT_ENABLE};
 #[cfg(target_arch = "bpf")]
 use crate::kernel::offset;
 
-/// Does the work without being preempted, where the kernel has what it takes (6.14).
-#[inline(always)]
-pub fn undisturbed(work: impl FnOnce()) {
-    begin();
-    work();
-    end();
-}
-
+/// From here on the program is not preempted, where the kernel has what that takes (6.14). The verifier sees to it that it ends.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-fn begin() {
+pub fn begin() {
     if offset!(undisturbed) != 0 {
         // SAFETY: the kernel's function takes nothing; registers that calls use up are named.
         unsafe {
@@ -37,9 +30,10 @@ fn begin() {
     }
 }
 
+/// The end of it: nothing comes after it but the program's.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-fn end() {
+pub fn end() {
     if offset!(undisturbed) != 0 {
         let mut flags = MaybeUninit::<u64>::uninit();
         let flags = flags.as_mut_ptr();
@@ -59,6 +53,6 @@ fn end() {
 
 /// Never run: they let the host's compiler check this crate.
 #[cfg(not(target_arch = "bpf"))]
-fn begin() {}
+pub fn begin() {}
 #[cfg(not(target_arch = "bpf"))]
-fn end() {}
+pub fn end() {}
