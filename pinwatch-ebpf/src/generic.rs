@@ -141,8 +141,8 @@ macro_rules! generic_hook {
             if $form != form::FOLIOS && call::typed::<$flags>(ctx) & offset!(long_term) == 0 {
                 return 0;
             }
-            let caller = caller(ctx, $arguments);
             if call::begin($number, call::Instance::$instance) {
+                let caller = caller(ctx, $arguments);
                 if !is_claimed(caller) {
                     let slot = pinwatch_common::scratch($number, $twin);
                     let call = Call { ctx, probed: [0; 4], ret: call::result(ctx), trampoline: true, slot };
