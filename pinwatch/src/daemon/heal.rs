@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use super::Watch;
 use crate::kernel::bpf::BpfError;
 use crate::source::trace::Snapshot;
@@ -68,7 +70,14 @@ impl Watch {
         let Some(lately) = self.healing.is_due(skipped, Instant::now()) else {
             return Snapshot::read(&self.programs);
         };
-        let swept = u64::from(self.programs.sweep()?);
+        // Without it the table is what the hooks have seen, which is mostly right.
+        let swept = self.programs.sweep().map_or_else(
+            |error| {
+                warn!(%error, "pins whose release was not seen cannot be looked for");
+                0
+            },
+            u64::from,
+        );
         let mut snapshot = Snapshot::read(&self.programs)?;
         let healed = snapshot.heal(&mut self.programs)? as u64;
         self.healing.note(swept + healed, lately);
