@@ -14,7 +14,7 @@ use pinwatch_common::{ExtentKey, ExtentRecord, MAX_EXTENTS, counter, doubt, exte
 use crate::{
     by_pages,
     kernel::{copy, current, load, load16, load32, offset, read, read_into, read32, zero},
-    pages::{Pages, folio_of, mapping_of, page_at},
+    pages::{Pages, folio_of, mapping_of, page_at, place_of},
     path,
     registry::{EXTENTS, FILES, Scratch, count, mark, store_extent},
 };
@@ -382,19 +382,16 @@ pub unsafe fn of_page(scratch: *mut Scratch, page: u64) {
     unsafe {
         let pin = &raw mut (*scratch).pin;
         mark(pin, doubt::FOREIGN);
-        // Read once: the compiler shall see that nothing is divided by zero.
-        let page_size = offset!(page_size);
-        if page_size == 0 || offset!(folio_index) == 0 {
+        let folio = folio_of(page);
+        let Some(place) = place_of(page, folio) else {
             mark(pin, doubt::UNCHECKED);
             return;
-        }
+        };
         let e = &raw mut (*pin).first;
-        let folio = folio_of(page);
         let mapping = read(folio + offset!(page_mapping));
         // The lowest bits tell anonymous memory.
         if mapping & 3 == 0 && mapping != 0 && identify(e, read(mapping + offset!(mapping_host))) {
-            let into = (page - folio) / page_size;
-            (*e).offset = (read(folio + offset!(folio_index)) + into) << offset!(page_shift);
+            (*e).offset = place;
             (*e).flags = extent_flag::FILE | extent_flag::PAGE_FILE;
         } else {
             (*e).flags = extent_flag::PAGE_ANON;

@@ -9,7 +9,7 @@ use pinwatch_common::{ExtentRecord, MAX_EXTENTS, doubt, extent_flag};
 use crate::{
     backing::{add, goes_on, identify},
     kernel::{copy, offset, read, read32, zero},
-    pages::{folio_of, page_at},
+    pages::{folio_of, page_at, place_of},
     registry::{FILES, Scratch},
 };
 
@@ -108,13 +108,8 @@ unsafe fn describe(scratch: *mut Scratch, page: u64) -> bool {
         if is_huge || read32(inode + offset!(inode_mode)) & TYPE != REGULAR || !identify(e, inode) {
             return false;
         }
-        // Read once: the compiler shall see that nothing is divided by zero.
-        let page_size = offset!(page_size);
-        if page_size == 0 {
-            return false;
-        }
-        let place = read(folio + offset!(folio_index)) + (page - folio) / page_size;
-        (*e).offset = place << offset!(page_shift);
+        let Some(place) = place_of(page, folio) else { return false };
+        (*e).offset = place;
         (*e).flags = extent_flag::FILE | extent_flag::PAGE_FILE;
         let is_named = match FILES.get_ptr_mut(&(*e).file) {
             Some(known) => {

@@ -115,6 +115,17 @@ pub fn folio_of(page: u64) -> u64 {
     if head & 1 == 0 { page } else { head_of(page, head) }
 }
 
+/// Where in its file a page is, in bytes, `folio` being the one that it belongs to; `None` if this kernel's pages are not known.
+#[inline(always)]
+pub fn place_of(page: u64, folio: u64) -> Option<u64> {
+    // Read once: the compiler shall see that nothing is divided by zero.
+    let page_size = offset!(page_size);
+    if page_size == 0 || offset!(folio_index) == 0 {
+        return None;
+    }
+    Some((read(folio + offset!(folio_index)) + (page - folio) / page_size) << offset!(page_shift))
+}
+
 /// The head of a tail page, by the word that says where it is.
 #[inline(always)]
 fn head_of(page: u64, word: u64) -> u64 {

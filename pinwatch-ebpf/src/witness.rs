@@ -132,7 +132,8 @@ extern "C" fn still_pinned(arguments: *const u64) -> i32 {
     // What was cut off from its file is nobody's, and still pinned.
     let now = read(folio + offset!(page_mapping));
     let same = now == mapping && read(folio + offset!(folio_index)) == index;
-    i32::from(pins(page) != Some(0) && (same || now == 0))
+    // Of memory that is no longer there nothing is pinned.
+    i32::from(pins(page).unwrap_or(0) != 0 && (same || now == 0))
 }
 
 /// Whether the system call is still under way whose registers are there: 1 if so. Runs by itself.
