@@ -333,27 +333,13 @@ fn no_column(name: &str) -> String {
 
 /// The word that differs least from what was written, if it does not differ much.
 pub fn nearest<'a>(written: &str, words: &[&'a str]) -> Option<&'a str> {
-    let best = words.iter().map(|w| (distance(written, w), *w)).min()?;
-    (best.0 <= 1 + written.chars().count() / 4).then_some(best.1)
-}
-
-/// How many letters must be put in, taken out, changed or swapped with their neighbour.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = change.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
+    // The distance costs the product of both lengths, and what is written may be very long: past this it fits no word.
+    const LONGEST: usize = 40;
+    if written.chars().count() > LONGEST {
+        return None;
     }
-    rows[a.len()][b.len()]
+    let best = words.iter().map(|w| (strsim::osa_distance(written, w), *w)).min()?;
+    (best.0 <= 1 + written.chars().count() / 4).then_some(best.1)
 }
 
 #[cfg(test)]
@@ -410,6 +396,10 @@ mod tests {
         assert_eq!(error, "no column \"SZIE\"; did you mean SIZE? `lspins -H` lists them");
         assert_eq!(choose(Some("size")).unwrap()[0].name, "PINNED");
         assert!(choose(Some("PNINED")).unwrap_err().contains("did you mean PINNED? "));
+        assert!(choose(Some(&"PINNED".repeat(50_000))).is_err());
+        assert_eq!(nearest("pinnde", &["size", "pinned", "pid"]), Some("pinned"));
+        assert_eq!(nearest("Größe", &["Größen"]), Some("Größen"));
+        assert_eq!((nearest("elephant", &["pid", "uid"]), nearest("pid", &[])), (None, None));
         assert!(choose(Some("\x1b,")).is_err_and(|e| !e.contains('\x1b')));
         assert!(choose(Some(",")).is_err() && choose(Some("")).is_err());
     }
