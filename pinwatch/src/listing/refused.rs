@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use nix::errno::Errno;
 use serde_json::json;
 
 use super::render::Look;
@@ -34,28 +35,12 @@ pub fn selected<'a>(all: &'a [Refusal], selection: &Selection) -> Vec<&'a Refusa
     all.iter().filter(wanted).collect()
 }
 
-/// An errno's name.
+/// An errno's name; the number of one that the C library does not know: the kernel has some of its own.
 pub fn errno(number: i32) -> String {
-    let name = match number {
-        libc::EFAULT => "EFAULT",
-        libc::EOPNOTSUPP => "EOPNOTSUPP",
-        libc::ENOMEM => "ENOMEM",
-        libc::ENOBUFS => "ENOBUFS",
-        libc::EPERM => "EPERM",
-        libc::EINVAL => "EINVAL",
-        libc::EAGAIN => "EAGAIN",
-        libc::EINTR => "EINTR",
-        libc::EREMOTEIO => "EREMOTEIO",
-        libc::EOVERFLOW => "EOVERFLOW",
-        libc::ENOSPC => "ENOSPC",
-        libc::EBUSY => "EBUSY",
-        libc::EIO => "EIO",
-        libc::EBADF => "EBADF",
-        libc::EBADFD => "EBADFD",
-        libc::E2BIG => "E2BIG",
-        _ => return number.to_string(),
-    };
-    name.to_owned()
+    match Errno::from_raw(number) {
+        Errno::UnknownErrno => number.to_string(),
+        known => format!("{known:?}"),
+    }
 }
 
 /// The reason in words, and what can be done.
@@ -147,4 +132,17 @@ pub fn json(out: &mut impl Write, refusal: &Refusal) -> io::Result<()> {
         fields["memlock"] = json!({"counter": counter.word(), "used": used, "limit": limit});
     }
     writeln!(out, "{fields}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errnos_have_the_names_of_the_manual() {
+        let names = [libc::EFAULT, libc::EOPNOTSUPP, libc::EAGAIN, libc::EBADFD, libc::EACCES].map(errno);
+        assert_eq!(names, ["EFAULT", "EOPNOTSUPP", "EAGAIN", "EBADFD", "EACCES"]);
+        // 0, ENOTSUPP and ERESTARTSYS (include/linux/errno.h).
+        assert_eq!([0, 524, 512, -1, i32::MIN].map(errno), ["0", "524", "512", "-1", "-2147483648"]);
+    }
 }

@@ -1,5 +1,6 @@
 //! The kernel's own count of pinned pages, from `/proc/vmstat`.
 
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 
 /// Pages pinned and unpinned since boot by `pin_user_pages` and its like (mm/gup.c), for however short a time.
@@ -28,25 +29,22 @@ pub fn refresh() -> bool {
 /// By how much the difference of the two counts may be wrong as long as the CPUs have not added their parts: each may keep 125
 /// of each for each memory node (`calculate_normal_threshold` in mm/vmstat.c).
 pub fn slack() -> u64 {
-    // SAFETY: takes a number only.
-    let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+    let cpus = aya::util::nr_cpus().unwrap_or(1);
     let nodes = std::fs::read_dir("/sys/devices/system/node").into_iter().flatten().flatten();
     let numbered =
         |name: &[u8]| name.strip_prefix(b"node").is_some_and(|rest| rest.iter().all(u8::is_ascii_digit));
     let nodes = nodes.filter(|entry| numbered(entry.file_name().as_bytes())).count();
-    2 * 125 * u64::try_from(cpus).unwrap_or(1).max(1) * (nodes as u64).max(1)
+    2 * 125 * (cpus as u64).max(1) * (nodes as u64).max(1)
 }
 
 /// The counts now; `None` where the kernel has none.
 pub fn pins() -> Option<Pins> {
-    parse(&std::fs::read_to_string("/proc/vmstat").ok()?)
+    of(&procfs::vmstat().ok()?)
 }
 
-fn parse(text: &str) -> Option<Pins> {
-    let value = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
-    };
-    Some(Pins { acquired: value("nr_foll_pin_acquired")?, released: value("nr_foll_pin_released")? })
+fn of(counts: &HashMap<String, i64>) -> Option<Pins> {
+    let count = |name| counts.get(name).copied().map(i64::cast_unsigned);
+    Some(Pins { acquired: count("nr_foll_pin_acquired")?, released: count("nr_foll_pin_released")? })
 }
 
 #[cfg(test)]
@@ -55,10 +53,11 @@ mod tests {
 
     #[test]
     fn both_counts_or_none() {
-        let text = "nr_kernel_stack 3\nnr_foll_pin_acquired 12\nnr_foll_pin_released 7\n";
-        assert_eq!(parse(text), Some(Pins { acquired: 12, released: 7 }));
+        let counts = |list: &[(&str, i64)]| list.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
+        let both = [("nr_kernel_stack", 3), ("nr_foll_pin_acquired", 12), ("nr_foll_pin_released", 7)];
+        assert_eq!(of(&counts(&both)), Some(Pins { acquired: 12, released: 7 }));
         assert_eq!(Pins { acquired: 7, released: 12 }.held(), -5);
-        assert_eq!(parse("nr_foll_pin_acquired 12\n"), None);
-        assert_eq!(parse("nr_foll_pin_acquired x\nnr_foll_pin_released 7\n"), None);
+        assert_eq!(of(&counts(&both[..2])), None);
+        assert_eq!(of(&counts(&both[2..])), None);
     }
 }
