@@ -1,5 +1,6 @@
 //! Building the project's own binaries for the guests, and finding where cargo put them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -41,6 +42,18 @@ impl Profile {
 /// # Errors
 /// When the build fails; cargo has printed why by then.
 pub fn binaries(profile: Profile) -> Result<Vec<PathBuf>> {
+    build(PACKAGES, profile)
+}
+
+/// The same of one package.
+///
+/// # Errors
+/// When the build fails; cargo has printed why by then.
+pub fn of_package(package: &str, profile: Profile) -> Result<Vec<PathBuf>> {
+    build(&[package], profile)
+}
+
+fn build(packages: &[&str], profile: Profile) -> Result<Vec<PathBuf>> {
     let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace()).args([
         "build",
@@ -49,7 +62,7 @@ pub fn binaries(profile: Profile) -> Result<Vec<PathBuf>> {
         "--quiet",
         "--message-format=json-render-diagnostics",
     ]);
-    for package in PACKAGES {
+    for package in packages {
         cargo.args(["-p", package]);
     }
     let result = cargo
@@ -63,10 +76,48 @@ pub fn binaries(profile: Profile) -> Result<Vec<PathBuf>> {
     Ok(executables(&String::from_utf8_lossy(&result.stdout)))
 }
 
+/// Binaries under names of their own, which no later build replaces; dropped, the names go.
+pub struct Binaries {
+    folder: PathBuf,
+    /// Where they are.
+    pub paths: Vec<PathBuf>,
+}
+
+impl Binaries {
+    /// Keeps what `built` is now.
+    ///
+    /// # Errors
+    /// When the target folder cannot be written.
+    pub fn keep(built: &[PathBuf]) -> Result<Self> {
+        let folder = target().join(format!("xtask-binaries.{}", std::process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let mut binaries = Self { folder, paths: Vec::new() };
+        for path in built {
+            let kept = binaries.folder.join(path.file_name().unwrap_or_default());
+            // The linker writes a new file, it does not change the old one: a link keeps that. Not on every file system.
+            if fs::hard_link(path, &kept).is_err() {
+                fs::copy(path, &kept).with_context(|| format!("cannot copy {}", path.display()))?;
+            }
+            binaries.paths.push(kept);
+        }
+        Ok(binaries)
+    }
+}
+
+impl Drop for Binaries {
+    fn drop(&mut self) {
+        // What stays is a few links in the target folder.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
 /// The binaries that an earlier build left, whatever their age.
 pub fn binaries_there(profile: Profile) -> Vec<PathBuf> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    let target = target();
     let names = ["pinwatch", "lspins", "mkpins", "scenarios"];
     names.iter().map(|name| target.join(profile.name()).join(name)).filter(|path| path.exists()).collect()
 }
@@ -84,6 +135,20 @@ pub fn workspace() -> &'static Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kept_binaries_are_those_of_then_and_go_in_the_end() {
+        let built = std::env::temp_dir().join(format!("xtask-built-{}", std::process::id()));
+        fs::write(&built, "old").unwrap();
+        let kept = Binaries::keep(std::slice::from_ref(&built)).unwrap();
+        fs::remove_file(&built).unwrap();
+        fs::write(&built, "new").unwrap();
+        let path = kept.paths[0].clone();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        drop(kept);
+        assert!(!path.exists());
+        fs::remove_file(&built).unwrap();
+    }
 
     #[test]
     fn only_programs_are_taken_from_cargos_messages() {

@@ -101,6 +101,9 @@ struct Machine {
     /// An IOMMU with a device behind it; `vfio-up` in the guest gives it to VFIO
     #[arg(long)]
     iommu: bool,
+    /// One more device, as QEMU's -device takes it, e.g. `e1000e`; behind the IOMMU with --iommu. Repeatable
+    #[arg(long, value_name = "ARGS")]
+    device: Vec<String>,
     /// The kernel's headers and its compiler; `module-build` in the guest builds modules with them
     #[arg(long)]
     headers: bool,
@@ -134,6 +137,7 @@ impl Machine {
             packages: self.with_packages,
             nvdimm: self.nvdimm,
             iommu: self.iommu,
+            devices: self.device,
             headers: self.headers,
             icount: self.icount,
             memory: self.memory.unwrap_or(0),

@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -112,6 +113,41 @@ pub fn output(command: &mut Command, what: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&result.stdout).into_owned())
 }
 
+/// Waits until `child` has ended; its status, and the CPU time of it and of all children that it waited for.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub fn wait_counting(child: &mut Child) -> io::Result<(ExitStatus, Duration)> {
+    // SAFETY: an all-zero siginfo_t is a valid value of this plain structure.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: `info` has room for what waitid writes; WNOWAIT leaves the child to be waited for below.
+        let result =
+            unsafe { libc::waitid(libc::P_PID, child.id(), &raw mut info, libc::WEXITED | libc::WNOWAIT) };
+        if result == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // It is a zombie now: its times stand still, and its number is not another's.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    // SAFETY: sysconf takes a number and no memory.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    let ticks = u64::try_from(ticks).unwrap_or(0).max(1);
+    let cpu = Duration::from_millis(cpu_ticks(&stat).unwrap_or(0) * 1000 / ticks);
+    Ok((child.wait()?, cpu))
+}
+
+/// utime, stime, cutime and cstime of `/proc/PID/stat` (proc_pid_stat(5)), in clock ticks.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    // The name stands in parentheses and may have any in it. After it, utime is the twelfth word.
+    let words = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
+    words.map(|word| word.parse::<u64>().ok()).sum()
+}
+
 fn name(command: &Command) -> String {
     Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -135,6 +171,19 @@ mod tests {
         assert_eq!(complaint("Reading\nE: Unable to locate package x\nbye\n"), "Unable to locate package x");
         assert_eq!(complaint("one\ntwo\n\n"), "two");
         assert_eq!(complaint(""), "it printed nothing");
+    }
+
+    #[test]
+    fn cpu_time_is_that_of_the_child_and_of_its_children() {
+        assert_eq!(cpu_ticks("7 (a) b) Z 1 7 7 0 -1 4 9 9 9 9 10 20 300 4000 20 0 1 0\n"), Some(4330));
+        assert_eq!(cpu_ticks("7 (a) Z 1"), Some(0));
+        let mut child = command("sh")
+            .args(["-c", "sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done'; exit 3"])
+            .spawn()
+            .unwrap();
+        let (status, cpu) = wait_counting(&mut child).unwrap();
+        assert_eq!(status.code(), Some(3));
+        assert!(cpu > Duration::ZERO, "{cpu:?}");
     }
 
     #[test]

@@ -30,9 +30,9 @@ pub enum Outcome {
 /// What a scenario depends on, and so where it runs. With --full, or asked for by name, it runs everywhere.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Where {
-    /// On the kernel, and on how it is hooked.
+    /// On the kernel, and on the attach mode.
     Everywhere,
-    /// On both; but it takes a module that has to be built in the guest, and that once for each kernel is enough.
+    /// On both; but its module has to be built in the guest, and that once for each kernel is enough.
     WithModule,
     /// On the kernel only: not with kprobes.
     EachKernel,
@@ -41,17 +41,28 @@ pub enum Where {
 }
 
 impl Where {
+    /// Where it runs unless --full is given, for `scenarios list`.
+    fn default_run(self) -> &'static str {
+        match self {
+            Self::Everywhere => "each kernel, both modes",
+            Self::WithModule | Self::EachKernel => "each kernel, auto",
+            Self::Once => "newest kernel, auto",
+        }
+    }
+
     /// Why it does not run in this guest, if it does not.
     fn elsewhere(self, guest: &Guest) -> Option<&'static str> {
         let kprobe = guest.attach == "kprobe";
         match self {
             Self::Everywhere => None,
             Self::WithModule => {
-                kprobe.then_some("its module takes most of a minute to build: with kprobes only with --full")
+                kprobe.then_some("its module takes most of a minute to build: under kprobes only with --full")
             }
-            Self::EachKernel => kprobe.then_some("how the kernel is hooked is nothing to it: with kprobes only with --full"),
+            Self::EachKernel => {
+                kprobe.then_some("independent of the attach mode: under kprobes only with --full")
+            }
             Self::Once => (kprobe || !guest.at_least(7, 0)).then_some(
-                "neither the kernel nor the hooks are anything to it: with kprobes and before 7.0 only with --full",
+                "independent of the kernel and of the attach mode: under kprobes and before 7.0 only with --full",
             ),
         }
     }
@@ -63,6 +74,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// Where it runs.
     pub place: Where,
+    /// What it shows, in one line.
+    pub shows: &'static str,
     /// What it does.
     pub run: fn(&mut Guest) -> Result<Outcome>,
 }
@@ -75,7 +88,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Print the names of all scenarios
+    /// Print all scenarios: name, where each runs unless --full is given, what it shows
     List,
     /// Run them
     Run {
@@ -101,7 +114,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::List => {
             for scenario in cases::ALL {
-                println!("{}", scenario.name);
+                println!("{:<24} {:<24} {}", scenario.name, scenario.place.default_run(), scenario.shows);
             }
             ExitCode::SUCCESS
         }

@@ -17,7 +17,8 @@ const VALIDATOR: &str = "kubernetes-validate==1.37.0";
 /// The oldest and the newest Kubernetes that the manifest is for: appArmorProfile is of 1.30.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 const MEGABYTES: u64 = 200;
-const NAME: &str = "kubernetes-validate";
+/// What the summary calls it.
+pub const NAME: &str = "kubernetes-validate";
 
 /// Checks the manifest; counts as one check.
 ///

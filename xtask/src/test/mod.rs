@@ -1,14 +1,18 @@
-//! `cargo xtask test`: the checks of this machine, then the scenarios on real kernels, and one summary.
+//! `cargo xtask test`: the checks of this machine, then the scenarios on real kernels, and one summary. Arguments and order
+//! only; what a check is stands in `host`, what a cell is in `cell`.
 
+mod cell;
 mod host;
+mod list;
 mod manifest;
-mod scenarios;
+mod results;
+mod summary;
 mod tally;
 
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -17,33 +21,43 @@ use crate::build::{self, Profile};
 use crate::cache::{Cache, progress};
 use crate::kernels::{self, KERNELS, Kernel};
 use crate::setup;
+use build::Binaries;
+use cell::Cell;
+use results::Results;
+use summary::{Part, Took};
 use tally::Tally;
 
 /// What to test.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Every kernel, longer random walks
+    /// Every kernel, every scenario everywhere, longer random runs; results are stored by commit if the tree is clean
     #[arg(long)]
     full: bool,
+    /// With --full: only what has not passed yet for this very commit; results of earlier runs count
+    #[arg(long, requires = "full", conflicts_with = "only")]
+    resume: bool,
+    /// Print the scenarios with what each shows and where each runs, and do nothing else
+    #[arg(long)]
+    list: bool,
     /// Only these kernels [default: the oldest and the newest]
     #[arg(long, value_name = "K,...", value_delimiter = ',')]
     kernel: Vec<String>,
-    /// Only this way of hooking [default: both]
+    /// Only this attach mode [default: both]
     #[arg(long, value_enum)]
     attach: Option<Attach>,
     /// Only these scenarios
     #[arg(long, value_name = "SCENARIO,...", value_delimiter = ',')]
     only: Vec<String>,
-    /// Seed of what is random [default: 1, with --full from the clock]
+    /// Seed of what is random [default: 1; with --full from the clock]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// So many virtual machines at a time
+    /// How many virtual machines run at a time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     guests: u8,
-    /// Without the virtual machines
+    /// Only the checks of this machine, no virtual machines
     #[arg(long)]
     no_vm: bool,
-    /// Without cargo fmt, cargo clippy and cargo test
+    /// Only the virtual machines, without the checks of this machine
     #[arg(long)]
     no_unit: bool,
 }
@@ -71,71 +85,154 @@ impl Attach {
 /// # Errors
 /// When setting up fails or cargo cannot be started. What fails in a guest is in the summary.
 pub fn run(options: &Options) -> Result<u8> {
+    if options.list {
+        setup::for_build(&Cache::open()?)?;
+        // A reader that has seen enough is no failure.
+        let _ = std::io::stdout().write_all(list::text(&options.only)?.as_bytes());
+        return Ok(0);
+    }
+    let started = Instant::now();
     let kernels = wanted_kernels(options)?;
     let seed = options.seed.unwrap_or_else(|| if options.full { clock() } else { 1 });
     setup::everything()?;
+    let mut keeper = Keeper::of(options, seed)?;
     let wanted = |attach: &Attach| options.attach.is_none_or(|only| only == *attach);
-    let mut runs = Vec::new();
+    let mut cells = Vec::new();
     for kernel in kernels {
         for attach in [Attach::Auto, Attach::Kprobe].into_iter().filter(wanted) {
             let (kernel, attach, only) = (kernel.key, attach.name(), &options.only[..]);
-            runs.push(scenarios::Run { kernel, attach, only, seed, full: options.full });
+            cells.push(Cell { kernel, attach, only, seed, full: options.full });
         }
     }
-    let mut parts: Vec<(String, Tally)> = Vec::new();
-    let here = thread::scope(|scope| {
+    let mut parts = Vec::new();
+    thread::scope(|scope| -> Result<()> {
         if !options.no_vm {
-            scope.spawn(|| fetch(&runs));
+            scope.spawn(|| fetch(&cells));
         }
-        match options.no_unit {
-            true => Ok(host::skipped("--no-unit")),
-            false => host::check().and_then(|cargo| Ok(cargo.and(manifest::check()?))),
+        if options.no_unit {
+            parts.extend(host::skipped("--no-unit"));
+            return Ok(());
         }
+        for check in host::ALL {
+            parts.push(keeper.part(check.name, || check.perform())?);
+        }
+        Ok(())
     })?;
-    parts.push(("this machine".to_owned(), here));
-    if !options.no_vm {
-        progress("building the binaries for the guests");
-        setup::for_build(&Cache::open()?)?;
-        build::binaries(Profile::Tests)?;
-        println!("== scenarios, seed {seed}");
-    }
-    parts.extend(if options.no_vm {
-        runs.iter().map(|run| (run.name(), not_run())).collect()
+    if options.no_vm {
+        parts.extend(cells.iter().map(|cell| Part::new(&cell.name(), not_run())));
     } else {
-        perform(&runs, options.guests.into())
-    });
+        let mut done: Vec<Part> = cells.iter().filter_map(|cell| keeper.taken_over(&cell.name())).collect();
+        cells.retain(|cell| done.iter().all(|part| part.name != cell.name()));
+        if !cells.is_empty() {
+            let (binaries, took) = build_for_guests()?;
+            keeper.built();
+            parts.push(Part { took: Some(took), ..Part::new("build for guests", Tally::default()) });
+            println!("== scenarios, seed {seed}");
+            done.extend(perform(&cells, options.guests.into(), &binaries, &keeper));
+        }
+        parts.extend(done);
+    }
     // What is not read any more is no failure.
-    let _ = std::io::stdout().write_all(tally::summary(&parts).as_bytes());
-    Ok(u8::from(tally::sums(&parts).1 != 0))
+    let _ = std::io::stdout().write_all(summary::summary(&parts, started.elapsed()).as_bytes());
+    Ok(u8::from(summary::sums(&parts).1 != 0))
+}
+
+/// Takes over what an earlier run has shown of this commit, and stores what this one shows.
+struct Keeper {
+    results: Option<Results>,
+    resume: bool,
+    seed: u64,
+}
+
+impl Keeper {
+    /// Only `--full` without `--only` is stored: all of a cell, or nothing.
+    fn of(options: &Options, seed: u64) -> Result<Self> {
+        let whole = options.full && options.only.is_empty();
+        let commit = if whole { results::clean_commit() } else { None };
+        if whole && commit.is_none() {
+            progress(
+                "the tree differs from its commit (or there is no git): no result is stored or taken over",
+            );
+        }
+        let cache = Cache::open()?;
+        let results = commit.map(|commit| Results::of(&cache, &commit));
+        Ok(Self { results, resume: options.resume, seed })
+    }
+
+    /// The result of an earlier run, if it passed and is wanted.
+    fn taken_over(&self, name: &str) -> Option<Part> {
+        let part = self.results.as_ref().filter(|_| self.resume)?.passed(name)?;
+        println!("{name}: taken over: {}", part.taken_over.as_deref().unwrap_or_default());
+        Some(part)
+    }
+
+    /// A part: taken over, or performed and stored.
+    fn part(&self, name: &str, perform: impl FnOnce() -> Result<Part>) -> Result<Part> {
+        if let Some(part) = self.taken_over(name) {
+            return Ok(part);
+        }
+        let part = perform()?;
+        if self.results.as_ref().is_some_and(Results::still_hold) {
+            self.store(&part);
+        }
+        Ok(part)
+    }
+
+    /// To be called when what runs in guests has been built: only if nothing was changed before that it is the commit's. What is
+    /// changed later changes no cell.
+    fn built(&mut self) {
+        if self.results.as_ref().is_some_and(|results| !results.still_hold()) {
+            progress("the tree has changed since this began: no result is stored any more");
+            self.results = None;
+        }
+    }
+
+    /// A result that cannot be stored costs a run of it later, no more.
+    fn store(&self, part: &Part) {
+        let Some(results) = &self.results else { return };
+        if let Err(error) = results.store(part, self.seed) {
+            progress(&format!("{}: not stored: {error:#}", part.name));
+        }
+    }
+}
+
+/// Builds what runs in the guests, and puts it where no later build replaces it: each cell of a run has the same.
+fn build_for_guests() -> Result<(Binaries, Took)> {
+    progress("building the binaries for the guests");
+    let started = Instant::now();
+    setup::for_build(&Cache::open()?)?;
+    let binaries = Binaries::keep(&build::binaries(Profile::Tests)?)?;
+    Ok((binaries, Took { wall: started.elapsed(), cpu: None }))
 }
 
 /// Gets what the guests take while this machine's own checks run: most of that is waiting, for the network or for one CPU.
-/// What cannot be had is told where it is needed.
-fn fetch(runs: &[scenarios::Run<'_>]) {
-    for run in runs.iter().rev() {
-        let _ = run.guest().fetch();
+/// What cannot be had is reported where it is needed.
+fn fetch(cells: &[Cell<'_>]) {
+    for cell in cells.iter().rev() {
+        let _ = cell.guest(&[]).fetch();
     }
 }
 
-/// Performs runs, so many at a time, and gives their tallies in their order. Those of the newest kernel, which take
+/// Performs cells, so many at a time, and gives their parts in their order. Those of the newest kernel, which take
 /// longest, begin first.
-fn perform(runs: &[scenarios::Run<'_>], at_once: usize) -> Vec<(String, Tally)> {
-    let waiting = Mutex::new((0..runs.len()).collect::<Vec<_>>());
-    let done: Mutex<Vec<(usize, Tally)>> = Mutex::default();
+fn perform(cells: &[Cell<'_>], at_once: usize, binaries: &Binaries, keeper: &Keeper) -> Vec<Part> {
+    let waiting = Mutex::new((0..cells.len()).collect::<Vec<_>>());
+    let done: Mutex<Vec<(usize, Part)>> = Mutex::default();
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     thread::scope(|scope| {
-        for _ in 0..at_once.min(runs.len()) {
+        for _ in 0..at_once.min(cells.len()) {
             scope.spawn(|| {
                 while let Some(at) = next() {
-                    let tally = runs[at].perform();
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push((at, tally));
+                    let part = cells[at].perform(&binaries.paths);
+                    keeper.store(&part);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((at, part));
                 }
             });
         }
     });
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(at, tally)| (runs[at].name(), tally)).collect()
+    done.into_iter().map(|(_, part)| part).collect()
 }
 
 fn not_run() -> Tally {

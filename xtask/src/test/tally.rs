@@ -1,6 +1,4 @@
-//! Counting what `scenarios` prints in a guest, and the closing summary. Pure: lines in, numbers and text out.
-
-use std::fmt::Write as _;
+//! Counting what `scenarios` prints in a guest. Pure: lines in, numbers out.
 
 /// So many lines of a reason are told again in the summary, and so many characters of each: who has no more than the end of
 /// the output must find it there.
@@ -8,7 +6,7 @@ const REASON_LINES: usize = 3;
 const REASON_LENGTH: usize = 500;
 
 /// What became of a part of the test run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Tally {
     /// Scenarios that passed.
     pub passed: u32,
@@ -18,6 +16,8 @@ pub struct Tally {
     pub skipped: Vec<(String, String)>,
     /// Names of those that were begun anew with the reason; what became of them in the end is counted as of any other.
     pub again: Vec<(String, String)>,
+    /// Seconds of each scenario that ran, passed or failed, as it says itself.
+    pub times: Vec<(String, f32)>,
     /// What `scenarios` itself counted at its end: passed, failed, skipped. `None`: it did not reach its end.
     pub closing: Option<(u32, u32, u32)>,
     /// The next lines are those of a failure's reason.
@@ -50,6 +50,9 @@ impl Tally {
             self.again.push((name.to_owned(), reason.to_owned()));
             return false;
         }
+        if let Some(seconds) = seconds(verdict) {
+            self.times.push((name.to_owned(), seconds));
+        }
         if verdict == "ok" || verdict.starts_with("ok ") {
             self.passed += 1;
             return false;
@@ -62,15 +65,6 @@ impl Tally {
     /// Adds a failure; why is told where it happened.
     pub fn fail(&mut self, name: impl Into<String>) {
         self.failed.push((name.into(), Vec::new()));
-    }
-
-    /// Both together.
-    pub fn and(mut self, other: Self) -> Self {
-        self.passed += other.passed;
-        self.failed.extend(other.failed);
-        self.skipped.extend(other.skipped);
-        self.again.extend(other.again);
-        self
     }
 
     /// Adds a failure for whatever the lines do not show: an end that was not reached, or numbers that do not agree.
@@ -104,41 +98,9 @@ fn closing(line: &str) -> Option<(u32, u32, u32)> {
     Some((number("passed")?, number("failed")?, number("skipped")?))
 }
 
-/// The table of all parts, the skipped and the failed by name, and the last line with the sums.
-pub fn summary(parts: &[(String, Tally)]) -> String {
-    let mut text = format!("\n{:<18} {:>6} {:>6} {:>7}\n", "WHERE", "PASSED", "FAILED", "SKIPPED");
-    for (name, tally) in parts {
-        let (failed, skipped) = (tally.failed.len(), tally.skipped.len());
-        let _ = writeln!(text, "{name:<18} {:>6} {failed:>6} {skipped:>7}", tally.passed);
-    }
-    for (name, tally) in parts {
-        for (scenario, reason) in &tally.skipped {
-            let _ = writeln!(text, "skipped on {name}: {scenario}: {reason}");
-        }
-    }
-    for (name, tally) in parts {
-        for (scenario, reason) in &tally.again {
-            let _ = writeln!(text, "begun anew on {name}: {scenario}: {reason}");
-        }
-    }
-    for (name, tally) in parts {
-        for (scenario, reason) in &tally.failed {
-            let _ = writeln!(text, "FAILED on {name}: {scenario}");
-            for line in reason {
-                let _ = writeln!(text, "    {line}");
-            }
-        }
-    }
-    let (passed, failed, skipped) = sums(parts);
-    let _ = writeln!(text, "{passed} passed, {failed} failed, {skipped} skipped");
-    text
-}
-
-/// Passed, failed and skipped over all parts.
-pub fn sums(parts: &[(String, Tally)]) -> (u32, usize, usize) {
-    parts.iter().fold((0, 0, 0), |(passed, failed, skipped), (_, tally)| {
-        (passed + tally.passed, failed + tally.failed.len(), skipped + tally.skipped.len())
-    })
+/// The seconds of `ok (3.2 s)` or `FAILED (3.2 s)`.
+fn seconds(verdict: &str) -> Option<f32> {
+    verdict.split_once('(')?.1.split_once(" s)")?.0.parse().ok()
 }
 
 #[cfg(test)]
@@ -172,6 +134,11 @@ mod tests {
         let reason = ["scenarios are hard", "and long"].map(str::to_owned).to_vec();
         assert_eq!((tally.passed, tally.failed), (3, vec![("t3".to_owned(), reason)]));
         assert_eq!(tally.skipped, [("dax".to_owned(), "no NVDIMM".to_owned())]);
+        assert_eq!(
+            tally.times,
+            [("t1", 3.2), ("t2", 3.2), ("t3", 0.1), ("t4", 1.0)]
+                .map(|(name, seconds)| (name.to_owned(), seconds))
+        );
         assert_eq!(tally.again, [("t4".to_owned(), "a CPU slept".to_owned())]);
     }
 
@@ -197,15 +164,5 @@ mod tests {
             tally.close(None, Some(status));
             assert_eq!(tally.failed.len(), 1, "{lines:?}");
         }
-    }
-
-    #[test]
-    fn the_last_line_has_the_sums() {
-        let mut first = read(&["scenario a ... ok (1 s)", "scenario b ... skipped: why"]);
-        first.failed.push(("c".to_owned(), vec!["because".to_owned()]));
-        let second = read(&["scenario a ... once more: it slept", "scenario a ... ok (1 s)"]);
-        let text = summary(&[("6.1 auto".to_owned(), first), ("6.1 kprobe".to_owned(), second)]);
-        assert_eq!(text.lines().last(), Some("2 passed, 1 failed, 1 skipped"));
-        assert!(text.contains("skipped on 6.1 auto: b: why\nbegun anew on 6.1 kprobe: a: it slept\nFAILED on 6.1 auto: c\n    because\n"));
     }
 }

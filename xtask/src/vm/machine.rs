@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::rundir::{RunDir, nul_separated};
 use super::{Guest, Prepared, console, qemu};
 use crate::cache::progress;
+use crate::process::wait_counting;
 
 /// A kernel takes 5 to 10 seconds; a busy machine many times as long.
 const BOOT: Duration = Duration::from_secs(240);
@@ -32,28 +33,30 @@ pub enum Outcome {
     Panicked(String),
 }
 
-/// Boots `guest` and runs `command`.
+/// Boots `guest` and runs `command`; how that ended, and the CPU time of the emulator, over all boots.
 pub fn run(
     guest: &Guest,
     prepared: &Prepared,
     command: &[OsString],
     on_output: &mut dyn FnMut(&[u8]),
-) -> Result<Outcome> {
+) -> Result<(Outcome, Duration)> {
     let limit = Instant::now() + guest.timeout;
+    let mut cpu = Duration::ZERO;
     for _ in 1..BOOTS {
-        if let Some(outcome) = boot(guest, prepared, command, limit, true, on_output)? {
-            return Ok(outcome);
+        if let Some(outcome) = boot(guest, prepared, command, limit, true, on_output, &mut cpu)? {
+            return Ok((outcome, cpu));
         }
         progress(&format!(
             "a CPU of the guest with kernel {} stands still since before its command was started: booting it again",
             guest.kernel
         ));
     }
-    boot(guest, prepared, command, limit, false, on_output)?
-        .with_context(|| format!("the guest with kernel {} did not come up", guest.kernel))
+    let outcome = boot(guest, prepared, command, limit, false, on_output, &mut cpu)?
+        .with_context(|| format!("the guest with kernel {} did not come up", guest.kernel))?;
+    Ok((outcome, cpu))
 }
 
-/// One boot. Where `gives_up`, `None` is one that stands still before the command is started.
+/// One boot. Where `gives_up`, `None` is one that stands still before the command is started. Its CPU time is added to `cpu`.
 fn boot(
     guest: &Guest,
     prepared: &Prepared,
@@ -61,6 +64,7 @@ fn boot(
     limit: Instant,
     gives_up: bool,
     on_output: &mut dyn FnMut(&[u8]),
+    cpu: &mut Duration,
 ) -> Result<Option<Outcome>> {
     let run = RunDir::create(prepared)?;
     run.write("args", &nul_separated(command))?;
@@ -82,7 +86,7 @@ fn boot(
     let ended = watch(&mut machine, &run, limit, gives_up, on_output);
     // Whatever happened, no machine stays behind.
     let _ = machine.kill();
-    machine.wait().context("cannot wait for QEMU")?;
+    *cpu += wait_counting(&mut machine).context("cannot wait for QEMU")?.1;
     let kept = run.keep_console(&prepared.cache, &guest.kernel);
     let text = recorded(&run);
     let seen = console::read(&text);

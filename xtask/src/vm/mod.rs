@@ -38,6 +38,8 @@ pub struct Guest {
     pub nvdimm: u8,
     /// With an IOMMU and a device (`edu`) for VFIO behind it.
     pub iommu: bool,
+    /// More devices, each the argument of one `-device` of QEMU. They are behind the IOMMU if there is one.
+    pub devices: Vec<String>,
     /// With the kernel's headers and its compiler, for building modules.
     pub headers: bool,
     /// Guest time counts instructions: slow, repeatable, one CPU.
@@ -52,8 +54,8 @@ pub struct Guest {
     pub timeout: Duration,
     /// Whether the project is built first; if not, the binaries that are there are taken.
     pub build: bool,
-    /// Which build.
-    pub profile: Profile,
+    /// These binaries of ours, without a build; empty: those of the release build.
+    pub binaries: Vec<PathBuf>,
 }
 
 impl Guest {
@@ -65,6 +67,7 @@ impl Guest {
             packages: Vec::new(),
             nvdimm: 0,
             iommu: false,
+            devices: Vec::new(),
             headers: false,
             icount: false,
             memory: 0,
@@ -72,7 +75,7 @@ impl Guest {
             append: String::new(),
             timeout: Duration::from_secs(600),
             build: true,
-            profile: Profile::Release,
+            binaries: Vec::new(),
         }
     }
 
@@ -82,6 +85,18 @@ impl Guest {
     /// When the guest cannot be prepared or started. A command that fails, hangs or takes the kernel down is an
     /// [`Outcome`].
     pub fn run(&self, command: &[OsString], on_output: &mut dyn FnMut(&[u8])) -> Result<Outcome> {
+        self.run_counting(command, on_output).map(|(outcome, _)| outcome)
+    }
+
+    /// As [`Guest::run`], with the CPU time that the emulator took.
+    ///
+    /// # Errors
+    /// As [`Guest::run`].
+    pub fn run_counting(
+        &self,
+        command: &[OsString],
+        on_output: &mut dyn FnMut(&[u8]),
+    ) -> Result<(Outcome, Duration)> {
         let prepared = self.prepare()?;
         machine::run(self, &prepared, command, on_output)
     }
@@ -106,11 +121,13 @@ impl Guest {
 
     fn prepare(&self) -> Result<Prepared> {
         let mut prepared = self.machine()?;
-        prepared.binaries = if self.build {
+        prepared.binaries = if !self.binaries.is_empty() {
+            self.binaries.clone()
+        } else if self.build {
             setup::for_build(&prepared.cache)?;
-            build::binaries(self.profile)?
+            build::binaries(Profile::Release)?
         } else {
-            build::binaries_there(self.profile)
+            build::binaries_there(Profile::Release)
         };
         Ok(prepared)
     }

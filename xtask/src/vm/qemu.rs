@@ -49,6 +49,10 @@ pub fn arguments(guest: &Guest, prepared: &Prepared, run: &RunDir, terminal: &Te
     if let Some(share) = &guest.share {
         all.share("share", share);
     }
+    // After our own disks: the guest finds those by their order.
+    for device in &guest.devices {
+        all.add("-device").push(device);
+    }
     match terminal {
         Terminal::Recorded(console) => {
             all.add("-chardev").push(&format!("file,id=console,path={}", escaped(console)));

@@ -133,7 +133,7 @@ impl Random {
 }
 
 /// Programs that register, release, unmap, close and die in any order; after every few steps the table is as it should be.
-pub fn random_walk(guest: &mut Guest) -> Result<Outcome> {
+pub fn random_run(guest: &mut Guest) -> Result<Outcome> {
     const PROGRAMS: usize = 6;
     const KINDS: [&str; 6] = [
         "rdma-mr memfd",
@@ -141,7 +141,7 @@ pub fn random_walk(guest: &mut Guest) -> Result<Outcome> {
         "xdp memfd",
         "rdma-mr anon --count 3",
         "io_uring anon --count 4",
-        "io_uring file --path /mnt/tmpfs/walk",
+        "io_uring file --path /mnt/tmpfs/random-run",
     ];
     let steps = if guest.full { 2000 } else { 200 };
     let mut random = Random(guest.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);

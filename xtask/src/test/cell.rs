@@ -1,11 +1,12 @@
-//! One run of the scenarios in one guest: its output with the kernel and the mode before each line, the console when
+//! One cell, a kernel and an attach mode: the scenarios in one guest. Its output with the kernel and the mode before each line, the console when
 //! the guest died, and the command that repeats a failure.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::summary::{Part, Took};
 use super::tally::Tally;
-use crate::build::Profile;
 use crate::vm::{Guest, Outcome};
 
 const LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -15,7 +16,7 @@ const NVDIMMS: u8 = 3;
 
 /// What to run where.
 #[derive(Debug, Clone, Copy)]
-pub struct Run<'a> {
+pub struct Cell<'a> {
     /// Key of the kernel.
     pub kernel: &'a str,
     /// How the daemon hooks.
@@ -28,29 +29,29 @@ pub struct Run<'a> {
     pub full: bool,
 }
 
-impl Run<'_> {
+impl Cell<'_> {
     /// What the summary calls it.
     pub fn name(&self) -> String {
         format!("{} {}", self.kernel, self.attach)
     }
 
-    /// The guest that it takes.
-    pub fn guest(&self) -> Guest {
+    /// The guest that it takes, with these binaries of ours.
+    pub fn guest(&self, binaries: &[PathBuf]) -> Guest {
         Guest {
+            binaries: binaries.to_vec(),
             nvdimm: NVDIMMS,
             iommu: true,
             headers: true,
             memory: 2560,
             cpus: 2,
-            profile: Profile::Tests,
             timeout: if self.full { FULL_LIMIT } else { LIMIT },
             ..Guest::new(self.kernel)
         }
     }
 
     /// Boots the guest and runs the scenarios; all that goes wrong is in the tally.
-    pub fn perform(&self) -> Tally {
-        let guest = self.guest();
+    pub fn perform(&self, binaries: &[PathBuf]) -> Part {
+        let guest = self.guest(binaries);
         let started = Instant::now();
         println!("[{}] booting", self.name());
         let mut tally = Tally::default();
@@ -64,8 +65,12 @@ impl Run<'_> {
                 failed.push(name.clone());
             }
         };
-        let outcome = guest.run(&self.command(), &mut |bytes| lines.feed(bytes, &mut take));
+        let ended = guest.run_counting(&self.command(), &mut |bytes| lines.feed(bytes, &mut take));
         lines.end(&mut take);
+        let (outcome, cpu) = match ended {
+            Ok((outcome, cpu)) => (Ok(outcome), Some(cpu)),
+            Err(error) => (Err(error), None),
+        };
         let (end, status) = match outcome {
             Ok(Outcome::Exited(status)) => (None, Some(status)),
             Ok(Outcome::TimedOut(console)) => {
@@ -88,8 +93,9 @@ impl Run<'_> {
         if tally.failed.len() > failed.len() {
             println!("[{}] repeat the run: {}", self.name(), self.repeat(None));
         }
-        println!("[{}] {:.0} s", self.name(), started.elapsed().as_secs_f32());
-        tally
+        let took = Took { wall: started.elapsed(), cpu };
+        println!("[{}] {:.0} s", self.name(), took.wall.as_secs_f32());
+        Part { took: Some(took), ..Part::new(&self.name(), tally) }
     }
 
     fn command(&self) -> Vec<OsString> {
@@ -169,13 +175,13 @@ mod tests {
     #[test]
     fn the_command_that_repeats_a_failure() {
         let only = ["a".to_owned(), "b".to_owned()];
-        let run = Run { kernel: "6.1", attach: "kprobe", only: &only, seed: 7, full: false };
+        let run = Cell { kernel: "6.1", attach: "kprobe", only: &only, seed: 7, full: false };
         assert_eq!(
             run.repeat(Some("b")),
             "cargo xtask test --kernel 6.1 --attach kprobe --only b --seed 7 --no-unit"
         );
         assert_eq!(
-            Run { full: true, ..run }.repeat(Some("set-up")),
+            Cell { full: true, ..run }.repeat(Some("set-up")),
             "cargo xtask test --kernel 6.1 --attach kprobe --only a,b --seed 7 --no-unit --full"
         );
         assert_eq!(run.command().last(), Some(&OsString::from("a,b")));

@@ -1,4 +1,4 @@
-//! The truth of the walk: which process has what, and which pins live for it. Pure: orders and answers in, what should be
+//! The truth of the random run: which process has what, and which pins live for it. Pure: orders and answers in, what should be
 //! listed out.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,17 +7,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::model::{Anchor, Descriptor, Lease, OpenFile, Pin, What};
-use super::steps::{Action, Walk};
+use super::steps::{Action, RandomRun};
 
 /// Files that are pinned and leased.
-const PATHS: [&str; 3] = ["/mnt/tmpfs/walk-a", "/mnt/tmpfs/walk-b", "/mnt/tmpfs/walk-c"];
+const PATHS: [&str; 3] = ["/mnt/tmpfs/random-a", "/mnt/tmpfs/random-b", "/mnt/tmpfs/random-c"];
 const PAGES: u64 = 4;
 const PAGE: u64 = 4096;
 const BREAK_TIME: &str = "/proc/sys/fs/lease-break-time";
 /// A process that was killed lets go of its files a little after its connection.
 const TRIES: u32 = 40;
 
-/// No break has an end by itself while this lives: the walk has no clock.
+/// No break has an end by itself while this lives: the random run has no clock.
 pub struct Unhurried(String);
 
 impl Unhurried {
@@ -44,7 +44,7 @@ fn ino(path: &str) -> Result<u64> {
     Ok(fs::metadata(path)?.ino())
 }
 
-impl Walk {
+impl RandomRun {
     /// Opens a file, if nobody has a lease that is in the way.
     pub fn open_file(&mut self, at: usize, pid: u32) -> Result<Option<String>> {
         let path = PATHS[self.dice.below(PATHS.len())];

@@ -1,4 +1,4 @@
-//! One step of the walk: chosen by the seed from what the model allows, done by a process, then done in the model.
+//! One step of the random run: chosen by the seed from what the model allows, done by a process, then done in the model.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const MOST_ANCHORS: usize = 14;
 const MOST_PINS: usize = 6;
 const MOST_FDS: usize = 12;
 const PAGE: u64 = 4096;
-const PASSED: &str = "/tmp/walk-passed";
+const PASSED: &str = "/tmp/random-run-passed";
 
 /// What can be done, each as often as it is likely.
 #[derive(Clone, Copy)]
@@ -92,14 +92,14 @@ impl Dice {
     }
 }
 
-/// The walk.
-pub struct Walk {
+/// The random run.
+pub struct RandomRun {
     pub world: World,
     pub actors: Actors,
     pub dice: Dice,
 }
 
-impl Walk {
+impl RandomRun {
     pub fn new(seed: u64) -> Result<Self> {
         let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         Ok(Self { world: World::default(), actors: Actors::new()?, dice })

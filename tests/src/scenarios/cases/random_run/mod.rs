@@ -1,4 +1,4 @@
-//! The random walk over holders: eight processes that open, pin, release, fork, dup, pass on, close, map, unmap, exec, exit
+//! The random run over holders: eight processes that open, pin, release, fork, dup, pass on, close, map, unmap, exec, exit
 //! and are killed in any order, take leases on the files that they pin, drop, break and pass them on; after each step pins,
 //! holders and verdicts are those of a model. The seed repeats it.
 
@@ -14,21 +14,21 @@ use serde_json::Value;
 use crate::Outcome;
 use crate::guest::{EMPTY, Guest, SOON};
 use model::{Row, Verdict, Ways};
-use steps::Walk;
+use steps::RandomRun;
 
 /// Steps that a failure tells of.
 const TOLD: usize = 12;
 
-/// `holders-walk`.
-pub fn holders_walk(guest: &mut Guest) -> Result<Outcome> {
+/// `holders-random-run`.
+pub fn holders(guest: &mut Guest) -> Result<Outcome> {
     let steps = if guest.full { 2000 } else { 200 };
     let _unhurried = leases::Unhurried::begin()?;
-    let mut walk = Walk::new(guest.seed)?;
+    let mut run = RandomRun::new(guest.seed)?;
     let mut told: VecDeque<String> = VecDeque::new();
     let mut rows = 0;
     let mut met: BTreeMap<String, u64> = BTreeMap::new();
     for step in 0..steps {
-        let done = walk.step();
+        let done = run.step();
         if told.len() == TOLD {
             told.pop_front();
         }
@@ -37,13 +37,13 @@ pub fn holders_walk(guest: &mut Guest) -> Result<Outcome> {
             Err(_) => "failed".to_owned(),
         };
         told.push_back(format!("{step}: {what}"));
-        let checked = done.map(drop).and_then(|()| check(guest, &walk.world.rows()));
+        let checked = done.map(drop).and_then(|()| check(guest, &run.world.rows()));
         checked.with_context(|| {
             let told: Vec<&str> = told.iter().map(String::as_str).collect();
             let seed = guest.seed;
             format!("step {step}; --seed {seed} repeats it; the last steps were\n{}", told.join("\n"))
         })?;
-        for row in walk.world.rows() {
+        for row in run.world.rows() {
             rows += 1;
             let ways = row.holders.values().flatten().filter_map(|way| way.split(' ').next());
             ways.for_each(|way| *met.entry(way.to_owned()).or_default() += 1);
