@@ -1,4 +1,6 @@
-//! `cargo xtask dashboards`: Grafana's JSON from `dashboards/panels.toml`, which people can read and review.
+//! `cargo xtask dashboards`: Grafana's JSON from `dashboards/panels.toml`, which people can read and review, and the runbooks'
+//! addresses in the alert rules, whose base stands there too. An alert is read far from this repository, in a mail or on a
+//! phone, so its link has to be a whole address.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,10 @@ use serde_json::{Value, json};
 
 use crate::build::workspace;
 
+/// The alert rules and their unit tests, both of which have the runbooks' addresses.
+const RULES: [&str; 2] = ["pinwatch.rules.yml", "pinwatch.rules.test.yml"];
+/// What stands before an address.
+const RUNBOOK: &str = "runbook_url:";
 /// Columns of a dashboard.
 const COLUMNS: u64 = 24;
 /// The oldest schema that Grafana 9 and newer read as it is.
@@ -17,6 +23,8 @@ const SCHEMA: u64 = 37;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Source {
+    /// The address under which `docs/runbooks/` can be read.
+    runbooks: String,
     dashboard: Vec<Dashboard>,
 }
 
@@ -74,7 +82,7 @@ struct Query {
     legend: Option<String>,
 }
 
-/// Writes all dashboards; with `check`, says whether they are as they would be written.
+/// Writes all dashboards and rules; with `check`, says whether they are as they would be written.
 ///
 /// # Errors
 /// When the source cannot be read, or is not what it should be.
@@ -102,11 +110,36 @@ fn all(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     let path = folder.join("panels.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let source: Source = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    let write = |dashboard: &Dashboard| {
+    let mut files = Vec::new();
+    for dashboard in &source.dashboard {
         let json = serde_json::to_string_pretty(&of(dashboard)?)?;
-        Ok((folder.join(&dashboard.file), format!("{json}\n")))
-    };
-    source.dashboard.iter().map(write).collect()
+        files.push((folder.join(&dashboard.file), format!("{json}\n")));
+    }
+    ensure!(source.runbooks.starts_with("https://"), "{}: runbooks is no https address", path.display());
+    for name in RULES {
+        let path = folder.join(name);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        files.push((path, with_runbooks(&text, &source.runbooks)));
+    }
+    Ok(files)
+}
+
+/// The same rules with each runbook under `base`; what names the page is the last part of its address, as before.
+fn with_runbooks(rules: &str, base: &str) -> String {
+    let mut text = String::with_capacity(rules.len());
+    for line in rules.lines() {
+        match line.split_once(RUNBOOK) {
+            Some((indent, address)) if indent.trim().is_empty() => {
+                let page = address.trim().rsplit('/').next().unwrap_or_default();
+                text += &format!("{indent}{RUNBOOK} {}/{page}\n", base.trim_end_matches('/'));
+            }
+            _ => {
+                text += line;
+                text.push('\n');
+            }
+        }
+    }
+    text
 }
 
 fn of(dashboard: &Dashboard) -> Result<Value> {
@@ -222,9 +255,24 @@ mod tests {
     }
 
     #[test]
+    fn a_runbook_moves_with_the_base_and_nothing_else_changes() {
+        let rules =
+            "  annotations:\n    summary: 'runbook_url: none'\n    runbook_url: old/place/UnheldPin.md\n";
+        let moved = with_runbooks(rules, "https://a.example/pages/");
+        assert_eq!(
+            moved,
+            "  annotations:\n    summary: 'runbook_url: none'\n    runbook_url: https://a.example/pages/UnheldPin.md\n"
+        );
+        assert_eq!(with_runbooks(&moved, "https://a.example/pages"), moved);
+    }
+
+    #[test]
     fn panels_do_not_overlap_and_have_all_that_a_reader_needs() {
-        for (path, text) in all(&workspace().join("dashboards")).unwrap() {
-            let dashboard: Value = serde_json::from_str(&text).unwrap();
+        let dashboards = all(&workspace().join("dashboards")).unwrap();
+        for (path, text) in
+            dashboards.iter().filter(|(path, _)| path.extension().is_some_and(|it| it == "json"))
+        {
+            let dashboard: Value = serde_json::from_str(text).unwrap();
             let panels = dashboard["panels"].as_array().unwrap();
             let mut taken = std::collections::BTreeSet::new();
             for panel in panels {
