@@ -18,7 +18,7 @@ use crate::model::{Event, Refusal, Table};
 /// The first bytes of every message.
 pub const MAGIC: [u8; 4] = *b"PINW";
 /// The version of the messages; it changes with every change of [`Request`], [`Reply`] or the model's types.
-pub const VERSION: u16 = 9;
+pub const VERSION: u16 = 10;
 /// Bytes of a header.
 pub const HEADER: usize = 10;
 /// The longest request body, in bytes.

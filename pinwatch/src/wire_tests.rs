@@ -4,14 +4,15 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 
 use super::*;
+use crate::model::object::xdp;
 use crate::model::{
-    FileIndex, Holder, Holding, HoldingIndex, Object, Origin, Part, Pin, PinId, ProcessIndex, Subsystem,
+    FileIndex, Holder, Holding, HoldingIndex, Origin, Part, Pin, PinId, ProcessIndex, Subsystem,
 };
 
 fn pin() -> Pin {
     Pin {
         id: PinId { subsystem: Subsystem::Xdp, sequence: 3 },
-        object: Object::Xdp { umem: 3 },
+        object: xdp::Object { umem: 3 }.into(),
         mode: crate::model::Mode::ReadWrite,
         bytes: 4096,
         pages: 1,

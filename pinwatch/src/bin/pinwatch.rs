@@ -1,5 +1,8 @@
 //! `pinwatch`: arguments and wiring.
 
+#[path = "shared/policy_arg.rs"]
+mod policy_arg;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,10 +14,12 @@ use pinwatch::daemon::{self, Settings, web};
 use pinwatch::kernel::feature::FeatureName;
 use pinwatch::kernel::plan::{AttachMode, Choices};
 use pinwatch::listing::escape;
-use pinwatch::model::Policy;
+use pinwatch::model::LeasePolicy;
 use pinwatch::source::{self, trace::Clocks};
 use pinwatch::wire::{self, Reply, Request};
 use tracing_subscriber::EnvFilter;
+
+use policy_arg::PolicyArg;
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,7 +48,7 @@ enum Command {
         socket: PathBuf,
         /// Which pins are to have a lease [default: as the daemon was told, or those that survive a reboot]
         #[arg(long, value_enum, value_name = "WHICH")]
-        require_lease: Option<Policy>,
+        require_lease: Option<PolicyArg>,
     },
     /// Tell what this kernel offers, and what is hooked how
     ///
@@ -68,8 +73,8 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 1 << 18, value_parser = clap::value_parser!(u32).range(1..=1 << 22))]
     max_pins: u32,
     /// Which pins are to have a lease: a warning is logged when one loses it, and lspins goes by it
-    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Policy::Persistent)]
-    require_lease: Policy,
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "persistent")]
+    require_lease: PolicyArg,
     /// What to log: error, warn, info, debug (which has every pin, and the BPF programs' own log)
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: tracing::Level,
@@ -195,18 +200,20 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { options } => run(&options),
         Command::Check { json, hooks } => check(json, &hooks.choices()),
-        Command::Metrics { socket, require_lease } => match metrics(&socket, require_lease) {
-            Ok(text) => print(&text, 0),
-            Err(sentence) => {
-                eprintln!("pinwatch: {sentence}");
-                ExitCode::from(2)
+        Command::Metrics { socket, require_lease } => {
+            match metrics(&socket, require_lease.map(|arg| arg.0)) {
+                Ok(text) => print(&text, 0),
+                Err(sentence) => {
+                    eprintln!("pinwatch: {sentence}");
+                    ExitCode::from(2)
+                }
             }
-        },
+        }
     }
 }
 
 /// The metrics of now.
-fn metrics(socket: &Path, require_lease: Option<Policy>) -> Result<String, String> {
+fn metrics(socket: &Path, require_lease: Option<LeasePolicy>) -> Result<String, String> {
     // What the daemon serves to Prometheus is of all users. Others get the totals of what they may see.
     let whole = require_lease.is_none() && rustix::process::geteuid().is_root();
     let request = if whole { Request::Metrics {} } else { Request::List {} };
@@ -248,7 +255,7 @@ fn run(options: &Options) -> ExitCode {
         choices: options.hooks.choices(),
         max_pins: options.max_pins,
         bpf_log: options.log >= tracing::Level::DEBUG,
-        policy: options.require_lease,
+        policy: options.require_lease.0,
         limits: Limits {
             users: options.metrics.users,
             cgroups: options.metrics.cgroups,

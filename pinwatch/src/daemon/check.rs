@@ -7,7 +7,7 @@ use super::{Settings, Watch, probe, web};
 use crate::kernel::check::Check;
 use crate::kernel::facts::Depth;
 use crate::kernel::plan::{Choices, Method, Plan, Verdict};
-use crate::model::Policy;
+use crate::model::LeasePolicy;
 use crate::wire;
 
 /// Looks at this kernel, and attaches what the plan has for it, unless nothing can be.
@@ -22,7 +22,7 @@ pub fn check(choices: &Choices) -> Check {
         choices: choices.clone(),
         max_pins: 64,
         bpf_log: false,
-        policy: Policy::default(),
+        policy: LeasePolicy::default(),
         limits: Limits::default(),
         web: web::Settings::default(),
         statistics: false,

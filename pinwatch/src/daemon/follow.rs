@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use super::Watch;
 use super::history::{Breaks, History};
-use crate::model::{Event, Policy, Table};
+use crate::model::{Event, LeasePolicy, Table};
 use crate::source::trace::{Clocks, OVERLAYFS, Snapshot, Told};
 
 /// A look that nobody asked for comes no sooner than so many times as long as the latest one took: it is to cost 5 % of one
@@ -35,18 +35,18 @@ pub struct Follow {
     /// When the latest look ended, and how long it took.
     looked: Option<(Instant, Duration)>,
     followers: u32,
-    policy: Policy,
+    policy: LeasePolicy,
     received: u64,
 }
 
 impl Follow {
     /// Nothing has happened yet.
-    pub fn new(ring: Option<RingBuf<MapData>>, policy: Policy) -> Self {
+    pub fn new(ring: Option<RingBuf<MapData>>, policy: LeasePolicy) -> Self {
         Self { ring, policy, ..Self::default() }
     }
 
     /// Which pins are to have a lease.
-    pub fn policy(&self) -> Policy {
+    pub fn policy(&self) -> LeasePolicy {
         self.policy
     }
 

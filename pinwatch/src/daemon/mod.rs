@@ -26,7 +26,7 @@ use tokio::task::LocalSet;
 use tracing::{debug, info, warn};
 
 use crate::kernel::plan::Choices;
-use crate::model::Policy;
+use crate::model::LeasePolicy;
 pub use check::check;
 pub use instance::InstanceError;
 pub use watch::{StartError, Watch, probe};
@@ -47,7 +47,7 @@ pub struct Settings {
     /// Whether the BPF programs log.
     pub bpf_log: bool,
     /// Which pins are to have a lease.
-    pub policy: Policy,
+    pub policy: LeasePolicy,
     /// What metrics tell by name.
     pub limits: metrics::Limits,
     /// HTTP.

@@ -1,7 +1,7 @@
 //! The columns of the table, as data: the renderer, `-o`, `-H` and the order of dropping all read this one list.
 
 use super::{Row, escape, label, path, size};
-use crate::model::{Backing, Namespaces, Policy, Via, Workload};
+use crate::model::{Backing, LeasePolicy, Namespaces, Via, Workload};
 
 /// What cells need to know besides the row.
 #[derive(Clone, Copy, Debug)]
@@ -11,7 +11,7 @@ pub struct Context {
     /// Sizes in bytes instead of human units.
     pub bytes: bool,
     /// Which pins are to have a lease.
-    pub policy: Policy,
+    pub policy: LeasePolicy,
 }
 
 /// A column.
@@ -68,7 +68,7 @@ pub static COLUMNS: [Column; 33] = [
     ),
     shown(number(column("PID", "creator.pid", |r, _| pid(r), "its process id")), 0),
     shown(column("USER", "creator.user", user, "its user"), 0),
-    shown(column("TYPE", "type", |r, _| r.pin.object.type_word().to_owned(), "kind of pin"), 0),
+    shown(column("TYPE", "type", |r, _| r.pin.object.described().type_word().to_owned(), "kind of pin"), 0),
     shown(
         column(
             "OBJECT",
@@ -348,7 +348,7 @@ mod tests {
     use crate::listing::sample;
 
     const CONTEXT: Context =
-        Context { now: sample::CREATED + 180_000_000_000, bytes: false, policy: Policy::Persistent };
+        Context { now: sample::CREATED + 180_000_000_000, bytes: false, policy: LeasePolicy::Persistent };
 
     fn cells(pin: usize, part: usize, columns: &str) -> Vec<String> {
         let table = sample::table();

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use super::columns::age_seconds;
 use super::render::counted;
 use super::{escape, label, leases, path, size};
+use crate::model::object::Release;
 use crate::model::{
-    Backing, File, Holder, Holding, Mode, Namespaces, Object, Pin, PinId, Process, ProcessIndex, Subsystem,
-    Table, Via,
+    Backing, File, Holder, Holding, Mode, Namespaces, Pin, PinId, Process, ProcessIndex, Subsystem, Table,
+    Via,
 };
 
 /// Up to so many processes are named in the commands; more are listed by `-t`.
@@ -46,13 +47,9 @@ pub fn screen(table: &Table, pin: &Pin, now: i64) -> String {
     if let Some(doubt) = &pin.doubt {
         line("not exact", &escape::sentence(doubt));
     }
-    line("object", &object(pin));
-    if let Object::Unclaimed { stack, .. } = &pin.object {
-        stack.iter().for_each(|frame| line("made in", &escape::name(frame.as_bytes())));
-        line(
-            "released",
-            "pinwatch looks at its first, middle and last page every half second, a thousand pins at a time",
-        );
+    line("object", &escape::name(format!("{}{}", pin.object, pin.object.described().details()).as_bytes()));
+    for (label, text) in pin.object.described().notes() {
+        line(label, &escape::name(text.as_bytes()));
     }
     if let Some(creator) = pin.creator.and_then(|at| table.process(at)) {
         workload(creator).iter().for_each(|(label, text)| line(label, text));
@@ -82,17 +79,7 @@ pub fn missing(table: &Table, id: PinId) -> String {
 }
 
 fn headline(table: &Table, pin: &Pin) -> String {
-    let what = match pin.object {
-        Object::RdmaMr { .. } => "RDMA memory region",
-        Object::RdmaBuffer { .. } => "RDMA buffer",
-        Object::IoUring { .. } => "io_uring buffer",
-        Object::IoUringMemory { .. } => "memory of an io_uring ring",
-        Object::Xdp { .. } => "AF_XDP umem",
-        Object::Udmabuf { .. } => "DMA buffer made of memfds",
-        Object::Vfio { .. } => "DMA mapping of VFIO",
-        Object::V4l2 { .. } => "buffer of a video device",
-        Object::Unclaimed { .. } => "pages that no subsystem known to pinwatch claims",
-    };
+    let what = pin.object.described().headline();
     let files: Vec<&File> = pin.parts.iter().filter_map(|p| p.file).filter_map(|f| table.file(f)).collect();
     let of = match (&files[..], pin.parts.first().map(|p| p.backing)) {
         ([], Some(Backing::Unknown) | None) => "memory that is not known".to_owned(),
@@ -156,16 +143,6 @@ fn pages(table: &Table, pin: &Pin, part: &crate::model::Part) -> String {
         text.push_str(&format!("; {} no longer of the file", counted(orphans, "page")));
     }
     text
-}
-
-fn object(pin: &Pin) -> String {
-    let name = escape::name(pin.object.to_string().as_bytes());
-    match pin.object {
-        Object::RdmaMr { lkey: Some(lkey), rkey: Some(rkey), .. } => {
-            format!("{name}, lkey 0x{lkey:x}, rkey 0x{rkey:x}")
-        }
-        _ => name,
-    }
 }
 
 fn workload(process: &Process) -> Vec<(&'static str, String)> {
@@ -258,16 +235,11 @@ fn other_tools(table: &Table, pin: &Pin) -> &'static str {
 
 /// What must go, and what else goes with it.
 fn way_out(table: &Table, pin: &Pin, holding: Option<&Holding>) -> String {
-    if let Object::Unclaimed { module, .. } = &pin.object {
-        return match module {
-            Some(module) => format!(
-                "Only the module {} knows what keeps it: end what uses it, and see its documentation.\n",
-                escape::name(module.as_bytes())
-            ),
-            None => "Only the code that made it knows what keeps it: end the process that asked for it.\n"
-                .to_owned(),
-        };
-    }
+    let undo = match pin.object.described().release() {
+        Release::Unknown(sentence) => return format!("{}\n", escape::name(sentence.as_bytes())),
+        Release::Close => None,
+        Release::CloseOr(undo) => Some(undo),
+    };
     let Some(holding) = holding else {
         return "Who keeps it is not known here: `pinwatch run` as root finds out.\n".to_owned();
     };
@@ -292,7 +264,7 @@ fn way_out(table: &Table, pin: &Pin, holding: Option<&Holding>) -> String {
     for (process, holder) in &holders {
         let who = label(process);
         let pad = " ".repeat(width - who.chars().count());
-        out.push_str(&format!("  {who}{pad}  {}\n", advice(pin, process, holder)));
+        out.push_str(&format!("  {who}{pad}  {}\n", advice(undo.as_deref(), process, holder)));
     }
     if in_flight {
         out.push_str(
@@ -335,22 +307,11 @@ fn way_out(table: &Table, pin: &Pin, holding: Option<&Holding>) -> String {
 }
 
 /// What a holder can do short of ending.
-fn advice(pin: &Pin, process: &Process, holder: &Holder) -> String {
+fn advice(undo: Option<&str>, process: &Process, holder: &Holder) -> String {
     let ends: Vec<String> = ways_and_ends(&holder.via).into_iter().map(|(_, end)| end).collect();
     let close = Some(ends.join(" and ")).filter(|ends| !ends.is_empty());
-    let undo = match pin.object {
-        Object::IoUring { slot: Some(slot), .. } => format!("unregister buffer {slot}"),
-        Object::IoUring { slot: None, .. } => "unregister the buffer".to_owned(),
-        Object::IoUringMemory { .. } => "unregister it from the ring".to_owned(),
-        Object::RdmaMr { .. } => "deregister the memory region".to_owned(),
-        Object::RdmaBuffer { .. } => "destroy the queue".to_owned(),
-        Object::Vfio { iova } => format!("unmap {iova:#x} (VFIO_IOMMU_UNMAP_DMA)"),
-        Object::V4l2 { .. } => "free the device's buffers (VIDIOC_REQBUFS with none)".to_owned(),
-        Object::Xdp { .. } | Object::Udmabuf { .. } | Object::Unclaimed { .. } => String::new(),
-    };
     let end = if process.pid == 1 { "(it is init: do not end it)" } else { "end the process" };
-    let ways: Vec<String> =
-        [close, Some(undo).filter(|u| !u.is_empty()), Some(end.to_owned())].into_iter().flatten().collect();
+    let ways: Vec<&str> = [close.as_deref(), undo, Some(end)].into_iter().flatten().collect();
     ways.join(", or ")
 }
 

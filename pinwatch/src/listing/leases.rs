@@ -215,7 +215,8 @@ mod tests {
     use super::*;
     use crate::listing::sample;
     use crate::model::{
-        Coverage, CoverageState, FileIndex, HoldingIndex, LeaseKind, LeaseMode, Policy, ProcessIndex, Who,
+        Coverage, CoverageState, FileIndex, HoldingIndex, LeaseKind, LeaseMode, LeasePolicy, ProcessIndex,
+        Who,
     };
 
     /// The sample with a lease of ib_server on the first file, one of the kernel and one of nobody known on the second.
@@ -254,7 +255,7 @@ mod tests {
     fn text_for_people() {
         let table = table();
         let look = crate::listing::render::Look { width: None, may_drop: false, colour: false, header: true };
-        let context = Context { now: 5_900_000_000, bytes: false, policy: Policy::Persistent };
+        let context = Context { now: 5_900_000_000, bytes: false, policy: LeasePolicy::Persistent };
         let text = Leases::of(&table, &Selection::default()).unwrap().text(look, &context);
         let lines: Vec<String> =
             text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();

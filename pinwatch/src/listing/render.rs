@@ -8,7 +8,7 @@ use tabled::settings::{Alignment, Color, Padding, Style};
 use super::columns::{Column, Context};
 use super::select::Selection;
 use super::{Row, escape, size};
-use crate::model::{Policy, Table};
+use crate::model::{LeasePolicy, Table};
 
 /// Columns between two columns of the table.
 const GAP: usize = 1;
@@ -111,7 +111,13 @@ fn cut(name: &mut String, room: usize) {
 }
 
 /// The lines under the table: totals, and what the answer lacks (of [`lacking`]). `page` is the size of a page in bytes.
-pub fn footer(table: &Table, rows: &[Row], page: u64, policy: Policy, lacking: &[String]) -> Vec<String> {
+pub fn footer(
+    table: &Table,
+    rows: &[Row],
+    page: u64,
+    policy: LeasePolicy,
+    lacking: &[String],
+) -> Vec<String> {
     let pins = Selection::pins(rows);
     let bytes = rows.iter().fold(0u64, |sum, r| sum.saturating_add(r.part.bytes));
     let mut totals = format!("{}, {}", counted(pins.len() as u64, "pin"), size::long(bytes));
@@ -161,7 +167,7 @@ mod tests {
 
     const PIPE: Look = Look { width: None, may_drop: true, colour: false, header: true };
     const CONTEXT: Context =
-        Context { now: sample::CREATED + 12_000_000_000, bytes: false, policy: Policy::Persistent };
+        Context { now: sample::CREATED + 12_000_000_000, bytes: false, policy: LeasePolicy::Persistent };
 
     fn drawn(look: Look) -> String {
         let sample = sample::table();
@@ -215,7 +221,7 @@ mod tests {
     fn no_rows_draw_nothing() {
         let sample = Table::default();
         assert_eq!(table(&Selection::default().rows(&sample), &choose(None).unwrap(), PIPE, &CONTEXT), "");
-        assert_eq!(footer(&sample, &[], 4096, Policy::Persistent, &[]), ["0 pins, 0 bytes."]);
+        assert_eq!(footer(&sample, &[], 4096, LeasePolicy::Persistent, &[]), ["0 pins, 0 bytes."]);
     }
 
     #[test]
@@ -226,7 +232,7 @@ mod tests {
         sample.kernel =
             Some(KernelCount { references: 300, attributed: 40, unclaimed: 4, uncertain: Some(2) });
         let rows = Selection::default().rows(&sample);
-        let lines = footer(&sample, &rows, 4096, Policy::Persistent, &lacking(&sample, &[]));
+        let lines = footer(&sample, &rows, 4096, LeasePolicy::Persistent, &lacking(&sample, &[]));
         assert_eq!(
             lines[0],
             "3 pins, 84.0 MiB. By the kernel's count 1.0 MiB more are pinned, give or take 8.0 KiB."

@@ -2,6 +2,7 @@
 
 use smallvec::smallvec;
 
+use crate::model::object::{io_uring, rdma, xdp};
 use crate::model::*;
 
 /// 2026-11-20T23:55:04Z.
@@ -60,13 +61,13 @@ fn holding(holders: Vec<Holder>) -> Holding {
 
 /// The table.
 pub fn table() -> Table {
-    let mr = Object::RdmaMr { device: "rxe0".into(), mrn: 7, lkey: None, rkey: Some(0x1234) };
-    let ring = Object::IoUring { ring_fd: Some(5), slot: Some(0) };
+    let mr = rdma::Object::Region { device: "rxe0".into(), mrn: 7, lkey: None, rkey: Some(0x1234) }.into();
+    let ring = io_uring::Object::Buffer { ring_fd: Some(5), slot: Some(0) }.into();
     let mut passed =
         pin(2, ring, &[part(Backing::Shmem, Some(1), 16 << 20), part(Backing::File, Some(2), 8192)]);
     passed.creator = Some(ProcessIndex(1));
     passed.holding = Some(HoldingIndex(1));
-    let mut gone = pin(3, Object::Xdp { umem: 3 }, &[part(Backing::Anon, None, 4 << 20)]);
+    let mut gone = pin(3, xdp::Object { umem: 3 }.into(), &[part(Backing::Anon, None, 4 << 20)]);
     gone.creator = Some(ProcessIndex(3));
     gone.holding = Some(HoldingIndex(2));
     gone.created = None;

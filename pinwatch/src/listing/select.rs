@@ -1,7 +1,8 @@
 //! Which pins to list. Pure: names, users and paths were looked up before.
 
 use super::{Row, involved};
-use crate::model::{CoverageState, Device, File, Pin, Policy, Subsystem, Table};
+use crate::model::object;
+use crate::model::{CoverageState, Device, File, LeasePolicy, Pin, Subsystem, Table};
 
 /// A file, directory or mount that was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +73,7 @@ pub struct Selection {
     /// Verdicts on leases; empty for all.
     pub coverage: Vec<CoverageState>,
     /// Only pins that are to have a lease by this policy, and have none.
-    pub unleased: Option<Policy>,
+    pub unleased: Option<LeasePolicy>,
 }
 
 impl Selection {
@@ -106,7 +107,7 @@ impl Selection {
 
     fn pin(&self, table: &Table, pin: &Pin) -> bool {
         let any = |fits: &dyn Fn(&crate::model::Process) -> bool| involved(table, pin).any(fits);
-        let word = |t: &String| t == pin.subsystem().word() || t == pin.object.type_word();
+        let word = |t: &String| t == pin.subsystem().word() || t == pin.object.described().type_word();
         (self.pids.is_empty() || any(&|p| self.pids.contains(&p.pid)))
             && (self.uids.is_empty() || any(&|p| p.uid.is_some_and(|u| self.uids.contains(&u))))
             && (self.commands.is_empty()
@@ -139,13 +140,14 @@ impl Selection {
     }
 }
 
-/// Types of pins that are finer than their subsystem; for checking what the user wrote.
-const TYPES: [&str; 5] = ["rdma-mr", "rdma-cq", "rdma-qp", "rdma-srq", "io_uring-mem"];
-
 /// Checks a type; an error is a sentence for the user.
 pub fn type_word(written: &str) -> Result<String, String> {
-    let mut words: Vec<&str> = Subsystem::ALL.iter().map(|s| s.word()).chain(TYPES).collect();
-    words.push("rdma-buf");
+    let mut words: Vec<&str> = Subsystem::ALL.iter().map(|s| s.word()).collect();
+    for word in Subsystem::ALL.into_iter().flat_map(object::types_of) {
+        if !words.contains(word) {
+            words.push(word);
+        }
+    }
     let fits = |w: &&&str| w.eq_ignore_ascii_case(written);
     if let Some(word) = words.iter().find(fits) {
         return Ok((*word).to_owned());

@@ -61,13 +61,13 @@ mod tests {
     use super::*;
     use crate::listing::sample;
     use crate::listing::select::Selection;
-    use crate::model::Policy;
+    use crate::model::LeasePolicy;
 
     fn sorted(by: &str) -> Vec<String> {
         let table = sample::table();
         let mut rows = Selection::default().rows(&table);
         let context =
-            Context { now: sample::CREATED + 12_000_000_000, bytes: false, policy: Policy::Persistent };
+            Context { now: sample::CREATED + 12_000_000_000, bytes: false, policy: LeasePolicy::Persistent };
         Sort::parse(by).unwrap().apply(&mut rows, &context);
         rows.iter().map(|row| row.pin.id.to_string()).collect()
     }

@@ -171,13 +171,14 @@ mod tests {
     use super::*;
     use crate::listing::sample;
     use crate::listing::select::Selection;
-    use crate::model::Policy;
+    use crate::model::LeasePolicy;
 
     fn lines(by: By) -> Vec<String> {
         let table = sample::table();
         let totals = totals(&Selection::default().rows(&table), by);
         let look = Look { width: None, may_drop: true, colour: false, header: false };
-        let text = text(&totals, by, look, &Context { now: 0, bytes: false, policy: Policy::Persistent });
+        let text =
+            text(&totals, by, look, &Context { now: 0, bytes: false, policy: LeasePolicy::Persistent });
         text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     }
 
@@ -199,7 +200,7 @@ mod tests {
         let none = totals(&[], By::File);
         let look = Look { width: None, may_drop: true, colour: false, header: true };
         assert_eq!(
-            text(&none, By::File, look, &Context { now: 0, bytes: false, policy: Policy::Persistent }),
+            text(&none, By::File, look, &Context { now: 0, bytes: false, policy: LeasePolicy::Persistent }),
             ""
         );
         let mut out = Vec::new();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{Backing, File, Lease, LeaseKind, LeaseMode, LeaseState, ProcessIndex};
@@ -138,20 +137,20 @@ pub fn worst(verdicts: impl IntoIterator<Item = Coverage>) -> Coverage {
 }
 
 /// Which pins are to have a lease (`--require-lease`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-pub enum Policy {
-    /// Those on files that survive a reboot
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeasePolicy {
+    /// Those on files that survive a reboot.
     #[default]
     Persistent,
-    /// Those on any file that can have one
+    /// Those on any file that can have one.
     All,
-    /// Those on files that are mapped without page cache
+    /// Those on files that are mapped without page cache.
     Dax,
-    /// None
+    /// None.
     Never,
 }
 
-impl Policy {
+impl LeasePolicy {
     /// Whether a pin on this file is to have a lease.
     pub fn requires(self, backing: Backing, file: Option<&File>) -> bool {
         let Some(file) = file else { return false };

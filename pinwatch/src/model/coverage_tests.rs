@@ -94,7 +94,7 @@ fn policies() {
     let mut file =
         File { id, path, path_complete: true, fstype: "xfs".to_owned(), deleted: Some(false), dax: false };
     let of = |file: &File, backing| {
-        [Policy::Persistent, Policy::All, Policy::Dax, Policy::Never]
+        [LeasePolicy::Persistent, LeasePolicy::All, LeasePolicy::Dax, LeasePolicy::Never]
             .map(|policy| policy.requires(backing, Some(file)))
     };
     assert_eq!(of(&file, Backing::File), [true, true, false, false]);
@@ -104,5 +104,5 @@ fn policies() {
     assert_eq!(of(&file, Backing::File), [true, true, true, false]);
     file.fstype = "ramfs".to_owned();
     assert!(!of(&file, Backing::File)[0]);
-    assert!(!Policy::All.requires(Backing::Anon, None));
+    assert!(!LeasePolicy::All.requires(Backing::Anon, None));
 }

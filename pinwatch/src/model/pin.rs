@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Coverage, HoldingIndex, Parts, ProcessIndex};
+use super::{Coverage, HoldingIndex, Object, Parts, ProcessIndex};
 
 /// The part of the kernel that made a pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -112,158 +112,6 @@ impl Origin {
             Self::Trace => "trace",
             Self::Walk => "walk",
             Self::Proc => "proc",
-        }
-    }
-}
-
-/// The kernel object, in its subsystem's own terms.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Object {
-    /// An RDMA memory region.
-    RdmaMr {
-        /// Device name, such as `mlx5_0`.
-        device: String,
-        /// The number that `rdma resource show mr` prints as `mrn`.
-        mrn: u32,
-        /// Local key; `None` where the source may not see keys.
-        lkey: Option<u32>,
-        /// Remote key; `None` where the source may not see keys.
-        rkey: Option<u32>,
-    },
-    /// Another RDMA buffer: of a completion queue, queue pair, shared receive queue, or of the driver's own.
-    RdmaBuffer {
-        /// Device name.
-        device: String,
-        /// `cq`, `qp`, `srq` or `buffer`.
-        what: RdmaBufferKind,
-    },
-    /// A registered io_uring buffer.
-    IoUring {
-        /// The ring's file descriptor in the process that registered the buffer, if known.
-        ring_fd: Option<u32>,
-        /// The buffer's index in the ring's table, if known.
-        slot: Option<u32>,
-    },
-    /// What a ring keeps in memory of its user other than buffers: its queues, a ring of provided buffers, a region.
-    IoUringMemory {
-        /// The ring's file descriptor in the process that gave it the memory, if known.
-        ring_fd: Option<u32>,
-    },
-    /// An AF_XDP umem.
-    Xdp {
-        /// The umem's number in its network namespace's diagnostics (`ss --xdp -e`).
-        umem: u32,
-    },
-    /// A DMA buffer made of memfds.
-    Udmabuf {
-        /// The DMA buffer's inode number, as in `/sys/kernel/debug/dma_buf/bufinfo` and `ls -i`.
-        ino: u32,
-    },
-    /// A DMA mapping of a VFIO container.
-    Vfio {
-        /// The first address that the device uses for it.
-        iova: u64,
-    },
-    /// User memory that a V4L2 device uses as a buffer.
-    V4l2 {
-        /// Device name, such as `video0`.
-        device: String,
-    },
-    /// What no subsystem claims: all that is known is the code that asked for it.
-    Unclaimed {
-        /// The module that the code is in; `None` for the kernel proper.
-        module: Option<String>,
-        /// The function.
-        function: Option<String>,
-        /// The kernel's stack then, innermost first, from that function on.
-        stack: Vec<String>,
-        /// The module is no longer loaded.
-        unloaded: bool,
-    },
-}
-
-/// What an RDMA buffer that is no memory region serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum RdmaBufferKind {
-    /// A completion queue.
-    Cq,
-    /// A queue pair.
-    Qp,
-    /// A shared receive queue.
-    Srq,
-    /// Not told: a doorbell page, a driver's own buffer.
-    Other,
-}
-
-impl Object {
-    /// The subsystem that this object belongs to.
-    pub fn subsystem(&self) -> Subsystem {
-        match self {
-            Self::RdmaMr { .. } | Self::RdmaBuffer { .. } => Subsystem::Rdma,
-            Self::IoUring { .. } | Self::IoUringMemory { .. } => Subsystem::IoUring,
-            Self::Xdp { .. } => Subsystem::Xdp,
-            Self::Udmabuf { .. } => Subsystem::Udmabuf,
-            Self::Vfio { .. } => Subsystem::Vfio,
-            Self::V4l2 { .. } => Subsystem::V4l2,
-            Self::Unclaimed { .. } => Subsystem::Unclaimed,
-        }
-    }
-
-    /// The TYPE column: finer than the subsystem where one subsystem has several kinds of pins.
-    pub fn type_word(&self) -> &'static str {
-        match self {
-            Self::RdmaMr { .. } => "rdma-mr",
-            Self::RdmaBuffer { what, .. } => match what {
-                RdmaBufferKind::Cq => "rdma-cq",
-                RdmaBufferKind::Qp => "rdma-qp",
-                RdmaBufferKind::Srq => "rdma-srq",
-                RdmaBufferKind::Other => "rdma-buf",
-            },
-            Self::IoUringMemory { .. } => "io_uring-mem",
-            Self::IoUring { .. }
-            | Self::Xdp { .. }
-            | Self::Udmabuf { .. }
-            | Self::Vfio { .. }
-            | Self::V4l2 { .. }
-            | Self::Unclaimed { .. } => self.subsystem().word(),
-        }
-    }
-}
-
-impl fmt::Display for Object {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// A number, or `?`.
-        struct Known(Option<u32>);
-        impl fmt::Display for Known {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self.0 {
-                    Some(number) => fmt::Display::fmt(&number, f),
-                    None => f.write_str("?"),
-                }
-            }
-        }
-        match self {
-            Self::RdmaMr { device, mrn, .. } => write!(f, "{device} mr {mrn}"),
-            Self::RdmaBuffer { device, what } => match what {
-                RdmaBufferKind::Cq => write!(f, "{device} cq buffer"),
-                RdmaBufferKind::Qp => write!(f, "{device} qp buffer"),
-                RdmaBufferKind::Srq => write!(f, "{device} srq buffer"),
-                RdmaBufferKind::Other => write!(f, "{device} buffer"),
-            },
-            Self::IoUring { ring_fd, slot } => write!(f, "ring {} buf {}", Known(*ring_fd), Known(*slot)),
-            Self::IoUringMemory { ring_fd } => write!(f, "ring {} memory", Known(*ring_fd)),
-            Self::Xdp { umem } => write!(f, "umem {umem}"),
-            Self::Udmabuf { ino } => write!(f, "dmabuf {ino}"),
-            Self::Vfio { iova } => write!(f, "iova {iova:#x}"),
-            Self::V4l2 { device } => write!(f, "{device} buf"),
-            Self::Unclaimed { module, function, unloaded, .. } => {
-                match (module, function) {
-                    (Some(module), _) => write!(f, "({module})")?,
-                    (None, Some(function)) => write!(f, "({function})")?,
-                    (None, None) => f.write_str("(?)")?,
-                }
-                if *unloaded { f.write_str(" unloaded") } else { Ok(()) }
-            }
         }
     }
 }
@@ -402,21 +250,6 @@ mod tests {
             for other in &Subsystem::ALL[at + 1..] {
                 assert!(one.word() != other.word() && one.letter() != other.letter(), "{one:?} {other:?}");
             }
-        }
-    }
-
-    #[test]
-    fn objects_are_named_as_their_own_tools_name_them() {
-        let video = Object::V4l2 { device: "video0".to_owned() };
-        for (object, kind, name) in [
-            (Object::IoUringMemory { ring_fd: Some(5) }, "io_uring-mem", "ring 5 memory"),
-            (Object::IoUringMemory { ring_fd: None }, "io_uring-mem", "ring ? memory"),
-            (Object::Udmabuf { ino: 17 }, "udmabuf", "dmabuf 17"),
-            (Object::Vfio { iova: 1 << 32 }, "vfio", "iova 0x100000000"),
-            (video, "v4l2", "video0 buf"),
-        ] {
-            assert_eq!((object.type_word(), object.to_string().as_str()), (kind, name));
-            assert!(kind.starts_with(object.subsystem().word()));
         }
     }
 }

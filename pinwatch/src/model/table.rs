@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CoverageState, File, HeldState, Holder, Holding, KernelCount, Lease, Part, Pin, Policy, Process,
+    CoverageState, File, HeldState, Holder, Holding, KernelCount, Lease, LeasePolicy, Part, Pin, Process,
 };
 
 /// Place of a file in [`Table::files`].
@@ -38,7 +38,7 @@ pub struct Table {
     /// What the kernel itself counts as pinned; `None` if nobody has compared.
     pub kernel: Option<KernelCount>,
     /// Which pins are to have a lease, as the daemon was told; `None` without one.
-    pub policy: Option<Policy>,
+    pub policy: Option<LeasePolicy>,
     /// Pins of other users, which the asking user may not see: how many, and their bytes.
     pub hidden: (u64, u64),
 }
@@ -93,7 +93,7 @@ impl Table {
     }
 
     /// Whether a pin is to have a lease and none is on its file.
-    pub fn is_unleased(&self, pin: &Pin, policy: Policy) -> bool {
+    pub fn is_unleased(&self, pin: &Pin, policy: LeasePolicy) -> bool {
         let required = |part: &Part| policy.requires(part.backing, part.file.and_then(|at| self.file(at)));
         pin.coverage.state == CoverageState::None && pin.parts.iter().any(required)
     }

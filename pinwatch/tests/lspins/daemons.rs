@@ -81,7 +81,8 @@ pub fn table(pins: u32) -> Table {
         });
         table.pins.push(Pin {
             id: PinId { subsystem: Subsystem::Rdma, sequence: u64::from(n) + 1 },
-            object: Object::RdmaMr { device: "rxe0".into(), mrn: n, lkey: Some(1), rkey: None },
+            object: object::rdma::Object::Region { device: "rxe0".into(), mrn: n, lkey: Some(1), rkey: None }
+                .into(),
             mode: Mode::ReadOnly,
             bytes,
             pages: u64::from(n) + 1,

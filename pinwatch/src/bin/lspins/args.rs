@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Parser;
 use pinwatch::listing::size::Size;
 use pinwatch::listing::summary::By;
-use pinwatch::model::Policy;
+
+use crate::policy_arg::PolicyArg;
 
 /// What is said of pins, and not of leases or events: these can be selected by file only.
 const OF_PINS: [&str; 14] = [
@@ -61,7 +62,7 @@ pub struct Args {
     /// Which pins are to have a lease: those on files that survive a reboot, on all that can have one, on DAX files, none.
     /// [default: as pinwatch was told, or those that survive a reboot]
     #[arg(long, value_enum, value_name = "WHICH")]
-    pub require_lease: Option<Policy>,
+    pub require_lease: Option<PolicyArg>,
 
     /// Columns, as in PID,NAME, or those to add, as in +ID,BACKING.
     #[arg(short = 'o', long = "output", value_name = "COL,...")]

@@ -2,6 +2,8 @@
 
 mod args;
 mod events;
+#[path = "../shared/policy_arg.rs"]
+mod policy_arg;
 mod refused;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -16,7 +18,7 @@ use pinwatch::listing::select::{self, Selection};
 use pinwatch::listing::sort::Sort;
 use pinwatch::listing::summary::{self, By};
 use pinwatch::listing::{self, escape, explain, json, leases, operand};
-use pinwatch::model::{PinId, Policy, Table};
+use pinwatch::model::{LeasePolicy, PinId, Table};
 use pinwatch::source;
 use pinwatch::wire::{self, Reply, Request, WireError};
 
@@ -132,8 +134,8 @@ fn selection(args: &Args) -> Result<Selection, String> {
 }
 
 /// Which pins are to have a lease: as the user says, or as the daemon was told.
-fn policy(args: &Args, table: &Table) -> Policy {
-    args.require_lease.or(table.policy).unwrap_or_default()
+fn policy(args: &Args, table: &Table) -> LeasePolicy {
+    args.require_lease.map(|arg| arg.0).or(table.policy).unwrap_or_default()
 }
 
 /// The table, from the daemon or without it. `warned` keeps `--repeat` from saying the same again and again.

@@ -11,7 +11,7 @@ pub use groups::Limits;
 pub use overview::Overview;
 pub use own::Kept;
 
-use crate::model::{Policy, Table};
+use crate::model::{LeasePolicy, Table};
 
 /// Why there is no text.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +22,7 @@ pub struct MetricsError(#[from] prometheus::Error);
 ///
 /// # Errors
 /// [`MetricsError`], which nothing in a table leads to.
-pub fn text(table: &Table, policy: Policy, now: i64) -> Result<String, MetricsError> {
+pub fn text(table: &Table, policy: LeasePolicy, now: i64) -> Result<String, MetricsError> {
     let mut families = Families::default();
     Overview::of(table, policy, Limits::default()).tell(now, &mut families);
     build_info(&mut families);
@@ -49,7 +49,7 @@ mod tests {
     fn totals_are_those_of_the_table_and_no_name_gets_out() {
         let mut table = sample::table();
         table.pins.iter_mut().skip(1).for_each(|pin| pin.coverage.state = CoverageState::None);
-        let text = text(&table, Policy::Persistent, sample::CREATED + 5_000_000_000).unwrap();
+        let text = text(&table, LeasePolicy::Persistent, sample::CREATED + 5_000_000_000).unwrap();
         let value = |line: &str| text.lines().find_map(|l| l.strip_prefix(line)).map(str::trim);
         let rdma = r#"{subsystem="rdma",backing="file",coverage="none"}"#;
         assert_eq!(value(&format!("pinwatch_pins{rdma}")), Some("1"), "{text}");
@@ -79,13 +79,13 @@ mod tests {
         let pin = table.pins[1].clone();
         table.pins = vec![pin; 10_000];
         table.leases = Some(Vec::new());
-        let text = text(&table, Policy::All, 0).unwrap();
+        let text = text(&table, LeasePolicy::All, 0).unwrap();
         assert!(text.lines().filter(|line| !line.starts_with('#')).count() < 40, "{text}");
     }
 
     #[test]
     fn an_empty_table_has_metrics_too() {
-        let text = text(&Table::default(), Policy::Persistent, 0).unwrap();
+        let text = text(&Table::default(), LeasePolicy::Persistent, 0).unwrap();
         assert!(text.contains("pinwatch_unleased_pins 0\n") && !text.contains("pinwatch_leases"), "{text}");
     }
 }

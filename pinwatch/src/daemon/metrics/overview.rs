@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::families::Families;
 use super::groups::{Groups, Limits};
-use crate::model::{Backing, CoverageState, Lease, LeaseKind, LeaseState, Pin, Policy, Subsystem, Table};
+use crate::model::{
+    Backing, CoverageState, Lease, LeaseKind, LeasePolicy, LeaseState, Pin, Subsystem, Table,
+};
 
 /// Pins and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +55,7 @@ fn age(now: i64, since: Option<i64>) -> f64 {
 
 impl Overview {
     /// Adds up a table.
-    pub fn of(table: &Table, policy: Policy, limits: Limits) -> Self {
+    pub fn of(table: &Table, policy: LeasePolicy, limits: Limits) -> Self {
         let mut all = Self {
             complete: table.complete(),
             watching_since: table.watching_since,

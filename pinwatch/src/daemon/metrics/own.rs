@@ -14,7 +14,7 @@ use super::{Distribution, Families, Limits, MetricsError, Overview, build_info};
 use crate::daemon::Watch;
 use crate::kernel::bpf::Programs;
 use crate::kernel::plan::Method;
-use crate::model::{Outcome, Policy, Subsystem, Table};
+use crate::model::{LeasePolicy, Outcome, Subsystem, Table};
 use crate::source::proc::vmstat;
 use crate::source::trace::Clocks;
 use crate::source::trace::Snapshot;
@@ -76,7 +76,7 @@ impl Kept {
     pub fn looked(
         &mut self,
         table: &Table,
-        policy: Policy,
+        policy: LeasePolicy,
         began: Instant,
         seen: (u64, u64),
         snapshot: &Snapshot,

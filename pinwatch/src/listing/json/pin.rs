@@ -3,6 +3,7 @@
 
 use super::Shared;
 use crate::listing::columns::age_seconds;
+use crate::model::object::{Field, Piece};
 use crate::model::{self, Coverage, Object, Pin};
 
 /// `,"NAME":`
@@ -51,7 +52,7 @@ pub fn write(out: &mut Vec<u8>, shared: &Shared, pin: &Pin, now: i64) {
     hexadecimal(out, pin.id.sequence);
     out.push(b'"');
     word!(out, "subsystem", pin.subsystem().word());
-    word!(out, "type", pin.object.type_word());
+    word!(out, "type", pin.object.described().type_word());
     object(out, &pin.object);
     word!(out, "mode", pin.mode.word());
     number!(out, "bytes", pin.bytes);
@@ -110,77 +111,44 @@ pub fn coverage(out: &mut Vec<u8>, coverage: &Coverage) {
 /// The object's name, and what only objects of its subsystem have, as one more field named after it.
 fn object(out: &mut Vec<u8>, object: &Object) {
     key!(out, "object");
-    match object {
-        Object::IoUring { ring_fd, slot } => {
-            let known = |out: &mut Vec<u8>, number: &Option<u32>| match number {
-                Some(number) => decimal(out, u64::from(*number)),
-                None => out.push(b'?'),
-            };
-            out.extend_from_slice(b"\"ring ");
-            known(out, ring_fd);
-            out.extend_from_slice(b" buf ");
-            known(out, slot);
-            out.push(b'"');
-            number!(out, "io_uring\":{\"ring_fd", ring_fd.map(u64::from));
-            number!(out, "slot", slot.map(u64::from));
+    out.push(b'"');
+    object.described().name(&mut |piece| match piece {
+        Piece::Word(text) => out.extend_from_slice(text.as_bytes()),
+        Piece::Text(text) => inside_string(out, text),
+        Piece::Number(Some(number)) => decimal(out, number),
+        Piece::Number(None) => out.push(b'?'),
+        Piece::Hex(number) => {
+            out.extend_from_slice(b"0x");
+            hexadecimal(out, number);
         }
-        Object::IoUringMemory { ring_fd } => {
-            string(out, &object.to_string());
-            number!(out, "io_uring\":{\"ring_fd", ring_fd.map(u64::from));
-            number!(out, "slot", None);
+    });
+    out.extend_from_slice(b"\",\"");
+    out.extend_from_slice(object.subsystem().word().as_bytes());
+    out.extend_from_slice(b"\":");
+    let mut before = b'{';
+    object.described().fields(&mut |name, field| {
+        out.extend_from_slice(&[before, b'"']);
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        before = b',';
+        match field {
+            Field::Number(Some(number)) => decimal(out, number),
+            Field::Text(Some(text)) => string(out, text),
+            Field::Flag(Some(true)) => out.extend_from_slice(b"true"),
+            Field::Flag(Some(false)) => out.extend_from_slice(b"false"),
+            Field::Texts(texts) => list(out, texts, |out, text| string(out, text)),
+            Field::Number(None) | Field::Text(None) | Field::Flag(None) => out.extend_from_slice(b"null"),
         }
-        Object::Xdp { umem } => {
-            string(out, &object.to_string());
-            number!(out, "xdp\":{\"umem", u64::from(*umem));
-        }
-        Object::Udmabuf { ino } => {
-            string(out, &object.to_string());
-            number!(out, "udmabuf\":{\"inode", u64::from(*ino));
-        }
-        Object::Vfio { iova } => {
-            string(out, &object.to_string());
-            number!(out, "vfio\":{\"iova", *iova);
-        }
-        Object::V4l2 { device } => {
-            string(out, &object.to_string());
-            key!(out, "v4l2\":{\"device");
-            string(out, device);
-        }
-        Object::Unclaimed { module, function, stack, unloaded } => {
-            string(out, &object.to_string());
-            key!(out, "unclaimed\":{\"module");
-            optional(out, module.as_deref());
-            ready!(out, "module_loaded", module.as_ref().map(|_| if *unloaded { "false" } else { "true" }));
-            key!(out, "function");
-            optional(out, function.as_deref());
-            key!(out, "stack");
-            list(out, stack, |out, frame| string(out, frame));
-        }
-        Object::RdmaMr { device, mrn, lkey, rkey } => {
-            string(out, &object.to_string());
-            rdma(out, device, Some(*mrn), *lkey, *rkey);
-        }
-        Object::RdmaBuffer { device, .. } => {
-            string(out, &object.to_string());
-            rdma(out, device, None, None, None);
-        }
-    }
+    });
     out.push(b'}');
 }
 
-fn optional(out: &mut Vec<u8>, text: Option<&str>) {
-    match text {
-        Some(text) => string(out, text),
-        None => out.extend_from_slice(b"null"),
-    }
-}
-
-fn rdma(out: &mut Vec<u8>, device: &str, mrn: Option<u32>, lkey: Option<u32>, rkey: Option<u32>) {
-    key!(out, "rdma\":{\"device");
-    string(out, device);
-    number!(out, "mrn", mrn.map(u64::from));
-    number!(out, "lkey", lkey.map(u64::from));
-    number!(out, "rkey", rkey.map(u64::from));
+/// Text of others, within a string that is being written.
+fn inside_string(out: &mut Vec<u8>, text: &str) {
+    let start = out.len();
+    string(out, text);
+    out.remove(start);
+    out.pop();
 }
 
 fn extents(out: &mut Vec<u8>, extents: &[model::Extent]) {

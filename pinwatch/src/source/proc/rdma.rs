@@ -11,7 +11,7 @@ use super::netlink::{Dump, attribute, attributes, dump, make_attribute, u32_at, 
 use super::process;
 use super::scan::Scan;
 use super::uverbs::{self, Context};
-use crate::model::{Coverage, HoldingIndex, Mode, Object, Origin, Part, Pin, Subsystem};
+use crate::model::{Coverage, HoldingIndex, Mode, Origin, Part, Pin, Subsystem, object};
 
 /// `RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, command)`.
 const fn kind(command: u16) -> u16 {
@@ -224,12 +224,13 @@ fn add(device: &str, region: &Region, holding: Option<HoldingIndex>, cx: &mut Co
     let id = cx.next_id(Subsystem::Rdma);
     cx.table.pins.push(Pin {
         id,
-        object: Object::RdmaMr {
+        object: object::rdma::Object::Region {
             device: device.to_owned(),
             mrn: region.mrn,
             lkey: region.lkey,
             rkey: region.rkey,
-        },
+        }
+        .into(),
         mode: Mode::Unknown,
         bytes: region.length,
         // Without the address it is not known how many pages the ends touch; an iova usually is the address.

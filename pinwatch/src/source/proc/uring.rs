@@ -12,8 +12,8 @@ use super::same_file::{self, Descriptor, Group};
 use super::scan::{Anchor, Scan};
 use super::{Collector, bounded};
 use crate::model::{
-    Backing, Coverage, CoverageState, Holder, Holding, HoldingIndex, Mode, Object, Origin, Pin, ProcessIndex,
-    Segment, Subsystem, Via, parts_of,
+    Backing, Coverage, CoverageState, Holder, Holding, HoldingIndex, Mode, Origin, Pin, ProcessIndex,
+    Segment, Subsystem, Via, object, parts_of,
 };
 
 /// How long, over all rings, to wait for busy ones.
@@ -206,7 +206,7 @@ impl Run<'_> {
         let id = cx.next_id(Subsystem::IoUring);
         cx.table.pins.push(Pin {
             id,
-            object: Object::IoUring { ring_fd, slot: Some(buffer.slot) },
+            object: object::io_uring::Object::Buffer { ring_fd, slot: Some(buffer.slot) }.into(),
             mode: Mode::ReadWrite,
             bytes: buffer.length,
             pages: cx.pages(buffer.address, buffer.length),

@@ -9,7 +9,7 @@ use rustix::net::netlink;
 use super::netlink::{attribute, dump, u32_at, u64_at};
 use super::scan::Scan;
 use super::{Collector, bounded, process};
-use crate::model::{Coverage, Holder, Holding, Mode, Object, Origin, Part, Pin, Subsystem, Via};
+use crate::model::{Coverage, Holder, Holding, Mode, Origin, Part, Pin, Subsystem, Via, object};
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
@@ -105,7 +105,7 @@ pub fn collect(umems: &Umems, scan: &Scan, cx: &mut Collector) {
         let holding = known.then(|| cx.table.add_holding(holding));
         cx.table.pins.push(Pin {
             id: pin_id,
-            object: Object::Xdp { umem: *id },
+            object: object::xdp::Object { umem: *id }.into(),
             mode: Mode::ReadWrite,
             bytes: umem.size,
             pages: umem.pages,

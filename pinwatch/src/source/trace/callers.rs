@@ -4,7 +4,7 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use pinwatch_common::WitnessRecord;
 
-use crate::model::Object;
+use crate::model::object::unclaimed;
 use crate::source::proc::symbols::{self, Modules, Symbol};
 
 /// The code that asked for a pin.
@@ -76,12 +76,12 @@ impl Callers {
     }
 
     /// The object of a pin.
-    pub fn object(&self, sequence: u64) -> Object {
+    pub fn object(&self, sequence: u64) -> unclaimed::Object {
         let Some(Caller { module, start, function, stack }) = self.known.get(&sequence).cloned() else {
-            return Object::Unclaimed { module: None, function: None, stack: Vec::new(), unloaded: false };
+            return unclaimed::Object::default();
         };
         let unloaded = module.is_some() && !self.modules.is_loaded(start);
-        Object::Unclaimed { module, function, stack, unloaded }
+        unclaimed::Object { module, function, stack, unloaded }
     }
 }
 

@@ -9,9 +9,10 @@ use pinwatch_common::{
 
 use super::files::Files;
 use super::{Callers, Clocks, names};
+use crate::model::object::{io_uring, rdma, udmabuf, v4l2, vfio, xdp};
 use crate::model::{
-    Backing, Coverage, CoverageState, Mode, Object, Origin, Parts, Pin, PinId, ProcessIndex, RdmaBufferKind,
-    Segment, Subsystem,
+    Backing, Coverage, CoverageState, Mode, Object, Origin, Parts, Pin, PinId, ProcessIndex, Segment,
+    Subsystem,
 };
 use crate::source::proc::Nodes;
 
@@ -46,27 +47,30 @@ pub fn object(
         )
     };
     let known = |number: i32| u32::try_from(number).ok();
-    let buffer = |what| Some(Object::RdmaBuffer { device: device(), what });
+    let buffer = |kind| Some(rdma::Object::Buffer { device: device(), kind }.into());
     match record.kind {
-        kind::RDMA_MR => Some(Object::RdmaMr {
-            device: device(),
-            mrn: record.mrn,
-            lkey: Some(record.lkey),
-            rkey: Some(record.rkey),
-        }),
-        kind::RDMA_CQ => buffer(RdmaBufferKind::Cq),
-        kind::RDMA_QP => buffer(RdmaBufferKind::Qp),
-        kind::RDMA_SRQ => buffer(RdmaBufferKind::Srq),
-        kind::RDMA_BUFFER => buffer(RdmaBufferKind::Other),
-        kind::IO_URING => {
-            Some(Object::IoUring { ring_fd: known(record.anchor_fd), slot: known(record.number) })
-        }
-        kind::IO_URING_MEMORY => Some(Object::IoUringMemory { ring_fd: known(record.anchor_fd) }),
-        kind::XDP => Some(Object::Xdp { umem: record.number as u32 }),
-        kind::UDMABUF => Some(Object::Udmabuf { ino: record.number as u32 }),
-        kind::VFIO => Some(Object::Vfio { iova: record.owner }),
-        kind::V4L2 => Some(Object::V4l2 { device: nodes.name(record.device) }),
-        kind::UNCLAIMED => Some(callers.object(record.sequence)),
+        kind::RDMA_MR => Some(
+            rdma::Object::Region {
+                device: device(),
+                mrn: record.mrn,
+                lkey: Some(record.lkey),
+                rkey: Some(record.rkey),
+            }
+            .into(),
+        ),
+        kind::RDMA_CQ => buffer(rdma::BufferKind::Cq),
+        kind::RDMA_QP => buffer(rdma::BufferKind::Qp),
+        kind::RDMA_SRQ => buffer(rdma::BufferKind::Srq),
+        kind::RDMA_BUFFER => buffer(rdma::BufferKind::Other),
+        kind::IO_URING => Some(
+            io_uring::Object::Buffer { ring_fd: known(record.anchor_fd), slot: known(record.number) }.into(),
+        ),
+        kind::IO_URING_MEMORY => Some(io_uring::Object::Memory { ring_fd: known(record.anchor_fd) }.into()),
+        kind::XDP => Some(xdp::Object { umem: record.number as u32 }.into()),
+        kind::UDMABUF => Some(udmabuf::Object { ino: record.number as u32 }.into()),
+        kind::VFIO => Some(vfio::Object { iova: record.owner }.into()),
+        kind::V4L2 => Some(v4l2::Object { device: nodes.name(record.device) }.into()),
+        kind::UNCLAIMED => Some(callers.object(record.sequence).into()),
         _ => None,
     }
 }
@@ -147,17 +151,15 @@ pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Par
     let nothing_to_lease = parts.iter().all(|part| part.backing == Backing::Anon);
     Pin {
         id: PinId { subsystem: object.subsystem(), sequence: record.sequence },
-        mode: match object {
-            Object::RdmaMr { .. } | Object::RdmaBuffer { .. }
-                if record.number as u32 & RDMA_WRITABLE == 0 =>
-            {
-                Mode::ReadOnly
+        mode: {
+            let flags = record.number as u32;
+            let by = |bits| if flags & bits == 0 { Mode::ReadOnly } else { Mode::ReadWrite };
+            match &object {
+                Object::Rdma(_) => by(RDMA_WRITABLE),
+                Object::Unclaimed(_) | Object::V4l2(_) => by(FOLL_WRITE),
+                Object::Vfio(_) => by(IOMMU_WRITE),
+                Object::IoUring(_) | Object::Xdp(_) | Object::Udmabuf(_) => Mode::ReadWrite,
             }
-            Object::Unclaimed { .. } | Object::V4l2 { .. } if record.number as u32 & FOLL_WRITE == 0 => {
-                Mode::ReadOnly
-            }
-            Object::Vfio { .. } if record.number as u32 & IOMMU_WRITE == 0 => Mode::ReadOnly,
-            _ => Mode::ReadWrite,
         },
         object,
         bytes: record.length,
@@ -211,7 +213,7 @@ mod tests {
     fn unknown_numbers_and_kinds() {
         assert_eq!(
             object(&record(), &HashMap::default(), &Nodes::default(), &Callers::default()),
-            Some(Object::IoUring { ring_fd: Some(0), slot: None })
+            Some(io_uring::Object::Buffer { ring_fd: Some(0), slot: None }.into())
         );
         assert_eq!(
             object(
