@@ -1,4 +1,4 @@
-//! What was measured beside what DESIGN's budgets allow. Pure: the guest's lines in, a table and a verdict out.
+//! What was measured, beside the budgets of docs/architecture.md. Pure: the guest's lines in, a table and a verdict out.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

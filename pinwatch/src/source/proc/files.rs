@@ -13,7 +13,8 @@ use crate::model::{Backing, Device, File, FileId, FileIndex, Name};
 /// What the kernel appends to the name of a file that has none any more.
 const DELETED: &[u8] = b" (deleted)";
 
-/// File systems whose shared pages io_uring has never pinned: EOPNOTSUPP up to 6.1, EFAULT since (KERNEL.md).
+/// File systems whose shared pages io_uring has never pinned: EOPNOTSUPP up to 6.1, EFAULT since (docs/kernel-notes.md, What can
+/// be pinned where).
 const NEVER_BY_IO_URING: [&str; 6] = ["btrfs", "ext2", "ext3", "ext4", "f2fs", "xfs"];
 
 /// Magic numbers of `statfs` (include/uapi/linux/magic.h) for file systems that are mounted nowhere to be seen.

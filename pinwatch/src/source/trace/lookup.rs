@@ -135,7 +135,8 @@ fn is_at(root: &Path, path: &[u8], key: &FileKey) -> bool {
     let Ok(stat) = rustix::fs::statat(&root, OsStr::from_bytes(relative), AtFlags::SYMLINK_NOFOLLOW) else {
         return false;
     };
-    // stat's device is not the kernel's on btrfs and overlayfs (KERNEL.md, section 6): there the inode number decides.
+    // On btrfs and overlayfs stat's device is not the kernel's (docs/kernel-notes.md, Files and devices), so the inode number
+    // alone decides.
     stat.st_ino == key.ino
 }
 
