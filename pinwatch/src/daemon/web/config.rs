@@ -2,9 +2,13 @@
 //! or a file that it names has changed; while it has errors, what was read before stays in use.
 //!
 //! <https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md>
+//!
+//! The YAML is read by serde-saphyr: the format is YAML, so that a subset of our own would refuse files that the toolkit takes.
+//! The crate is young, but its forerunner serde_yaml is archived, and it forbids unsafe code in itself, is fuzzed,
+//! keeps to budgets against documents that expand, and is MIT or Apache-2.0. It sees this one file, which
+//! only the administrator writes; its serializer is not built.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,10 +16,9 @@ use hyper::header::{HeaderName, HeaderValue};
 use rustls::ServerConfig;
 use serde::Deserialize;
 
-use super::tls;
+use super::tls::TlsSection;
+use super::watched_file::{self, ConfigError, Mark};
 
-/// No web configuration is this long.
-const LONGEST: u64 = 1 << 20;
 /// A configuration has no more users.
 const USERS: usize = 1000;
 /// bcrypt's cost as `htpasswd` allows it. One more doubles the time that each check takes.
@@ -29,26 +32,11 @@ const HEADERS: [&str; 5] = [
     "X-XSS-Protection",
 ];
 
-/// Why a configuration cannot be used: one sentence.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {reason}", path = path.display())]
-pub struct ConfigError {
-    path: PathBuf,
-    reason: String,
-}
-
-impl ConfigError {
-    /// What is wrong with a file.
-    pub fn new(path: &Path, reason: impl ToString) -> Self {
-        Self { path: path.to_owned(), reason: reason.to_string() }
-    }
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    tls_server_config: Option<tls::Section>,
+    tls_server_config: Option<TlsSection>,
     #[serde(default)]
     http_server_config: Option<Http>,
     #[serde(default)]
@@ -76,14 +64,6 @@ pub struct Config {
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// What a file is known to be unchanged by.
-pub type Mark = Option<(u64, u64, i64, i64)>;
-
-fn mark(path: &Path) -> Mark {
-    let stat = std::fs::metadata(path).ok()?;
-    Some((stat.ino(), stat.size(), stat.mtime(), stat.mtime_nsec()))
-}
-
 /// A configuration and the files that it came from.
 pub struct Loaded {
     /// What was last read without an error.
@@ -109,7 +89,7 @@ impl Loaded {
     /// # Errors
     /// [`ConfigError`]: what was there before stays.
     pub fn follow(&mut self) -> Result<bool, ConfigError> {
-        if self.marks.iter().all(|(path, was)| mark(path) == *was) {
+        if self.marks.iter().all(|(path, was)| watched_file::mark(path) == *was) {
             return Ok(false);
         }
         self.load().map(|()| true)
@@ -117,13 +97,14 @@ impl Loaded {
 
     fn load(&mut self) -> Result<(), ConfigError> {
         let Some(path) = self.path.clone() else { return Ok(()) };
-        let before = mark(&path);
+        let before = watched_file::mark(&path);
         let result = read(&path);
         let mut marks = vec![(path, before)];
         match &result {
             Ok((_, files)) => marks.extend(files.iter().map(|(file, was)| (file.clone(), *was))),
             // A certificate that is being exchanged is looked at again.
-            Err(_) => marks.extend(self.marks.iter().skip(1).map(|(file, _)| (file.clone(), mark(file)))),
+            Err(_) => marks
+                .extend(self.marks.iter().skip(1).map(|(file, _)| (file.clone(), watched_file::mark(file)))),
         }
         self.marks = marks;
         self.config = Arc::new(result?.0);
@@ -134,7 +115,7 @@ impl Loaded {
 /// A configuration, and the other files that it is made of.
 fn read(path: &Path) -> Result<(Config, Vec<(PathBuf, Mark)>), ConfigError> {
     let failed = |reason: &dyn std::fmt::Display| ConfigError::new(path, reason);
-    let text = read_bounded(path)?;
+    let text = watched_file::read(path)?;
     let text = String::from_utf8(text).map_err(|error| failed(&error))?;
     let is_blank =
         |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#') || line.trim() == "---";
@@ -179,21 +160,6 @@ fn read(path: &Path) -> Result<(Config, Vec<(PathBuf, Mark)>), ConfigError> {
         None => (None, Vec::new()),
     };
     Ok((Config { tls, users, headers }, files))
-}
-
-/// A file and its mark, read after the mark was taken.
-pub fn read_marked(path: &Path) -> Result<(Vec<u8>, Mark), ConfigError> {
-    let before = mark(path);
-    read_bounded(path).map(|bytes| (bytes, before))
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    let failed = |error: std::io::Error| ConfigError::new(path, error);
-    let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > LONGEST {
-        return Err(ConfigError::new(path, format!("is {size} bytes long, more than {LONGEST}")));
-    }
-    std::fs::read(path).map_err(failed)
 }
 
 /// The parser's message without its picture of the text, which may be a secret.

@@ -6,6 +6,7 @@ mod config;
 mod listen;
 mod pages;
 mod tls;
+mod watched_file;
 
 use std::cell::RefCell;
 use std::convert::Infallible;

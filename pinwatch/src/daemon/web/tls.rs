@@ -15,12 +15,12 @@ use rustls::{
 };
 use serde::Deserialize;
 
-use super::config::{ConfigError, Mark, read_marked};
+use super::watched_file::{ConfigError, Mark, read_marked};
 
 /// `tls_server_config`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Section {
+pub struct TlsSection {
     cert_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
     cert: Option<String>,
@@ -59,7 +59,7 @@ enum Version {
 /// How TLS is spoken, and the files that say so.
 type Read = (Option<Arc<ServerConfig>>, Vec<(PathBuf, Mark)>);
 
-impl Section {
+impl TlsSection {
     /// What a server needs. `path` is of the configuration file, names of other files are relative to `folder`.
     ///
     /// # Errors
@@ -177,11 +177,10 @@ impl Section {
         if !self.client_allowed_sans.is_empty() && !verifies {
             return Err(failed("client_allowed_sans needs a client_auth_type that verifies certificates"));
         }
-        let algorithms = provider.signature_verification_algorithms;
-        let inner: Arc<dyn ClientCertVerifier> = match wanted {
+        let trust = match wanted {
             NoClientCert => return Ok(None),
             RequestClientCert | RequireAnyClientCert => {
-                Arc::new(Any { mandatory: wanted == RequireAnyClientCert, algorithms })
+                Trust::Any { mandatory: wanted == RequireAnyClientCert }
             }
             VerifyClientCertIfGiven | RequireAndVerifyClientCert => {
                 let Some(ca) = ca else { return Err(failed("client_auth_type needs client_ca_file")) };
@@ -194,17 +193,15 @@ impl Section {
                     VerifyClientCertIfGiven => builder.allow_unauthenticated(),
                     _ => builder,
                 };
-                builder.build().map_err(|error| ConfigError::new(path, error))?
+                Trust::Chain(builder.build().map_err(|error| ConfigError::new(path, error))?)
             }
         };
-        if self.client_allowed_sans.is_empty() {
-            return Ok(Some(inner));
-        }
         let names = self.client_allowed_sans.iter().map(|name| {
             ServerName::try_from(name.clone())
                 .map_err(|_| failed(&format!("client_allowed_sans: {name:?} is no DNS name or address")))
         });
-        Ok(Some(Arc::new(Named { inner, names: names.collect::<Result<_, _>>()? })))
+        let names = names.collect::<Result<_, _>>()?;
+        Ok(Some(Arc::new(Clients { trust, names, algorithms: provider.signature_verification_algorithms })))
     }
 }
 
@@ -217,29 +214,58 @@ fn certificates((path, pem): &(PathBuf, Vec<u8>)) -> Result<Vec<CertificateDer<'
     }
 }
 
-/// Takes any certificate, as long as the client has its key.
+/// Whose certificates are taken.
 #[derive(Debug)]
-struct Any {
-    mandatory: bool,
+enum Trust {
+    /// Anybody's, as long as the client has its key.
+    Any { mandatory: bool },
+    /// Those that an authority has signed.
+    Chain(Arc<dyn ClientCertVerifier>),
+}
+
+/// Who may connect: what is trusted, and of that what is for one of these names, if there are any.
+#[derive(Debug)]
+struct Clients {
+    trust: Trust,
+    names: Vec<ServerName<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ClientCertVerifier for Any {
+impl ClientCertVerifier for Clients {
     fn client_auth_mandatory(&self) -> bool {
-        self.mandatory
+        match &self.trust {
+            Trust::Any { mandatory } => *mandatory,
+            Trust::Chain(chain) => chain.client_auth_mandatory(),
+        }
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
+        match &self.trust {
+            Trust::Any { .. } => &[],
+            Trust::Chain(chain) => chain.root_hint_subjects(),
+        }
     }
 
     fn verify_client_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
+        cert: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
+        let verified = match &self.trust {
+            Trust::Any { .. } => ClientCertVerified::assertion(),
+            Trust::Chain(chain) => chain.verify_client_cert(cert, intermediates, now)?,
+        };
+        if self.names.is_empty() {
+            return Ok(verified);
+        }
+        let parsed = rustls::server::ParsedCertificate::try_from(cert)?;
+        let fits = |name: &ServerName<'_>| rustls::client::verify_server_name(&parsed, name).is_ok();
+        if self.names.iter().any(fits) {
+            Ok(verified)
+        } else {
+            Err(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))
+        }
     }
 
     fn verify_tls12_signature(
@@ -262,60 +288,5 @@ impl ClientCertVerifier for Any {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
-    }
-}
-
-/// Takes what another takes, if it is for one of these names.
-#[derive(Debug)]
-struct Named {
-    inner: Arc<dyn ClientCertVerifier>,
-    names: Vec<ServerName<'static>>,
-}
-
-impl ClientCertVerifier for Named {
-    fn client_auth_mandatory(&self) -> bool {
-        self.inner.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        cert: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.inner.verify_client_cert(cert, intermediates, now)?;
-        let parsed = rustls::server::ParsedCertificate::try_from(cert)?;
-        let fits = |name: &ServerName<'_>| rustls::client::verify_server_name(&parsed, name).is_ok();
-        if self.names.iter().any(fits) {
-            Ok(verified)
-        } else {
-            Err(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
     }
 }
