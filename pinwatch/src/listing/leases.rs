@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::columns::Context;
+use super::grid::Grid;
 use super::render::Look;
 use super::select::Selection;
-use super::{aligned, escape, json, label, path_or_number, size};
+use super::{escape, json, label, path_or_number, size};
 use crate::model::{Breaker, Holding, Lease, LeaseState, Part, Pin, Process, Table, Waiter};
 
 /// A lease of a table, and the pins on its file.
@@ -48,11 +49,12 @@ impl<'a> Leases<'a> {
 
     /// For people.
     pub fn text(&self, look: Look, context: &Context) -> String {
-        let header = ["KIND", "MODE", "STATE", "AGE", "HELDBY", "WAITING", "PINS", "PINNED", "NAME"]
-            .map(str::to_owned);
-        let mut lines: Vec<[String; 9]> = look.header.then_some(header).into_iter().collect();
-        lines.extend(self.entries.iter().map(|entry| self.line(entry, context)));
-        aligned(&lines, &[3, 6, 7])
+        let mut grid = Grid::new([3, 6, 7]);
+        if look.header {
+            grid.push(["KIND", "MODE", "STATE", "AGE", "HELDBY", "WAITING", "PINS", "PINNED", "NAME"]);
+        }
+        self.entries.iter().for_each(|entry| grid.push(self.line(entry, context)));
+        grid.draw()
     }
 
     fn line(&self, entry: &Entry, context: &Context) -> [String; 9] {

@@ -7,6 +7,7 @@ pub mod columns;
 pub mod escape;
 pub mod events;
 pub mod explain;
+mod grid;
 pub mod json;
 pub mod leases;
 pub mod operand;
@@ -60,24 +61,6 @@ pub fn path_or_number(file: &File) -> String {
         [] => format!("[device {}, inode {}]", file.id.dev, file.id.ino),
         _ => path(file),
     }
-}
-
-/// Lines of cells as columns; those of the numbers in `right` are aligned to the right. Nothing follows the last cell.
-pub fn aligned<const N: usize>(lines: &[[String; N]], right: &[usize]) -> String {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let mut out = String::new();
-    for line in lines {
-        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            match (column + 1 == N, right.contains(&column)) {
-                (_, true) => out.extend([format!("{cell:>width$}")]),
-                (true, false) => out.push_str(cell),
-                (false, false) => out.extend([format!("{cell:<width$}")]),
-            }
-            out.push(if column + 1 == N { '\n' } else { ' ' });
-        }
-    }
-    out
 }
 
 /// All processes that made or hold a pin; the same one may come twice.

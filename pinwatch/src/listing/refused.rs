@@ -7,9 +7,10 @@ use jiff::tz::TimeZone;
 use nix::errno::Errno;
 use serde_json::json;
 
+use super::grid::Grid;
 use super::render::Look;
 use super::select::Selection;
-use super::{aligned, escape, json, path, path_or_number, size};
+use super::{escape, json, path, path_or_number, size};
 use crate::model::{Counter, Reason, Refusal};
 
 /// Those on the files, of the processes, users, commands and types that are selected.
@@ -84,9 +85,9 @@ pub fn text(refusals: &[&Refusal], look: Look, bytes: bool, zone: &TimeZone) -> 
     if refusals.is_empty() {
         return String::new();
     }
-    let mut lines: Vec<[String; 8]> = Vec::new();
+    let mut grid = Grid::default();
     if look.header {
-        lines.push(["TIME", "COMMAND", "PID", "UID", "TYPE", "SIZE", "ERROR", "REASON"].map(str::to_owned));
+        grid.push(["TIME", "COMMAND", "PID", "UID", "TYPE", "SIZE", "ERROR", "REASON"]);
     }
     for refusal in refusals {
         let time = Timestamp::from_nanosecond(i128::from(refusal.time)).unwrap_or_default();
@@ -99,7 +100,7 @@ pub fn text(refusals: &[&Refusal], look: Look, bytes: bool, zone: &TimeZone) -> 
             Some(file) => format!(" {}", path_or_number(file)),
             None => String::new(),
         };
-        lines.push([
+        grid.push([
             time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
             escape::name(refusal.who.comm.as_bytes()),
             refusal.who.pid.to_string(),
@@ -110,7 +111,7 @@ pub fn text(refusals: &[&Refusal], look: Look, bytes: bool, zone: &TimeZone) -> 
             format!("{}{name}", sentence(&refusal.reason)),
         ]);
     }
-    aligned(&lines, &[])
+    grid.draw()
 }
 
 /// Writes one as a line of JSON.

@@ -1,17 +1,14 @@
 //! The table for people: widths fitted to the terminal, colour where it means something, and what to know about it.
 
-use tabled::builder::Builder;
 use tabled::grid::util::string::get_line_width;
-use tabled::settings::object::{Cell, Columns};
-use tabled::settings::{Alignment, Color, Padding, Style};
+use tabled::settings::Color;
 
 use super::columns::{Column, Context};
+use super::grid::{GAP, Grid};
 use super::select::Selection;
 use super::{Row, escape, size};
 use crate::model::{LeasePolicy, Table};
 
-/// Columns between two columns of the table.
-const GAP: usize = 1;
 /// A name is never cut to less than this.
 const SHORTEST_NAME: usize = 24;
 
@@ -39,34 +36,21 @@ pub fn table(rows: &[Row], columns: &[&'static Column], look: Look, context: &Co
     if let Some(width) = look.width {
         fit(&mut columns, &mut cells, width, look);
     }
-    let mut builder = Builder::with_capacity(rows.len() + 1, columns.len());
+    let right = columns.iter().enumerate().filter(|(_, column)| column.right).map(|(at, _)| at);
+    let mut grid = Grid::new(right);
     if look.header {
-        builder.push_record(columns.iter().map(|c| c.name));
+        grid.push(columns.iter().map(|column| column.name));
     }
-    for row in 0..rows.len() {
-        builder.push_record(cells.iter_mut().map(|column| std::mem::take(&mut column[row])));
-    }
-    let mut table = builder.build();
-    table.with(Style::empty()).with(Padding::new(0, GAP, 0, 0)).with(Alignment::left());
-    for (at, _) in columns.iter().enumerate().filter(|(_, c)| c.right) {
-        table.modify(Columns::one(at), Alignment::right());
-    }
-    if look.colour
-        && let Some(at) = columns.iter().position(|c| c.name == "LEASE")
-    {
-        for (line, row) in rows.iter().enumerate() {
-            if let Some(colour) = colour(row, context) {
-                table.modify(Cell::new(line + usize::from(look.header), at), colour);
-            }
+    let lease = columns.iter().position(|column| column.name == "LEASE").filter(|_| look.colour);
+    for (at, row) in rows.iter().enumerate() {
+        grid.push(cells.iter_mut().map(|column| std::mem::take(&mut column[at])));
+        if let Some(lease) = lease
+            && let Some(colour) = colour(row, context)
+        {
+            grid.colour(lease, colour);
         }
     }
-    let drawn = table.to_string();
-    let mut out = String::with_capacity(drawn.len());
-    for line in drawn.lines() {
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
+    grid.draw()
 }
 
 fn colour(row: &Row, context: &Context) -> Option<Color> {

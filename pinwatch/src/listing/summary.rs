@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::columns::Context;
+use super::grid::Grid;
 use super::json::Kernel;
 use super::render::Look;
 use super::{Row, escape, path, size};
@@ -119,10 +120,16 @@ pub fn text(totals: &[Total], by: By, look: Look, context: &Context) -> String {
         Some(pid) => format!("{}[{pid}]", total.name),
         None => total.name.clone(),
     };
-    let header = look.header.then(|| ["PINS".to_owned(), "PINNED".to_owned(), by.word().to_uppercase()]);
-    let lines = totals.iter().map(|total| [total.pins.to_string(), size(total.bytes), name(total)]);
-    let line = |[pins, bytes, name]: [String; 3]| format!("{pins:>7} {bytes:>8} {name}\n");
-    header.into_iter().chain(lines).map(line).collect()
+    // The numbers have room from the start: with `-r` the columns stay where they are as pins come and go.
+    let line = |pins: &str, bytes: &str, name: String| [format!("{pins:>7}"), format!("{bytes:>8}"), name];
+    let mut grid = Grid::new([0, 1]);
+    if look.header {
+        grid.push(line("PINS", "PINNED", by.word().to_uppercase()));
+    }
+    for total in totals {
+        grid.push(line(&total.pins.to_string(), &size(total.bytes), name(total)));
+    }
+    grid.draw()
 }
 
 /// The kernel's count, a line for each figure; nothing if nobody has compared.
@@ -173,12 +180,15 @@ mod tests {
     use crate::listing::select::Selection;
     use crate::model::LeasePolicy;
 
-    fn lines(by: By) -> Vec<String> {
+    fn drawn(by: By, header: bool) -> String {
         let table = sample::table();
         let totals = totals(&Selection::default().rows(&table), by);
-        let look = Look { width: None, may_drop: true, colour: false, header: false };
-        let text =
-            text(&totals, by, look, &Context { now: 0, bytes: false, policy: LeasePolicy::Persistent });
+        let look = Look { width: None, may_drop: true, colour: false, header };
+        text(&totals, by, look, &Context { now: 0, bytes: false, policy: LeasePolicy::Persistent })
+    }
+
+    fn lines(by: By) -> Vec<String> {
+        let text = drawn(by, false);
         text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     }
 
@@ -192,6 +202,12 @@ mod tests {
         let expected =
             ["1 64.0M ib_server[812]", "1 16.0M helper[1044]", "1 16.0M worker[990]", "1 4.0M [no process]"];
         assert_eq!(processes, expected);
+    }
+
+    #[test]
+    fn columns_have_room_for_numbers() {
+        let expected = "   PINS   PINNED SUBSYSTEM\n      1    64.0M rdma\n      1    16.0M io_uring\n      1     4.0M xdp\n";
+        assert_eq!(drawn(By::Subsystem, true), expected);
     }
 
     #[test]
