@@ -1,20 +1,18 @@
-//! Dumps over netlink, with no more of the protocol than they need (include/uapi/linux/netlink.h).
+//! Dumps over netlink: one question, all messages of the answer. The framing of messages and attributes is
+//! netlink-packet-core's, whose checked buffers believe no length that they are told; the socket is rustix', as all are here
+//! (netlink-sys would be one more layer over the same calls). What the kernel's numbers mean stays with who asks: `rdma`, `xdp`.
 
 use std::io;
 use std::time::Duration;
 
+use netlink_packet_core::{
+    DefaultNla, DoneBuffer, Emitable, ErrorBuffer, NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_DUMP_INTR,
+    NLM_F_REQUEST, NLMSG_ALIGNTO, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NlasIterator,
+};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
-const DUMP: u16 = 0x301;
-/// `NLM_F_DUMP_INTR` of a message: the kernel's list changed while it was dumped.
-const INTERRUPTED: u16 = 0x10;
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-/// Bytes of a message's header.
-const HEADER: usize = 16;
 /// The most that one dump may bring, in bytes; 100,000 objects need a tenth.
 const LIMIT: usize = 256 << 20;
 /// How long the kernel may take for one part.
@@ -39,16 +37,7 @@ pub fn dump(family: Protocol, kind: u16, body: &[u8]) -> io::Result<Dump> {
         Some(family),
     )?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
-    let length =
-        u32::try_from(HEADER + body.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut request = Vec::with_capacity(HEADER + body.len());
-    request.extend_from_slice(&length.to_ne_bytes());
-    request.extend_from_slice(&kind.to_ne_bytes());
-    request.extend_from_slice(&DUMP.to_ne_bytes());
-    // Sequence number 1; port 0, the kernel's.
-    request.extend_from_slice(&1u32.to_ne_bytes());
-    request.extend_from_slice(&0u32.to_ne_bytes());
-    request.extend_from_slice(body);
+    let request = request(kind, body)?;
     // Address 0 is the kernel. Connected, so that no other process can answer in its place.
     rustix::net::connect(&socket, &SocketAddrNetlink::new(0, 0))?;
     rustix::net::send(&socket, &request, SendFlags::empty())?;
@@ -77,40 +66,65 @@ pub fn dump(family: Protocol, kind: u16, body: &[u8]) -> io::Result<Dump> {
     }
 }
 
+/// The message that asks for a dump. Port 0 is the kernel's.
+fn request(kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut header = NetlinkHeader::default();
+    let length = header.buffer_len() + body.len();
+    header.length = u32::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    header.message_type = kind;
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    header.sequence_number = 1;
+    let mut request = vec![0; header.buffer_len()];
+    header.emit(&mut request);
+    request.extend_from_slice(body);
+    Ok(request)
+}
+
 /// Takes the messages of one datagram; true at the end of the dump.
 fn take(mut bytes: &[u8], kind: u16, dump: &mut Dump) -> io::Result<bool> {
-    while let Some(length) = u32_at(bytes, 0).map(|l| l as usize) {
-        if length < HEADER || length > bytes.len() {
+    while !bytes.is_empty() {
+        let Ok(message) = NetlinkBuffer::new_checked(bytes) else {
             dump.interrupted = true;
             return Ok(false);
+        };
+        dump.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+        let body = message.payload();
+        // Both ends of a dump carry an errno, negated; 0 is success.
+        let end = match message.message_type() {
+            NLMSG_DONE => Some(DoneBuffer::new_checked(body).map(|done| done.code())),
+            NLMSG_ERROR => {
+                Some(ErrorBuffer::new_checked(body).map(|error| error.code().map_or(0, |code| code.get())))
+            }
+            got => {
+                if got == kind {
+                    dump.messages.push(body.to_vec());
+                }
+                None
+            }
+        };
+        match end {
+            None => {}
+            Some(Ok(code)) if code < 0 => return Err(io::Error::from_raw_os_error(code.saturating_neg())),
+            Some(Ok(_)) => return Ok(true),
+            // Cut off before it says how the dump ended.
+            Some(Err(_)) => {
+                dump.interrupted = true;
+                return Ok(true);
+            }
         }
-        let (message, body) = (&bytes[..HEADER], &bytes[HEADER..length]);
-        let got = u16::from_ne_bytes([message[4], message[5]]);
-        let flags = u16::from_ne_bytes([message[6], message[7]]);
-        dump.interrupted |= flags & INTERRUPTED != 0;
-        // Both carry an errno, negated; 0 is success.
-        let code = || u32_at(body, 0).map_or(0, |c| (c as i32).saturating_neg());
-        match got {
-            ERROR | DONE if code() > 0 => return Err(io::Error::from_raw_os_error(code())),
-            ERROR | DONE => return Ok(true),
-            got if got == kind => dump.messages.push(body.to_vec()),
-            _ => {}
-        }
-        let next = length.div_ceil(4) * 4;
+        let next = (message.length() as usize).next_multiple_of(usize::from(NLMSG_ALIGNTO));
         bytes = bytes.get(next..).unwrap_or_default();
     }
     Ok(false)
 }
 
-/// The attributes in a message or in a nested attribute: number and content. Ends at the first that is cut off.
-pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]));
-        // The two upper bits are flags: nested, network byte order.
-        let number = u16::from_ne_bytes([*bytes.get(2)?, *bytes.get(3)?]) & 0x3fff;
-        let content = bytes.get(4..length)?;
-        bytes = bytes.get(length.div_ceil(4) * 4..).unwrap_or_default();
-        Some((number, content))
+/// The attributes in a message or in a nested attribute: number, without its flags, and content. Ends at the first that is
+/// cut off.
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    NlasIterator::new(bytes).map_while(|attribute| {
+        let attribute = attribute.ok()?;
+        let (number, length) = (attribute.kind(), usize::from(attribute.length()));
+        Some((number, attribute.into_inner().get(NLA_HEADER_SIZE..length)?))
     })
 }
 
@@ -121,9 +135,9 @@ pub fn attribute(bytes: &[u8], number: u16) -> Option<&[u8]> {
 
 /// An attribute, ready to be sent.
 pub fn make_attribute(number: u16, content: [u8; 4]) -> Vec<u8> {
-    let mut bytes = 8u16.to_ne_bytes().to_vec();
-    bytes.extend_from_slice(&number.to_ne_bytes());
-    bytes.extend_from_slice(&content);
+    let attribute = DefaultNla::new(number, content.to_vec());
+    let mut bytes = vec![0; attribute.buffer_len()];
+    attribute.emit(&mut bytes);
     bytes
 }
 
@@ -142,7 +156,7 @@ mod tests {
     use super::*;
 
     fn message(kind: u16, body: &[u8]) -> Vec<u8> {
-        let mut bytes = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
+        let mut bytes = ((16 + body.len()) as u32).to_ne_bytes().to_vec();
         bytes.extend_from_slice(&kind.to_ne_bytes());
         bytes.extend_from_slice(&[0; 10]);
         bytes.extend_from_slice(body);
@@ -155,7 +169,7 @@ mod tests {
         let mut bytes = message(7, b"abc");
         bytes.extend(message(9, b"other"));
         bytes.extend(message(7, b""));
-        bytes.extend(message(DONE, &0i32.to_ne_bytes()));
+        bytes.extend(message(NLMSG_DONE, &0i32.to_ne_bytes()));
         let mut dump = Dump::default();
         assert!(take(&bytes, 7, &mut dump).unwrap());
         assert_eq!(dump.messages, [b"abc".to_vec(), vec![]]);
@@ -165,10 +179,52 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_as_the_kernel_wants_it() {
+        let mut expected = 20u32.to_ne_bytes().to_vec();
+        expected.extend_from_slice(&[9u16.to_ne_bytes(), 0x301u16.to_ne_bytes()].concat());
+        expected.extend_from_slice(&[1u32.to_ne_bytes(), 0u32.to_ne_bytes(), *b"body"].concat());
+        assert_eq!(request(9, b"body").unwrap(), expected);
+        let mut expected = [8u16.to_ne_bytes(), 3u16.to_ne_bytes()].concat();
+        expected.extend_from_slice(&7u32.to_ne_bytes());
+        assert_eq!(make_attribute(3, 7u32.to_ne_bytes()), expected);
+    }
+
+    #[test]
+    fn an_end_that_is_cut_off_is_no_success() {
+        for kind in [NLMSG_DONE, NLMSG_ERROR] {
+            let mut dump = Dump::default();
+            assert!(take(&message(kind, &[]), 7, &mut dump).unwrap() && dump.interrupted);
+            let mut dump = Dump::default();
+            assert!(take(&message(kind, &[0; 4]), 7, &mut dump).unwrap() && !dump.interrupted);
+        }
+        let mut dump = Dump::default();
+        assert!(!take(&[16, 0, 0], 7, &mut dump).unwrap() && dump.interrupted);
+    }
+
+    #[test]
+    fn any_bytes_are_no_panic() {
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            let bytes: Vec<u8> = (0..64)
+                .map(|at| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    // Lengths are small, so that many are nearly right.
+                    if at % 4 == 0 { (state >> 58) as u8 } else { (state >> 56) as u8 & 3 }
+                })
+                .collect();
+            for end in [64, 61, 33] {
+                let _ = take(&bytes[..end], 7, &mut Dump::default());
+                let taken: usize = attributes(&bytes[..end]).map(|(_, content)| 4 + content.len()).sum();
+                assert!(taken <= end);
+            }
+        }
+    }
+
+    #[test]
     fn the_kernels_error_is_ours() {
-        let bytes = message(ERROR, &(-2i32).to_ne_bytes());
+        let bytes = message(NLMSG_ERROR, &(-2i32).to_ne_bytes());
         assert_eq!(take(&bytes, 7, &mut Dump::default()).unwrap_err().raw_os_error(), Some(2));
-        let bytes = message(ERROR, &i32::MIN.to_ne_bytes());
+        let bytes = message(NLMSG_ERROR, &i32::MIN.to_ne_bytes());
         assert!(take(&bytes, 7, &mut Dump::default()).is_err());
     }
 
