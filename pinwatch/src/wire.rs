@@ -18,7 +18,9 @@ use crate::model::{Event, Refusal, Table};
 /// The first bytes of every message.
 pub const MAGIC: [u8; 4] = *b"PINW";
 /// The version of the messages; it changes with every change of [`Request`], [`Reply`] or the model's types.
-pub const VERSION: u16 = 10;
+pub const VERSION: u16 = 11;
+/// So many gaps a table has at most: one for each hook that is missing, and few others.
+const MOST_GAPS: usize = 1000;
 /// Bytes of a header.
 pub const HEADER: usize = 10;
 /// The longest request body, in bytes.
@@ -231,6 +233,9 @@ fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, WireError> {
 
 /// Whether all references of a table are in range and what the model promises holds.
 fn check(table: &Table) -> Result<(), &'static str> {
+    if table.gaps.len() > MOST_GAPS {
+        return Err("it has more gaps than there can be");
+    }
     for pin in &table.pins {
         if pin.parts.is_empty() {
             return Err("a pin has no parts");

@@ -6,7 +6,7 @@ use std::thread;
 use super::*;
 use crate::model::object::xdp;
 use crate::model::{
-    FileIndex, Holder, Holding, HoldingIndex, Origin, Part, Pin, PinId, ProcessIndex, Subsystem,
+    Doubt, FileIndex, Gap, Holder, Holding, HoldingIndex, Origin, Part, Pin, PinId, ProcessIndex, Subsystem,
 };
 
 fn pin() -> Pin {
@@ -18,8 +18,7 @@ fn pin() -> Pin {
         pages: 1,
         address: None,
         parts: Part::unknown(4096),
-        exact: false,
-        doubt: Some("not known".into()),
+        doubts: Doubt::MemoryUnknown.into(),
         orphan_pages: None,
         creator: None,
         holding: None,
@@ -30,7 +29,12 @@ fn pin() -> Pin {
 }
 
 fn table() -> Table {
-    Table { pins: vec![pin()], incomplete: vec!["a sentence".into()], hidden: (2, 8192), ..Table::default() }
+    Table {
+        pins: vec![pin()],
+        gaps: vec![Gap::SkippedHooks { calls: 3 }, Gap::HoldersUnknown { why: "no memory".into() }],
+        hidden: (2, 8192),
+        ..Table::default()
+    }
 }
 
 fn body(message: &[u8]) -> &[u8] {

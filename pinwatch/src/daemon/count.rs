@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::Watch;
 use crate::kernel::bpf::BpfError;
-use crate::model::{KernelCount, Table};
+use crate::model::{Gap, KernelCount, Table};
 use crate::source::aside::Aside;
 use crate::source::proc::vmstat;
 use crate::source::trace::Snapshot;
@@ -66,6 +66,8 @@ impl Watch {
         let seen = self.seen();
         let (snapshot, mut table) = self.look()?;
         table.kernel = self.count(&snapshot, seen);
+        let surplus = table.kernel.and_then(|count| count.surplus());
+        table.gaps.extend(surplus.map(|pages| Gap::Unattributed { pages }));
         Ok(table)
     }
 

@@ -23,7 +23,7 @@ use crate::kernel::facts::{Depth, Facts};
 use crate::kernel::feature::{Feature, FeatureName, State};
 use crate::kernel::plan::{Choices, Hook, Method, Plan, Verdict};
 use crate::kernel::raw;
-use crate::model::Table;
+use crate::model::{FullMap, Gap, Subsystem, Table};
 use crate::source::trace::{Clocks, FileStates, LeaseRules, Snapshot, Whereabouts};
 
 /// Why watching cannot start.
@@ -389,66 +389,63 @@ impl Watch {
         table.policy = Some(self.follow.policy());
         table.watching_since = self.since.values().min().copied();
         let losses = self.programs.losses()?;
-        let mut incomplete = self.incomplete(&losses);
-        incomplete.append(&mut table.incomplete);
-        table.incomplete = incomplete;
+        let mut gaps = self.gaps(&losses);
+        gaps.append(&mut table.gaps);
+        table.gaps = gaps;
         self.follow.looked(began, &table, Clocks::now().realtime);
         self.metrics.looked(&table, self.follow.policy(), began, seen, &snapshot);
         Ok((snapshot, table))
     }
 
-    /// All that may make the table wrong, in sentences.
-    fn incomplete(&self, losses: &Losses) -> Vec<String> {
-        let mut said = Vec::new();
+    /// All that may make the table wrong, as far as hooks and maps are concerned.
+    fn gaps(&self, losses: &Losses) -> Vec<Gap> {
+        let mut gaps = Vec::new();
         let first = self.since.values().min().copied();
-        let time_of = |since: i64| {
-            let time = jiff::Timestamp::from_nanosecond(i128::from(since)).unwrap_or_default();
-            time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-        };
-        if let Some(first) = first {
-            let time = time_of(first);
-            said.push(format!("pins made before {time}, when pinwatch began to watch, are not listed"));
-        }
+        gaps.extend(first.map(|since| Gap::Before { since }));
         for (feature, since) in self.since.iter().filter(|(_, since)| Some(**since) != first) {
-            let time = time_of(*since);
-            said.push(format!(
-                "{feature} pins made before {time}, when its modules were hooked, are not listed"
-            ));
+            gaps.extend(
+                subsystem(*feature).map(|subsystem| Gap::SubsystemBefore { subsystem, since: *since }),
+            );
         }
-        for feature in self.plan.features.iter().filter(|feature| feature.name.is_subsystem()) {
-            if matches!(feature.state, State::Off | State::Degraded) {
-                said.push(format!("{}: {}", feature.name, feature.text));
+        for feature in &self.plan.features {
+            let Some(subsystem) = subsystem(feature.name) else { continue };
+            let why = || feature.text.clone();
+            match feature.state {
+                State::Off => gaps.push(Gap::NotTraced { subsystem, why: why() }),
+                State::Degraded => gaps.push(Gap::PartlyTraced { subsystem, why: why() }),
+                State::On | State::Waiting | State::Absent | State::Disabled => {}
             }
         }
         for (feature, reason) in self.failed.values().filter(|(feature, _)| !feature.is_history()) {
-            said.push(format!("{feature}: {reason}"));
+            gaps.push(Gap::HookMissing { feature: feature.to_string(), why: reason.clone() });
         }
-        let mut count = |n: u64, what: &str| {
-            if n > 0 {
-                said.push(format!("{n} {what}"));
-            }
-        };
-        // What was found since is no longer wrong.
-        count(
-            self.healing.unseen(losses.calls),
-            "calls at most were not seen because the kernel was in the middle of one: so many pins may be missing, or listed though released",
-        );
-        count(
-            losses.returns,
-            "registrations were not seen because the kernel had no return probe left: they are missing",
-        );
-        count(losses.full[0], "pins found no room and are missing: start pinwatch with a larger --max-pins");
-        count(losses.full[1], "extents found no room: their pins are marked as not exact");
-        count(losses.full[2], "file names found no room: their pins are marked as not exact");
-        count(losses.full[5], "times a lease found no room: pins that it covers may be shown without it");
-        count(losses.full[6], "times a thread that waits for a lease found no room: it is not shown");
-        count(
-            losses.full[4],
-            "clones of io_uring buffers found no room: rings that keep them may be missing",
-        );
-        count(losses.full[3], "registrations under way found no room and are missing");
-        said
+        gaps.extend(lost(losses, self.healing.unseen(losses.calls)));
+        gaps
     }
+}
+
+/// The subsystem whose pins a feature sees; `None` for one that only tells more of pins.
+fn subsystem(feature: FeatureName) -> Option<Subsystem> {
+    Subsystem::ALL.into_iter().find(|subsystem| subsystem.word() == feature.as_str())
+}
+
+/// What the programs lost. `unseen`: of the calls that the kernel skipped, those whose effect was not found since.
+fn lost(losses: &Losses, unseen: u64) -> impl Iterator<Item = Gap> {
+    let [pins, extents, files, calls, shares, leases, waiters] = losses.full;
+    let maps = [
+        (FullMap::Pins, pins),
+        (FullMap::Extents, extents),
+        (FullMap::Files, files),
+        (FullMap::Leases, leases),
+        (FullMap::Waiters, waiters),
+        (FullMap::Shares, shares),
+        (FullMap::Calls, calls),
+    ];
+    let skipped = (unseen > 0).then_some(Gap::SkippedHooks { calls: unseen });
+    let returns = (losses.returns > 0).then_some(Gap::MissedReturns { calls: losses.returns });
+    let full = maps.into_iter().filter(|(_, times)| *times > 0);
+    let full = full.map(|(map, times)| Gap::MapFull { map, times });
+    skipped.into_iter().chain(returns).chain(full)
 }
 
 /// Whether a hook sees pins being made.
@@ -488,4 +485,39 @@ fn hookable_modules() -> Vec<(String, String)> {
         .collect();
     modules.sort();
     modules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::GapCode;
+
+    #[test]
+    fn each_loss_is_a_gap_of_its_own() {
+        assert_eq!(lost(&Losses::default(), 0).count(), 0);
+        let losses = Losses { calls: 9, returns: 2, full: [1, 2, 3, 4, 5, 6, 7], ..Losses::default() };
+        let codes: Vec<(GapCode, Option<u64>)> =
+            lost(&losses, 8).map(|gap| (gap.code(), gap.count())).collect();
+        for expected in [
+            (GapCode::SkippedHooks, 8),
+            (GapCode::MissedReturns, 2),
+            (GapCode::PinsFull, 1),
+            (GapCode::ExtentsFull, 2),
+            (GapCode::FilesFull, 3),
+            (GapCode::CallsFull, 4),
+            (GapCode::SharesFull, 5),
+            (GapCode::LeasesFull, 6),
+            (GapCode::WaitersFull, 7),
+        ] {
+            assert!(codes.contains(&(expected.0, Some(expected.1))), "{expected:?} in {codes:?}");
+        }
+        assert_eq!(codes.len(), 9);
+    }
+
+    #[test]
+    fn features_that_see_pins_are_subsystems() {
+        for feature in FeatureName::ALL {
+            assert_eq!(subsystem(feature).is_some(), feature.is_subsystem(), "{feature}");
+        }
+    }
 }

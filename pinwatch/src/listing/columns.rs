@@ -280,7 +280,7 @@ fn orphan(row: &Row, _: &Context) -> String {
 }
 
 fn origin(row: &Row, _: &Context) -> String {
-    format!("{}{}", row.pin.origin.word(), if row.pin.exact { "" } else { "~" })
+    format!("{}{}", row.pin.origin.word(), if row.pin.exact() { "" } else { "~" })
 }
 
 fn extents(row: &Row) -> String {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::columns::age_seconds;
 use super::render::counted;
-use super::{escape, label, leases, path, size};
+use super::{escape, gaps, label, leases, path, size};
 use crate::model::object::Release;
 use crate::model::{
     Backing, File, Holder, Holding, Mode, Namespaces, Pin, PinId, Process, ProcessIndex, Subsystem, Table,
@@ -44,8 +44,8 @@ pub fn screen(table: &Table, pin: &Pin, now: i64) -> String {
     for part in &pin.parts {
         line("pages", &pages(table, pin, part));
     }
-    if let Some(doubt) = &pin.doubt {
-        line("not exact", &escape::sentence(doubt));
+    if let Some(doubts) = gaps::doubts(pin.doubts, &pin.object) {
+        line("not exact", &doubts);
     }
     line("object", &escape::name(format!("{}{}", pin.object, pin.object.described().details()).as_bytes()));
     for (label, text) in pin.object.described().notes() {

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
+use super::gaps;
 use crate::model::{self, KernelCount, Name, Pin, Table, Via, Who, Workload};
 
 /// The version of the contract.
@@ -26,8 +27,10 @@ pub fn document(
     let head = Head {
         version: VERSION,
         complete: table.complete(),
+        complete_since: table.complete_since().and_then(time),
         watching_since: table.watching_since.and_then(time),
-        incomplete: &table.incomplete,
+        incomplete: table.gaps.iter().map(gaps::sentence).collect(),
+        gaps: table.gaps.iter().map(Gap::new).collect(),
         unattributed_pages: table.kernel.map(|kernel| kernel.unattributed()),
         kernel: table.kernel.map(Kernel::new),
         hidden: Hidden { pins: table.hidden.0, bytes: table.hidden.1 },
@@ -168,14 +171,41 @@ pub(super) fn holding_fields(table: &Table, holding: &model::Holding) -> serde_j
 }
 
 #[derive(Serialize)]
-struct Head<'a> {
+struct Head {
     version: u32,
     complete: bool,
+    complete_since: Option<Time>,
     watching_since: Option<Time>,
-    incomplete: &'a [String],
+    incomplete: Vec<String>,
+    gaps: Vec<Gap>,
     unattributed_pages: Option<i64>,
     kernel: Option<Kernel>,
     hidden: Hidden,
+}
+
+/// A gap: what scripts match, and the sentence for people.
+#[derive(Serialize)]
+struct Gap {
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subsystem: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Time>,
+    text: String,
+}
+
+impl Gap {
+    fn new(gap: &model::Gap) -> Self {
+        Self {
+            code: gap.code().word(),
+            count: gap.count(),
+            subsystem: gap.subsystem().map(model::Subsystem::word),
+            since: gap.since().and_then(time),
+            text: gaps::sentence(gap),
+        }
+    }
 }
 
 /// The kernel's own count, in references to pages.
@@ -471,7 +501,7 @@ mod tests {
                          "unit": "x.service", "via": [{"fd": 5}]}],
             "in_flight": 0, "receivers": [],
             "coverage": {"state": "unknown", "covered": 0, "holders": 0, "lease_pids": [], "seconds_left": null},
-            "created": "2026-11-20T23:55:04Z", "age_seconds": 180, "origin": "trace", "exact": true, "doubt": null
+            "created": "2026-11-20T23:55:04Z", "age_seconds": 180, "origin": "trace", "exact": true, "doubt": null, "doubts": []
         });
         assert_eq!(*pin, expected);
     }

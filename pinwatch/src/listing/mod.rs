@@ -7,6 +7,7 @@ pub mod columns;
 pub mod escape;
 pub mod events;
 pub mod explain;
+pub mod gaps;
 mod grid;
 pub mod json;
 pub mod leases;

@@ -6,8 +6,8 @@ use tabled::settings::Color;
 use super::columns::{Column, Context};
 use super::grid::{GAP, Grid};
 use super::select::Selection;
-use super::{Row, escape, size};
-use crate::model::{LeasePolicy, Table};
+use super::{Row, escape, gaps, size};
+use crate::model::{GapCode, LeasePolicy, Table};
 
 /// A name is never cut to less than this.
 const SHORTEST_NAME: usize = 24;
@@ -94,13 +94,13 @@ fn cut(name: &mut String, room: usize) {
     }
 }
 
-/// The lines under the table: totals, and what the answer lacks (of [`lacking`]). `page` is the size of a page in bytes.
+/// The lines under the table: totals, and the caveats (of [`caveats`]). `page` is the size of a page in bytes.
 pub fn footer(
     table: &Table,
     rows: &[Row],
     page: u64,
     policy: LeasePolicy,
-    lacking: &[String],
+    caveats: &[String],
 ) -> Vec<String> {
     let pins = Selection::pins(rows);
     let bytes = rows.iter().fold(0u64, |sum, r| sum.saturating_add(r.part.bytes));
@@ -124,13 +124,14 @@ pub fn footer(
             format!(" By the kernel's count {bytes} less are pinned{uncertain}.")
         });
     }
-    std::iter::once(totals).chain(lacking.iter().map(|l| format!("{l}."))).collect()
+    std::iter::once(totals).chain(caveats.iter().map(|l| format!("{l}."))).collect()
 }
 
-/// What the answer lacks, a clause each. `said` are sentences that the user has been told already.
-pub fn lacking(table: &Table, said: &[&str]) -> Vec<String> {
-    let news = table.incomplete.iter().filter(|s| !said.contains(&s.as_str()));
-    let mut lines: Vec<String> = news.map(|s| format!("not complete: {}", escape::sentence(s))).collect();
+/// Why the answer may not be exact, a clause each. `reported` are gaps that the user has read about already.
+pub fn caveats(table: &Table, reported: &[GapCode]) -> Vec<String> {
+    let news = table.gaps.iter().filter(|gap| !reported.contains(&gap.code()));
+    let line = |gap| format!("not complete: {}", escape::sentence(&gaps::sentence(gap)));
+    let mut lines: Vec<String> = news.map(line).collect();
     if table.hidden.0 > 0 {
         let (pins, bytes) = (counted(table.hidden.0, "pin"), size::long(table.hidden.1));
         lines.push(format!("not shown: {pins} of other users, {bytes}; run as root to see them"));
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
     use crate::listing::columns::choose;
     use crate::listing::sample;
-    use crate::model::{CoverageState, KernelCount};
+    use crate::model::{CoverageState, Gap, KernelCount};
 
     const PIPE: Look = Look { width: None, may_drop: true, colour: false, header: true };
     const CONTEXT: Context =
@@ -211,18 +212,22 @@ mod tests {
     #[test]
     fn the_footer_says_what_is_not_known() {
         let mut sample = sample::table();
-        sample.incomplete.push("a\x1b sentence".into());
+        sample.gaps.push(Gap::HoldersUnknown { why: "a\x1b cause".into() });
         sample.hidden = (2, 1 << 30);
         sample.kernel =
             Some(KernelCount { references: 300, attributed: 40, unclaimed: 4, uncertain: Some(2) });
         let rows = Selection::default().rows(&sample);
-        let lines = footer(&sample, &rows, 4096, LeasePolicy::Persistent, &lacking(&sample, &[]));
+        let lines = footer(&sample, &rows, 4096, LeasePolicy::Persistent, &caveats(&sample, &[]));
         assert_eq!(
             lines[0],
             "3 pins, 84.0 MiB. By the kernel's count 1.0 MiB more are pinned, give or take 8.0 KiB."
         );
-        assert_eq!(lines[1], "not complete: a\\x1b sentence.");
-        assert_eq!(lacking(&sample, &["a\x1b sentence"]).len(), 1);
+        assert!(
+            lines[1].starts_with("not complete: ") && lines[1].ends_with("a\\x1b cause."),
+            "{}",
+            lines[1]
+        );
+        assert_eq!(caveats(&sample, &[GapCode::HoldersUnknown]).len(), 1);
         assert_eq!(lines[2], "not shown: 2 pins of other users, 1.0 GiB; run as root to see them.");
     }
 

@@ -25,6 +25,12 @@ impl KernelCount {
         self.references.saturating_sub(i64::try_from(known).unwrap_or(i64::MAX))
     }
 
+    /// What the kernel counts beyond what pins explain, if that is surely more than its own inaccuracy.
+    pub fn surplus(&self) -> Option<u64> {
+        let uncertain = self.uncertain?;
+        u64::try_from(self.unattributed()).ok().filter(|left_over| *left_over > uncertain)
+    }
+
     /// Whether pins surely explain more than the kernel counts: then some of them are released.
     pub fn is_short(&self) -> bool {
         let off = |off| self.unattributed() < 0 && self.unattributed().unsigned_abs() > off;
@@ -44,6 +50,9 @@ mod tests {
         assert!(!count.is_short() && !KernelCount { references: 8, uncertain: Some(1), ..count }.is_short());
         assert!(KernelCount { references: 7, uncertain: Some(1), ..count }.is_short());
         assert!(!KernelCount { references: 7, uncertain: None, ..count }.is_short());
+        assert_eq!((KernelCount { uncertain: Some(1), ..count }.surplus(), count.surplus()), (None, Some(1)));
+        assert_eq!(KernelCount { uncertain: None, ..count }.surplus(), None);
+        assert_eq!(KernelCount { references: 8, ..count }.surplus(), None);
         assert_eq!(KernelCount { attributed: u64::MAX, ..count }.unattributed(), 10 - i64::MAX);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Coverage, HoldingIndex, Object, Parts, ProcessIndex};
+use super::{Coverage, Doubts, HoldingIndex, Object, Parts, ProcessIndex};
 
 /// The part of the kernel that made a pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -215,10 +215,8 @@ pub struct Pin {
     pub address: Option<u64>,
     /// By file, largest first; never empty.
     pub parts: Parts,
-    /// Whether `parts` is exact. False when memory was remapped meanwhile or a bound was hit; `doubt` then says which.
-    pub exact: bool,
-    /// Why `parts` is not exact.
-    pub doubt: Option<String>,
+    /// Why `parts` may not be exact; empty if it is.
+    pub doubts: Doubts,
     /// Pages that no longer belong to the file; `None` if nobody has looked.
     pub orphan_pages: Option<u64>,
     /// Who made it; `None` if no source knows.
@@ -237,6 +235,11 @@ impl Pin {
     /// The subsystem that made the pin.
     pub fn subsystem(&self) -> Subsystem {
         self.id.subsystem
+    }
+
+    /// Whether `parts` is exact: nothing was remapped meanwhile, and no bound was hit.
+    pub fn exact(&self) -> bool {
+        self.doubts.is_empty()
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CoverageState, File, HeldState, Holder, Holding, KernelCount, Lease, LeasePolicy, Part, Pin, Process,
+    CoverageState, File, Gap, HeldState, Holder, Holding, KernelCount, Lease, LeasePolicy, Part, Pin, Process,
 };
 
 /// Place of a file in [`Table::files`].
@@ -31,8 +31,8 @@ pub struct Table {
     pub pins: Vec<Pin>,
     /// The leases, on pinned files and on others; `None` if nobody has looked.
     pub leases: Option<Vec<Lease>>,
-    /// Why pins may be missing, or listed though gone: one sentence each. Empty means complete.
-    pub incomplete: Vec<String>,
+    /// Why pins may be missing, or listed though gone. Empty means complete.
+    pub gaps: Vec<Gap>,
     /// Since when pins are watched, in nanoseconds since the Unix epoch; `None` without a daemon.
     pub watching_since: Option<i64>,
     /// What the kernel itself counts as pinned; `None` if nobody has compared.
@@ -98,8 +98,36 @@ impl Table {
         pin.coverage.state == CoverageState::None && pin.parts.iter().any(required)
     }
 
-    /// Whether every pin that exists is here and none that does not.
+    /// Whether every pin that exists is here and none that does not: no gap is open.
     pub fn complete(&self) -> bool {
-        self.incomplete.is_empty()
+        self.gaps.is_empty()
+    }
+
+    /// Since when the table is complete, in nanoseconds since the Unix epoch: every pin made from then on is here, unless it
+    /// was released. `None` without a daemon, and while a gap is open that is about newer pins too.
+    pub fn complete_since(&self) -> Option<i64> {
+        let watching = self.watching_since?;
+        self.gaps.iter().try_fold(watching, |latest, gap| Some(latest.max(gap.since()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Subsystem;
+
+    #[test]
+    fn older_pins_leave_a_table_complete_since_a_moment_and_losses_do_not() {
+        let mut table = Table { watching_since: Some(10), ..Table::default() };
+        assert_eq!((table.complete(), table.complete_since()), (true, Some(10)));
+        table.gaps = vec![
+            Gap::Before { since: 10 },
+            Gap::SubsystemBefore { subsystem: Subsystem::Rdma, since: 30 },
+            Gap::SubsystemBefore { subsystem: Subsystem::Vfio, since: 20 },
+        ];
+        assert_eq!((table.complete(), table.complete_since()), (false, Some(30)));
+        table.gaps.push(Gap::SkippedHooks { calls: 1 });
+        assert_eq!(table.complete_since(), None);
+        assert_eq!(Table::default().complete_since(), None);
     }
 }

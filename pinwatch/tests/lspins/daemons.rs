@@ -93,8 +93,7 @@ pub fn table(pins: u32) -> Table {
                 offset: 0,
                 length: bytes,
             }]),
-            exact: true,
-            doubt: None,
+            doubts: Doubts::NONE,
             orphan_pages: Some(0),
             creator: Some(ProcessIndex(n)),
             holding: Some(HoldingIndex(n)),
@@ -133,19 +132,28 @@ fn a_good_daemon() {
 
 #[test]
 fn an_incomplete_answer_is_told() {
-    let incomplete = vec!["pins made before pinwatch started are missing".to_owned()];
-    let daemon = Daemon::with(&Table { incomplete, hidden: (2, 4096), ..table(1) });
+    let before = Gap::Before { since: 1_795_218_904_000_000_000 };
+    let daemon = Daemon::with(&Table { gaps: vec![before], hidden: (2, 4096), ..table(1) });
     let output = daemon.run(&["--strict"]);
     assert_eq!((code(&output), stdout(&output).lines().count()), (3, 2));
     let said = stderr(&output);
-    assert_eq!(
-        said.lines().next(),
-        Some("lspins: not complete: pins made before pinwatch started are missing")
-    );
+    assert!(said.starts_with("lspins: not complete: pins made before 2026-11-20T23:55:04Z"), "{said}");
     assert!(said.contains("2 pins of other users"), "{said}");
     assert_eq!(code(&daemon.run(&[])), 0);
     let document: Value = serde_json::from_slice(&daemon.run(&["-J"]).stdout).unwrap();
+    schema::check(&document);
     assert_eq!((document["complete"].as_bool(), document["hidden"]["pins"].as_u64()), (Some(false), Some(2)));
+    assert_eq!(document["gaps"].as_array().unwrap().len(), 1);
+    assert_eq!(document["gaps"][0]["code"], "before");
+    assert_eq!(document["gaps"][0]["text"], document["incomplete"][0]);
+    // What was made since is all there.
+    assert_eq!(document["complete_since"], "2026-11-20T23:55:04Z");
+
+    let skipped = vec![Gap::SkippedHooks { calls: 3 }];
+    let document = Daemon::with(&Table { gaps: skipped, ..table(1) }).run(&["-J"]);
+    let document: Value = serde_json::from_slice(&document.stdout).unwrap();
+    assert_eq!(document["gaps"][0]["code"], "skipped_hooks");
+    assert_eq!((&document["gaps"][0]["count"], &document["complete_since"]), (&3.into(), &Value::Null));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! As much of JSON Schema as the schema of `lspins` uses, to hold real output against it.
 
+use pinwatch::model::{Doubt, GapCode};
 use serde_json::Value;
 
 /// The schema that is shipped.
@@ -82,6 +83,19 @@ pub fn check_line(line: &Value) {
 pub fn check_as(name: &str, value: &Value) {
     let schema = schema();
     assert_eq!(faults(&schema, &schema["$defs"][name], value, name), [""; 0]);
+}
+
+#[test]
+fn the_schema_has_all_codes() {
+    let schema = schema();
+    let words = |at: &str| {
+        let words = schema.pointer(at).and_then(Value::as_array).unwrap();
+        words.iter().map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let codes: Vec<&str> = GapCode::ALL.iter().map(|code| code.word()).collect();
+    assert_eq!(words("/$defs/gap/properties/code/enum"), codes);
+    let doubts: Vec<&str> = Doubt::ALL.iter().map(|doubt| doubt.word()).collect();
+    assert_eq!(words("/$defs/pin/properties/doubts/items/enum"), doubts);
 }
 
 #[test]

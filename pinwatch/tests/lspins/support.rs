@@ -108,6 +108,11 @@ pub fn own_pins() -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// The codes of a document's gaps.
+pub fn gaps(document: &Value) -> Vec<&str> {
+    document["gaps"].as_array().unwrap().iter().filter_map(|gap| gap["code"].as_str()).collect()
+}
+
 /// The pins at an address in a document.
 pub fn at(document: &Value, address: u64) -> Vec<&Value> {
     document["pins"].as_array().unwrap().iter().filter(|p| p["address"] == address).collect()

@@ -7,6 +7,7 @@ mod actors;
 mod cases;
 mod compare;
 mod factory;
+mod gaps;
 mod guest;
 mod kernel_log;
 
@@ -186,8 +187,8 @@ fn run_all(
                 println!("scenario {} ... FAILED ({seconds:.1} s)", scenario.name);
                 let table = guest.table().unwrap_or_default();
                 let said = format!(
-                    "{error:#}\nincomplete: {}\nthe kernel's count: {}\nthe kernel said: {}\nthe daemon's log ends with:\n{}",
-                    table["incomplete"],
+                    "{error:#}\ngaps: {}\nthe kernel's count: {}\nthe kernel said: {}\nthe daemon's log ends with:\n{}",
+                    table["gaps"],
                     table["kernel"],
                     kernel.complaints()?,
                     guest.log_tail()

@@ -18,7 +18,7 @@ use pinwatch::listing::select::{self, Selection};
 use pinwatch::listing::sort::Sort;
 use pinwatch::listing::summary::{self, By};
 use pinwatch::listing::{self, escape, explain, json, leases, operand};
-use pinwatch::model::{LeasePolicy, PinId, Table};
+use pinwatch::model::{GapCode, LeasePolicy, PinId, Table};
 use pinwatch::source;
 use pinwatch::wire::{self, Reply, Request, WireError};
 
@@ -231,8 +231,11 @@ fn show(
         colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         header: !args.no_header,
     };
-    let said = if warned { &source::proc::BY_NATURE[..] } else { &[] };
-    let lacking = render::lacking(table, said);
+    // Under a table the line with the totals has what the kernel counts.
+    let has_footer = terminal && !rows.is_empty();
+    let in_footer = has_footer.then_some(GapCode::Unattributed);
+    let reported: Vec<GapCode> = reported(warned).iter().copied().chain(in_footer).collect();
+    let caveats = render::caveats(table, &reported);
     let text_form = !(args.json || args.json_lines || args.terse);
     let reader_left = print(|out| {
         if let (Some(by), true) = (by, args.json || args.json_lines) {
@@ -257,16 +260,16 @@ fn show(
             out.write_all(summary::kernel(table).as_bytes())?;
         }
         // Under a table on the terminal; a pipe gets rows and nothing else.
-        if terminal && !rows.is_empty() {
+        if has_footer {
             let page = rustix::param::page_size() as u64;
-            return render::footer(table, &rows, page, context.policy, &lacking)
+            return render::footer(table, &rows, page, context.policy, &caveats)
                 .iter()
                 .try_for_each(|line| writeln!(out, "{line}"));
         }
         Ok(())
     })?;
     if text_form && (!terminal || (rows.is_empty() && args.verbose)) {
-        lacking.iter().for_each(|line| complain(line));
+        caveats.iter().for_each(|line| complain(line));
     }
     if rows.is_empty() && args.verbose {
         complain(&nothing(args, table));
@@ -285,6 +288,11 @@ fn show(
         _ => Outcome::Listed,
     };
     Ok((outcome, reader_left))
+}
+
+/// Gaps that the user has read about: the line that says that the daemon is not asked has them.
+fn reported(warned: bool) -> &'static [GapCode] {
+    if warned { &[GapCode::ProcfsSubsystems, GapCode::ProcfsMappedFiles] } else { &[] }
 }
 
 /// Lists the leases.
@@ -307,8 +315,7 @@ fn leased(
         if leases.is_empty() { Ok(()) } else { out.write_all(leases.text(look, &context).as_bytes()) }
     })?;
     if !(args.json || args.json_lines) {
-        let said = if warned { &source::proc::BY_NATURE[..] } else { &[] };
-        render::lacking(table, said).iter().for_each(|line| complain(line));
+        render::caveats(table, reported(warned)).iter().for_each(|line| complain(line));
     }
     let outcome = match leases.is_empty() {
         _ if args.strict && !table.complete() => Outcome::Incomplete,
@@ -326,7 +333,7 @@ fn explained(id: PinId, table: &Table) -> Result<(Outcome, bool), String> {
     };
     let screen = explain::screen(table, pin, now());
     let reader_left = print(|out| out.write_all(screen.as_bytes()))?;
-    render::lacking(table, &[]).iter().for_each(|line| complain(line));
+    render::caveats(table, &[]).iter().for_each(|line| complain(line));
     Ok((Outcome::Listed, reader_left))
 }
 

@@ -43,7 +43,7 @@ fn build_info(families: &mut Families) {
 mod tests {
     use super::*;
     use crate::listing::sample;
-    use crate::model::CoverageState;
+    use crate::model::{CoverageState, Gap, GapCode};
 
     #[test]
     fn totals_are_those_of_the_table_and_no_name_gets_out() {
@@ -76,11 +76,32 @@ mod tests {
     #[test]
     fn many_pins_are_few_series() {
         let mut table = sample::table();
-        let pin = table.pins[1].clone();
-        table.pins = vec![pin; 10_000];
         table.leases = Some(Vec::new());
+        let pin = table.pins[1].clone();
+        let series = |table: &Table| {
+            let text = text(table, LeasePolicy::All, 0).unwrap();
+            text.lines().filter(|line| !line.starts_with('#')).count()
+        };
+        table.pins = vec![pin.clone()];
+        let one = series(&table);
+        table.pins = vec![pin; 10_000];
+        assert_eq!(series(&table), one);
+        // One for each code, and few others.
+        assert!(one < 40 + GapCode::ALL.len(), "{one}");
+    }
+
+    #[test]
+    fn each_gap_that_a_daemon_can_have_has_a_series_from_the_start() {
+        let mut table = sample::table();
+        table.gaps = vec![Gap::SkippedHooks { calls: 7 }, Gap::ProcfsSubsystems];
         let text = text(&table, LeasePolicy::All, 0).unwrap();
-        assert!(text.lines().filter(|line| !line.starts_with('#')).count() < 40, "{text}");
+        let value = |code: &str| {
+            text.lines().find_map(|l| l.strip_prefix(&format!("pinwatch_gaps{{code=\"{code}\"}} ")))
+        };
+        assert_eq!((value("skipped_hooks"), value("procfs_subsystems")), (Some("1"), Some("1")), "{text}");
+        assert_eq!((value("before"), value("pins_full")), (Some("0"), Some("0")));
+        // Without a daemon only, and not open.
+        assert_eq!(value("rings_busy"), None);
     }
 
     #[test]

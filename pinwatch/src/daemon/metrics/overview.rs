@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::families::Families;
 use super::groups::{Groups, Limits};
 use crate::model::{
-    Backing, CoverageState, Lease, LeaseKind, LeasePolicy, LeaseState, Pin, Subsystem, Table,
+    Backing, CoverageState, GapCode, Lease, LeaseKind, LeasePolicy, LeaseState, Pin, Subsystem, Table,
 };
 
 /// Pins and their bytes.
@@ -44,6 +44,7 @@ pub struct Overview {
     deleted: Total,
     leases: Option<Leases>,
     complete: bool,
+    gaps: BTreeMap<GapCode, u64>,
     watching_since: Option<i64>,
     groups: Groups,
 }
@@ -65,6 +66,9 @@ impl Overview {
         let is_deleted = |pin: &Pin| {
             pin.parts.iter().filter_map(|part| table.file(part.file?)).any(|file| file.deleted == Some(true))
         };
+        for gap in &table.gaps {
+            *all.gaps.entry(gap.code()).or_default() += 1;
+        }
         for pin in &table.pins {
             // A pin on several files counts where its largest part is.
             let backing =
@@ -135,6 +139,18 @@ impl Overview {
             "pinwatch_complete",
             "Whether every pin that exists is counted: 1, or 0 if some may be missing, as those made before pinwatch began to watch.",
             f64::from(u8::from(self.complete)),
+        );
+        // Those that a pass over the pins can open have a series from the start. `unattributed` takes more than a pass: see
+        // pinwatch_kernel_pin_references.
+        let is_known = |code: &GapCode| !code.is_of_procfs() && *code != GapCode::Unattributed;
+        let codes = GapCode::ALL.iter().filter(|code| is_known(code) || self.gaps.contains_key(code));
+        families.gauges(
+            "pinwatch_gaps",
+            "Open gaps, the reasons why the table may not be exact, by their code in the JSON of lspins; 0 for those that are not open.",
+            &["code"],
+            codes.map(|code| {
+                (vec![code.word().to_owned()], self.gaps.get(code).copied().unwrap_or(0) as f64)
+            }),
         );
         if let Some(since) = self.watching_since {
             families.gauge(

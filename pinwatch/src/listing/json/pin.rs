@@ -3,6 +3,7 @@
 
 use super::Shared;
 use crate::listing::columns::age_seconds;
+use crate::listing::gaps;
 use crate::model::object::{Field, Piece};
 use crate::model::{self, Coverage, Object, Pin};
 
@@ -88,12 +89,20 @@ pub fn write(out: &mut Vec<u8>, shared: &Shared, pin: &Pin, now: i64) {
             out.push(b'}');
         });
     }
-    ready!(out, "exact", Some(if pin.exact { "true" } else { "false" }));
+    ready!(out, "exact", Some(if pin.exact() { "true" } else { "false" }));
     key!(out, "doubt");
-    match &pin.doubt {
-        Some(doubt) => string(out, doubt),
+    match gaps::doubts(pin.doubts, &pin.object) {
+        Some(doubts) => string(out, &doubts),
         None => out.extend_from_slice(b"null"),
     }
+    key!(out, "doubts");
+    out.push(b'[');
+    for (at, doubt) in pin.doubts.iter().enumerate() {
+        out.extend_from_slice(if at == 0 { b"\"" } else { b",\"" });
+        out.extend_from_slice(doubt.word().as_bytes());
+        out.push(b'"');
+    }
+    out.push(b']');
     out.push(b'}');
 }
 

@@ -2,7 +2,7 @@
 //! umems. Root sees those of all users.
 //!
 //! Everything here races with the processes it looks at, and everything it reads may be hostile: all is bounded,
-//! and what vanishes meanwhile is left out. What cannot be known is said in [`Table::incomplete`].
+//! and what vanishes meanwhile is left out. What cannot be known is in [`Table::gaps`].
 
 mod bounded;
 mod fdinfo;
@@ -32,14 +32,10 @@ pub use self::files::Opened;
 pub use self::nodes::Nodes;
 use self::process::Users;
 use self::scan::Scan;
-use crate::model::{PinId, ProcessIndex, Subsystem, Table};
+use crate::model::{Gap, PinId, ProcessIndex, Subsystem, Table};
 
-/// What this source can never know; always part of [`Table::incomplete`].
-pub const BY_NATURE: [&str; 2] = [
-    "without pinwatch only registered io_uring buffers, RDMA memory regions and AF_XDP umems are known, and of \
-     io_uring only rings that a process has open",
-    "without pinwatch a file is known only while its memory is still mapped where it was pinned",
-];
+/// What this source can never know; always part of [`Table::gaps`].
+const BY_NATURE: [Gap; 2] = [Gap::ProcfsSubsystems, Gap::ProcfsMappedFiles];
 
 /// What is gathered, and what all parts of this source need for it.
 pub struct Collector {
@@ -47,7 +43,7 @@ pub struct Collector {
     files: Files,
     users: Users,
     processes: HashMap<u32, Option<ProcessIndex>>,
-    doubts: Vec<String>,
+    gaps: Vec<Gap>,
     sequence: u64,
     page_size: u64,
     /// Version of the running kernel, major and minor.
@@ -62,7 +58,7 @@ pub fn table() -> io::Result<Table> {
         files: Files::new(),
         users: Users::default(),
         processes: HashMap::new(),
-        doubts: Vec::new(),
+        gaps: BY_NATURE.to_vec(),
         sequence: 0,
         page_size: rustix::param::page_size() as u64,
         kernel: version(release.release().to_bytes()),
@@ -75,12 +71,11 @@ pub fn table() -> io::Result<Table> {
     xdp::collect(&umems, &scan, &mut cx);
     cx.not_allowed(&scan);
     let leases = leases::find(&mut cx);
-    let mut table = cx.table;
+    let mut table = Table { gaps: cx.gaps, ..cx.table };
     table.files = cx.files.into_files();
     if let Some(leases) = leases {
         leases::judge(&mut table, leases, cx.kernel);
     }
-    table.incomplete = BY_NATURE.iter().map(|s| (*s).to_owned()).chain(cx.doubts).collect();
     Ok(table)
 }
 
@@ -107,32 +102,24 @@ impl Collector {
         }
     }
 
-    /// Says who could not be looked at.
+    /// Says whose processes could not be read.
     fn not_allowed(&mut self, scan: &Scan) {
         let root = rustix::process::geteuid().is_root();
-        let processes = if scan.denied == 1 { "process" } else { "processes" };
-        match (scan.denied, root) {
-            (0, _) => {}
-            (n, true) => self.doubts.push(format!("{n} {processes} could not be looked into, even as root")),
-            (n, false) => {
-                let whose = if n == 1 {
-                    "1 process of another user".to_owned()
-                } else {
-                    format!("{n} processes of other users")
-                };
-                self.doubts.push(format!("{whose} could not be looked into: run as root"));
-            }
-        }
         let hidden = |m: &mounts::Mount| {
             m.point == b"/proc"
                 && m.fstype == "proc"
                 && contains(&m.options, b"hidepid=")
                 && !contains(&m.options, b"hidepid=0")
         };
-        if !root && mounts::of(Path::new("/proc/self")).iter().any(hidden) {
-            self.doubts.push("this /proc hides the processes of other users: run as root".to_owned());
-        }
+        let hides = !root && mounts::of(Path::new("/proc/self")).iter().any(hidden);
+        self.gaps.extend(unreadable(scan.denied as u64, root, hides));
     }
+}
+
+/// The gaps that come of processes that could not be read, or not even be seen.
+fn unreadable(denied: u64, root: bool, hides: bool) -> impl Iterator<Item = Gap> {
+    let denied = (denied > 0).then_some(Gap::ProcessesDenied { processes: denied, root });
+    denied.into_iter().chain(hides.then_some(Gap::ProcessesHidden))
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -150,6 +137,7 @@ fn version(release: &[u8]) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::GapCode;
 
     #[test]
     fn releases() {
@@ -161,7 +149,17 @@ mod tests {
     #[test]
     fn this_machine_gives_a_table_that_says_what_it_lacks() {
         let table = table().unwrap();
-        assert!(!table.complete());
-        assert!(table.incomplete.iter().all(|s| !s.contains('\n') && !s.contains("  ")));
+        let codes: Vec<GapCode> = table.gaps.iter().map(Gap::code).collect();
+        assert!(codes.starts_with(&[GapCode::ProcfsSubsystems, GapCode::ProcfsMappedFiles]), "{codes:?}");
+        assert!(codes.iter().all(|code| code.is_of_procfs()), "{codes:?}");
+    }
+
+    #[test]
+    fn processes_that_cannot_be_read_are_counted() {
+        let gaps = |denied, root, hides| unreadable(denied, root, hides).collect::<Vec<_>>();
+        assert_eq!(gaps(0, false, false), []);
+        assert_eq!(gaps(3, false, false), [Gap::ProcessesDenied { processes: 3, root: false }]);
+        assert_eq!(gaps(1, true, false), [Gap::ProcessesDenied { processes: 1, root: true }]);
+        assert_eq!(gaps(0, false, true), [Gap::ProcessesHidden]);
     }
 }

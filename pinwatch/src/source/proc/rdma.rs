@@ -11,7 +11,7 @@ use super::netlink::{Dump, attribute, attributes, dump, make_attribute, u32_at, 
 use super::process;
 use super::scan::Scan;
 use super::uverbs::{self, Context};
-use crate::model::{Coverage, HoldingIndex, Mode, Origin, Part, Pin, Subsystem, object};
+use crate::model::{Coverage, Doubt, Gap, HoldingIndex, Mode, Origin, Part, Pin, Subsystem, object};
 
 /// `RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, command)`.
 const fn kind(command: u16) -> u16 {
@@ -68,7 +68,7 @@ pub fn collect(scan: &Scan, cx: &mut Collector) {
         Err(e) => {
             // A kernel without RDMA has no such family, or no one to answer.
             if !absent(&e) {
-                cx.doubts.push(format!("RDMA devices cannot be listed ({e})"));
+                cx.gaps.push(Gap::RdmaNotListed { device: None, why: e.to_string() });
             }
             return;
         }
@@ -92,29 +92,21 @@ pub fn collect(scan: &Scan, cx: &mut Collector) {
                 for region in all(&found, regions_in) {
                     let context = region.domain.and_then(|domain| domains.get(&domain));
                     let holding = context.and_then(|context| holdings.get(context)).copied();
-                    unheld += usize::from(holding.is_none());
+                    unheld += u64::from(holding.is_none());
                     add(&name, &region, holding, cx);
                 }
             }
-            Err(e) => {
-                cx.doubts.push(format!("memory regions of {} cannot be listed ({e})", name.escape_debug()))
-            }
+            Err(e) => cx.gaps.push(Gap::RdmaNotListed { device: Some(name), why: e.to_string() }),
         }
     }
     if interrupted {
-        cx.doubts.push("RDMA memory regions changed while they were listed: some may be missing".to_owned());
+        cx.gaps.push(Gap::ListingChanged { subsystem: Subsystem::Rdma });
     }
     if any {
-        cx.doubts.push(
-            "of RDMA only memory regions are listed, those that pin nothing (on demand, dma-buf) too; the buffers of \
-             queues are not known"
-                .to_owned(),
-        );
+        cx.gaps.push(Gap::RdmaRegionsOnly);
     }
     if unheld > 0 {
-        cx.doubts.push(format!(
-            "who holds {unheld} RDMA memory regions is not known: nothing tells which open device file is which context"
-        ));
+        cx.gaps.push(Gap::RdmaHoldersUnknown { regions: unheld });
     }
 }
 
@@ -237,8 +229,7 @@ fn add(device: &str, region: &Region, holding: Option<HoldingIndex>, cx: &mut Co
         pages: cx.pages(region.iova.unwrap_or(0), region.length),
         address: None,
         parts: Part::unknown(region.length),
-        exact: false,
-        doubt: Some("the RDMA netlink does not say which memory, nor whether it is pinned".to_owned()),
+        doubts: [Doubt::MemoryUnknown, Doubt::MaybeNotPinned].into_iter().collect(),
         orphan_pages: None,
         creator,
         holding,

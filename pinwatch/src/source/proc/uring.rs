@@ -12,8 +12,8 @@ use super::same_file::{self, Descriptor, Group};
 use super::scan::{Anchor, Scan};
 use super::{Collector, bounded};
 use crate::model::{
-    Backing, Coverage, CoverageState, Holder, Holding, HoldingIndex, Mode, Origin, Pin, ProcessIndex,
-    Segment, Subsystem, Via, object, parts_of,
+    Backing, Coverage, CoverageState, Doubt, Gap, Holder, Holding, HoldingIndex, Mode, Origin, Pin,
+    ProcessIndex, Segment, Subsystem, Via, object, parts_of,
 };
 
 /// How long, over all rings, to wait for busy ones.
@@ -59,10 +59,7 @@ pub fn collect(scan: &Scan, cx: &mut Collector) {
     let shared_ino = shared_anonymous_inode();
     let (groups, refused) = same_file::group(fds, shared_ino, same_file::compare);
     if refused > 0 {
-        cx.doubts.push(format!(
-            "the kernel refuses to compare {refused} io_uring descriptors (kcmp): a ring that processes share is \
-             listed once for each of them"
-        ));
+        cx.gaps.push(Gap::RingsNotCompared { descriptors: refused as u64 });
     }
     let mut run = Run { scan, shared_ino, maps: HashMap::new(), deadline: Instant::now() + PATIENCE };
     let mut busy = 0;
@@ -87,17 +84,13 @@ pub fn collect(scan: &Scan, cx: &mut Collector) {
         }
     }
     if busy > 0 {
-        cx.doubts.push(format!("{busy} io_uring rings were too busy to list their buffers; ask again"));
+        cx.gaps.push(Gap::RingsBusy { rings: busy });
     }
     if strange > 0 {
-        cx.doubts
-            .push(format!("{strange} io_uring buffers are listed by the kernel in a form that is not known"));
+        cx.gaps.push(Gap::RingBuffersUnreadable { buffers: strange as u64 });
     }
     if twice > 0 && cx.kernel >= (6, 12) {
-        cx.doubts.push(format!(
-            "{twice} io_uring buffers have the address and length of one in another ring: if they were cloned, their \
-             bytes are counted twice"
-        ));
+        cx.gaps.push(Gap::RingBuffersTwice { buffers: twice as u64 });
     }
     let mapped_only: HashSet<u64> = scan
         .ring_maps
@@ -106,10 +99,7 @@ pub fn collect(scan: &Scan, cx: &mut Collector) {
         .filter(|i| !inodes.contains(i) && Some(*i) != shared_ino)
         .collect();
     if !mapped_only.is_empty() {
-        cx.doubts.push(format!(
-            "{} io_uring rings are kept by a mapping without a descriptor: their buffers cannot be listed",
-            mapped_only.len()
-        ));
+        cx.gaps.push(Gap::RingsMappedOnly { rings: mapped_only.len() as u64 });
     }
 }
 
@@ -194,11 +184,9 @@ impl Run<'_> {
         let segments = self.segments(owner, buffer, cx);
         let lost: u64 = segments.iter().filter(|s| s.backing == Backing::Unknown).map(|s| s.length).sum();
         let doubt = match lost {
-            0 => format!("by what process {owner} has mapped at the address now"),
-            n if n == buffer.length => {
-                format!("the memory is no longer mapped in process {owner}: not known which file")
-            }
-            n => format!("{n} bytes are no longer mapped in process {owner}: not known which file"),
+            0 => Doubt::MappedNow,
+            n if n == buffer.length => Doubt::NoLongerMapped,
+            _ => Doubt::PartlyUnmapped,
         };
         let anonymous =
             segments.iter().all(|s| matches!(s.backing, Backing::Anon | Backing::Device | Backing::Devdax));
@@ -212,8 +200,7 @@ impl Run<'_> {
             pages: cx.pages(buffer.address, buffer.length),
             address: Some(buffer.address),
             parts: parts_of(&segments),
-            exact: false,
-            doubt: Some(doubt),
+            doubts: doubt.into(),
             orphan_pages: None,
             creator,
             holding: Some(holding),

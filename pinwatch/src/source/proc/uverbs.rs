@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::scan::{Scan, UverbsFd};
 use super::{Collector, bounded, same_file};
-use crate::model::{Device, Holder, Holding, HoldingIndex, Via};
+use crate::model::{Device, Gap, Holder, Holding, HoldingIndex, Via};
 
 /// A context of a device, as the netlink lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +49,7 @@ pub fn holdings(
         .collect();
     let (groups, refused) = same_file::group(fds, None, same_file::compare);
     if refused > 0 {
-        cx.doubts.push(format!(
-            "the kernel refuses to compare {refused} descriptors of {} (kcmp): who holds its memory regions is not known",
-            device.escape_debug()
-        ));
+        cx.gaps.push(Gap::RdmaNotCompared { device: device.to_owned(), descriptors: refused as u64 });
         return HashMap::new();
     }
     let files: Vec<BTreeSet<(u32, u32)>> =

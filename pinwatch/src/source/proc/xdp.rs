@@ -9,7 +9,7 @@ use rustix::net::netlink;
 use super::netlink::{attribute, dump, u32_at, u64_at};
 use super::scan::Scan;
 use super::{Collector, bounded, process};
-use crate::model::{Coverage, Holder, Holding, Mode, Origin, Part, Pin, Subsystem, Via, object};
+use crate::model::{Coverage, Doubt, Gap, Holder, Holding, Mode, Origin, Part, Pin, Subsystem, Via, object};
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
@@ -46,16 +46,13 @@ pub fn umems(cx: &mut Collector) -> Umems {
         Ok(dump) => {
             dump.messages.iter().for_each(|m| read(m, &mut umems));
             if dump.interrupted {
-                cx.doubts.push("AF_XDP sockets changed while they were listed: some may be missing".to_owned());
+                cx.gaps.push(Gap::ListingChanged { subsystem: Subsystem::Xdp });
             }
         }
         // Without diagnostics (xsk_diag) it only matters if there is something to diagnose.
         Err(e) => match sockets_in_use(Path::new("/proc/self")) {
             0 => {}
-            n => cx.doubts.push(format!(
-                "{n} AF_XDP sockets cannot be looked into ({e}): their umems are missing; load the module xsk_diag if \
-                 this kernel has it"
-            )),
+            sockets => cx.gaps.push(Gap::XdpNotListed { sockets, why: e.to_string() }),
         },
     }
     umems
@@ -111,8 +108,7 @@ pub fn collect(umems: &Umems, scan: &Scan, cx: &mut Collector) {
             pages: umem.pages,
             address: None,
             parts: Part::unknown(umem.size),
-            exact: false,
-            doubt: Some("AF_XDP diagnostics do not say which memory".to_owned()),
+            doubts: Doubt::MemoryUnknown.into(),
             orphan_pages: None,
             creator,
             holding,
@@ -148,7 +144,7 @@ fn elsewhere(cx: &mut Collector) {
         }
     }
     if sockets > 0 {
-        cx.doubts.push(format!("{sockets} AF_XDP sockets in other network namespaces are not listed"));
+        cx.gaps.push(Gap::XdpOtherNamespaces { sockets });
     }
 }
 

@@ -10,8 +10,8 @@ use super::lookup::Lookup;
 use super::{Clocks, LeaseRules, calls, names};
 use crate::kernel::bpf::Programs;
 use crate::model::{
-    Breaker, FileId, FileIndex, Holding, Lease, LeaseKind, LeaseMode, LeaseState, Name, Pin, ProcessIndex,
-    Table, Via, Waiter, Who,
+    Breaker, FileId, FileIndex, Gap, Holding, Lease, LeaseKind, LeaseMode, LeaseState, Name, Pin,
+    ProcessIndex, Table, Via, Waiter, Who,
 };
 use crate::source::proc::Opened;
 use crate::source::proc::locks::Lock;
@@ -207,8 +207,7 @@ pub fn judge(
     }
     leases.sort_by_key(|lease| (lease.file, lease.kind, lease.taker));
     if let Some(why) = reason {
-        let what = "a lease was taken through overlayfs, and which file is below is not known";
-        table.incomplete.push(format!("{what}: {why}: verdicts of pins of who has it are unknown"));
+        table.gaps.push(Gap::OverlayLeases { why });
     }
     // A lease that was taken through overlayfs may be on the file of any pin of its holders, unless the file below is known.
     let doubtful = |table: &Table, pin: &Pin| {

@@ -1,7 +1,7 @@
 //! Pins as the BPF programs recorded them: the maps are read whole, joined, and made into a table.
 //!
 //! What is in the maps is exact for pins made since the programs were attached. What is older, and what the kernel says it
-//! lost, is put into words in `Table::incomplete`.
+//! lost, is in `Table::gaps`.
 
 mod callers;
 mod calls;
@@ -22,7 +22,7 @@ use pinwatch_common::{
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
-use crate::model::{File, Holding, Name, Namespaces, Process, ProcessIndex, Table, parts_of};
+use crate::model::{File, Gap, Holding, Name, Namespaces, Process, ProcessIndex, Table, parts_of};
 use crate::source::proc::process::{self, Users};
 use crate::source::proc::{Nodes, locks, rdma};
 
@@ -194,11 +194,15 @@ impl Snapshot {
         let mut anchors = Vec::with_capacity(self.pins.len());
         let mut segments = Vec::new();
         let nodes = Nodes::default();
+        let mut unknown = 0;
         for (key, record) in &self.pins {
             if callers.under_way.contains(&record.sequence) {
                 continue;
             }
-            let Some(object) = records::object(record, &self.devices, &nodes, callers) else { continue };
+            let Some(object) = records::object(record, &self.devices, &nodes, callers) else {
+                unknown += 1;
+                continue;
+            };
             anchors.push((*key, record.anchor));
             let (pid, start) = maker(record);
             let creator = *processes.entry((pid, start, record.comm)).or_insert_with(|| {
@@ -233,7 +237,7 @@ impl Snapshot {
                 (Some(holdings), found)
             }
             Err(error) => {
-                table.incomplete.push(format!("who keeps a pin is not known: {error}"));
+                table.gaps.push(Gap::HoldersUnknown { why: error.to_string() });
                 (None, None)
             }
         };
@@ -252,9 +256,10 @@ impl Snapshot {
             }
         }
         if let unanswered @ 1.. = states.lookup.unanswered() {
-            let what =
-                "a file system does not answer: whether files there still have their names is not known";
-            table.incomplete.push(format!("{what} ({unanswered} not answered)"));
+            table.gaps.push(Gap::FileSystemSilent { files: unanswered as u64 });
+        }
+        if unknown > 0 {
+            table.gaps.push(Gap::UnknownKind { pins: unknown });
         }
         table
     }

@@ -11,8 +11,8 @@ use super::files::Files;
 use super::{Callers, Clocks, names};
 use crate::model::object::{io_uring, rdma, udmabuf, v4l2, vfio, xdp};
 use crate::model::{
-    Backing, Coverage, CoverageState, Mode, Object, Origin, Parts, Pin, PinId, ProcessIndex, Segment,
-    Subsystem,
+    Backing, Coverage, CoverageState, Doubt, Doubts, Mode, Object, Origin, Parts, Pin, PinId, ProcessIndex,
+    Segment, Subsystem,
 };
 use crate::source::proc::Nodes;
 
@@ -117,26 +117,19 @@ fn segment(extent: &ExtentRecord, files: &mut Files<'_>) -> Segment {
     Segment { backing, file: Some(file), offset: extent.offset, length: extent.length }
 }
 
-/// Why a pin's extents may not be exact; `None` if they are.
-pub fn doubt_of(record: &PinRecord) -> Option<String> {
-    let reasons = [
-        (
-            doubt::BUSY,
-            "another thread was changing the mappings of its memory all the while it was looked at",
-        ),
-        (doubt::UNMAPPED, "a part of its memory was unmapped before it could be looked at"),
-        (doubt::TOO_MANY, "it spans more mappings than are looked at"),
-        (doubt::MAP_FULL, "there was no room for all of its extents"),
-        (doubt::PAGE_MISMATCH, "its memory was remapped, or its file truncated, while it was being pinned"),
-        (doubt::NO_PATH, "there was no room for the name of its file"),
-        (doubt::FOREIGN, "its memory is another process's: its first page was looked at, at most"),
+/// Why a pin's extents may not be exact. That a first page could not be looked at (`UNCHECKED`) is no doubt: the mappings
+/// were.
+fn doubts(record: &PinRecord) -> Doubts {
+    const BITS: [(u32, Doubt); 7] = [
+        (doubt::BUSY, Doubt::MappingsBusy),
+        (doubt::UNMAPPED, Doubt::Unmapped),
+        (doubt::TOO_MANY, Doubt::TooManyMappings),
+        (doubt::MAP_FULL, Doubt::ExtentsFull),
+        (doubt::PAGE_MISMATCH, Doubt::PageMismatch),
+        (doubt::NO_PATH, Doubt::NoPath),
+        (doubt::FOREIGN, Doubt::ForeignMemory),
     ];
-    if record.doubt == 0 {
-        return None;
-    }
-    let said: Vec<&str> =
-        reasons.iter().filter(|(bit, _)| record.doubt & bit != 0).map(|(_, reason)| *reason).collect();
-    (!said.is_empty()).then(|| said.join("; "))
+    BITS.iter().filter(|(bit, _)| record.doubt & bit != 0).map(|(_, doubt)| *doubt).collect()
 }
 
 /// The pages that a record's range touches.
@@ -147,7 +140,6 @@ pub fn pages(record: &PinRecord) -> u64 {
 
 /// The pin of a record.
 pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Parts, clocks: Clocks) -> Pin {
-    let doubt = doubt_of(record);
     let nothing_to_lease = parts.iter().all(|part| part.backing == Backing::Anon);
     Pin {
         id: PinId { subsystem: object.subsystem(), sequence: record.sequence },
@@ -171,8 +163,7 @@ pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Par
             _ => true,
         }),
         parts,
-        exact: doubt.is_none(),
-        doubt,
+        doubts: doubts(record),
         orphan_pages: None,
         creator: Some(creator),
         holding: None,

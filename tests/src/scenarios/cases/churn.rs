@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::Outcome;
 use crate::compare;
 use crate::factory::Mkpins;
+use crate::gaps;
 use crate::guest::{Guest, SOON};
 
 /// Buffers are registered while another thread maps and unmaps without pause. Each row is exact, or says that it is not.
@@ -61,10 +62,20 @@ pub fn mappings_locked(guest: &mut Guest) -> Result<Outcome> {
     Ok(Outcome::Passed(Some(format!("{rows} rows"))))
 }
 
-/// How many calls or pins the daemon says it lost: the numbers that its sentences begin with.
+/// How many calls or pins the daemon says it lost.
 pub(super) fn lost(table: &Value) -> u64 {
-    let sentences = table["incomplete"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    sentences.filter_map(|sentence| sentence.split(' ').next()?.parse::<u64>().ok()).sum()
+    let losses = [
+        "skipped_hooks",
+        "missed_returns",
+        "pins_full",
+        "extents_full",
+        "files_full",
+        "calls_full",
+        "shares_full",
+        "leases_full",
+        "waiters_full",
+    ];
+    losses.iter().map(|code| gaps::count(table, code)).sum()
 }
 
 /// Registrations and releases from four processes at once, some killed in between. The table has to be right, whatever
@@ -104,7 +115,7 @@ pub fn churn(guest: &mut Guest) -> Result<Outcome> {
         });
         let table = guest.table()?;
         compared.with_context(|| {
-            format!("{kind} after {}: incomplete is {}", told["registrations"], table["incomplete"])
+            format!("{kind} after {}: the gaps are {}", told["registrations"], table["gaps"])
         })?;
         // An upper bound: the kernel counts what it skipped, not whether it was about a pin.
         let lost = lost(&table).saturating_sub(lost_before);

@@ -266,6 +266,6 @@ fn wait_until_hooked(guest: &Guest, subsystem: &str) -> Result<()> {
     eventually(HOOKED, || {
         let table = guest.table()?;
         let is_hooked = hooked_since(&table, subsystem).is_some();
-        Ok(if is_hooked { Ok(()) } else { Err(anyhow::anyhow!("it says {}", table["incomplete"])) })
+        Ok(if is_hooked { Ok(()) } else { Err(anyhow::anyhow!("the gaps are {}", table["gaps"])) })
     })
 }

@@ -129,7 +129,15 @@ pub fn metrics_are_totals(guest: &mut Guest) -> Result<Outcome> {
         "{all:?}"
     );
     let without = metrics(&["--socket", "/tmp/no-daemon.sock"])?;
-    ensure!(without["pinwatch_complete"] == 0.0, "{without:?}");
+    let gap = |of: &BTreeMap<String, f64>, code: &str| {
+        of.get(&format!("pinwatch_gaps{{code=\"{code}\"}}")).copied()
+    };
+    ensure!(
+        gap(&without, "procfs_subsystems") == Some(1.0) && without["pinwatch_complete"] == 0.0,
+        "{without:?}"
+    );
+    let of_daemon = [gap(&said, "before"), gap(&said, "pins_full"), gap(&said, "procfs_subsystems")];
+    ensure!(of_daemon == [Some(1.0), Some(0.0), None], "{said:?}");
     drop((anonymous, huge));
     guest.wait_for(crate::guest::EMPTY, |pins| {
         ensure!(pins.len() == 1, "{} pins", pins.len());

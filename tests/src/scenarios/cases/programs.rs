@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::Outcome;
 use crate::compare;
 use crate::factory::Mkpins;
+use crate::gaps;
 use crate::guest::{Guest, HOOKED, SOON, eventually, shell, start_daemon, start_daemon_through};
 
 /// A daemon of a scenario's own, ended with it.
@@ -54,10 +55,23 @@ pub fn map_full(guest: &mut Guest) -> Result<Outcome> {
     let table = table_at(socket)?;
     let pins = table["pins"].as_array().map_or(0, Vec::len);
     ensure!(pins == 4 && table["complete"] == false, "{pins} pins, complete {}", table["complete"]);
-    let said = table["incomplete"].to_string();
-    ensure!(said.contains("2 pins found no room"), "it says {said}");
+    let (full, others) = (gaps::count(&table, "pins_full"), gaps::count(&table, "calls_full"));
+    ensure!(full == 2 && others == 0, "the gaps are {}", table["gaps"]);
+    ensure!(
+        table["complete_since"].is_null(),
+        "pins are missing, and it is complete since {}",
+        table["complete_since"]
+    );
     let (code, ..) = output("lspins", &["--socket", socket, "--strict"])?;
     ensure!(code == 3, "lspins --strict ends with {code}, not 3");
+    // The daemon beside it has room for all of them: nothing is missing there but what may be older.
+    let roomy = guest.table()?;
+    ensure!(
+        !gaps::is_open(&roomy, "pins_full") && roomy["pins"].as_array().map_or(0, Vec::len) == 6,
+        "{roomy}"
+    );
+    let none_open = roomy["gaps"].as_array().is_some_and(Vec::is_empty);
+    ensure!(roomy["complete"] == none_open, "complete {} with {}", roomy["complete"], roomy["gaps"]);
     mkpins.tell("release")?;
     Ok(Outcome::Passed(None))
 }
@@ -246,15 +260,18 @@ pub fn no_daemon(guest: &mut Guest) -> Result<Outcome> {
     ensure!(code == 0, "lspins ends with {code}: {error}");
     let table: Value = serde_json::from_str(&json)?;
     let pins = table["pins"].as_array().context("no pins")?;
-    ensure!(table["complete"] == false, "it claims to be complete");
+    for code in ["procfs_subsystems", "procfs_mapped_files", "rdma_regions_only"] {
+        ensure!(gaps::is_open(&table, code), "{code} is not among the gaps {}", table["gaps"]);
+    }
+    ensure!(!gaps::is_open(&table, "processes_denied"), "root was refused: {}", table["gaps"]);
     for mkpins in programs {
         let mkpins = mkpins?;
         let kind = mkpins.made["kind"].as_str().unwrap_or("?");
         if kind == "xdp" && shell("modprobe xsk_diag").is_err() {
             ensure!(
-                table["incomplete"].to_string().contains("AF_XDP"),
+                gaps::is_open(&table, "xdp_not_listed"),
                 "it does not say that umems are missing: {}",
-                table["incomplete"]
+                table["gaps"]
             );
             continue;
         }
@@ -321,16 +338,6 @@ fn in_the_gap(guest: &Guest) -> Result<bool> {
 
 /// Since when the modules of a subsystem are hooked, if they came later than the daemon.
 pub(super) fn hooked_since(table: &Value, subsystem: &str) -> Option<String> {
-    let sentences = table["incomplete"].as_array()?.iter().filter_map(Value::as_str);
-    sentences
-        .filter_map(|said| {
-            Some(
-                said.strip_prefix(subsystem)?
-                    .strip_prefix(" pins made before ")?
-                    .split_once(',')?
-                    .0
-                    .to_owned(),
-            )
-        })
-        .next()
+    let hooked = gaps::all(table, "subsystem_before").find(|gap| gap["subsystem"] == subsystem)?;
+    hooked["since"].as_str().map(str::to_owned)
 }
