@@ -7,15 +7,16 @@
 
 mod generic_records;
 mod kernel_calls;
+mod layout;
 mod lease_records;
-mod offsets;
 mod records;
+pub mod subsystems;
 mod values;
 
 pub use generic_records::*;
 pub use kernel_calls::*;
+pub use layout::*;
 pub use lease_records::*;
-pub use offsets::{ModuleOffsets, Offsets};
 pub use records::*;
 pub use values::*;
 
@@ -45,9 +46,9 @@ mod pod {
         WitnessRecord,
         FileRecord,
         LongPath,
-        ModuleOffsets,
+        ModuleLayout,
         Totals,
-        Offsets,
+        KernelLayout,
         PinRecord,
         DeviceName,
     );

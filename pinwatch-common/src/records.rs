@@ -1,33 +1,5 @@
 //! Records in the BPF maps and in the ring buffer.
 
-/// What kind of kernel object a record stands for: values of [`PinRecord::kind`].
-pub mod kind {
-    /// An RDMA buffer not (yet) known to be of a memory region.
-    pub const RDMA_BUFFER: u32 = 1;
-    /// An RDMA memory region.
-    pub const RDMA_MR: u32 = 2;
-    /// The buffer of a completion queue.
-    pub const RDMA_CQ: u32 = 3;
-    /// The buffer of a queue pair.
-    pub const RDMA_QP: u32 = 4;
-    /// The buffer of a shared receive queue.
-    pub const RDMA_SRQ: u32 = 5;
-    /// A registered io_uring buffer.
-    pub const IO_URING: u32 = 6;
-    /// An AF_XDP umem.
-    pub const XDP: u32 = 7;
-    /// Pages that were pinned for the long term by a caller that no hook of a subsystem knows.
-    pub const UNCLAIMED: u32 = 8;
-    /// A udmabuf: a DMA buffer made of memfds.
-    pub const UDMABUF: u32 = 9;
-    /// A DMA mapping of VFIO (type1).
-    pub const VFIO: u32 = 10;
-    /// User memory given to a V4L2 device as a buffer.
-    pub const V4L2: u32 = 11;
-    /// What an io_uring ring keeps in memory of its user, other than buffers.
-    pub const IO_URING_MEMORY: u32 = 12;
-}
-
 /// Bits of [`PinRecord::doubt`]: why the extents may not be exact.
 pub mod doubt {
     /// Looking up a VMA failed: the memory was being remapped all the time.
@@ -89,49 +61,35 @@ pub mod counter {
     /// Returns that were never seen (kretprobe instances ran out).
     pub const RETURNS_MISSED: u32 = 5;
     /// Records that a new object replaced: its predecessor's end was missed.
-    pub const REPLACED: u32 = 7;
+    pub const REPLACED: u32 = 6;
     /// Ring buffer events that found no room. No pin is lost by that.
-    pub const EVENTS_LOST: u32 = 8;
+    pub const EVENTS_LOST: u32 = 7;
     /// VMA look-ups that had to be repeated.
-    pub const VMA_RETRIES: u32 = 9;
+    pub const VMA_RETRIES: u32 = 8;
     /// Calls whose first instance could leave no mark for the second: so many of `RECOVERED` may be none.
-    pub const UNMARKED: u32 = 10;
+    pub const UNMARKED: u32 = 9;
     /// Rings that a buffer was cloned into and that found no room.
-    pub const SHARES_FULL: u32 = 11;
+    pub const SHARES_FULL: u32 = 10;
     /// Times that buffers were cloned.
-    pub const CLONES: u32 = 12;
+    pub const CLONES: u32 = 11;
     /// Leases that found no room.
-    pub const LEASES_FULL: u32 = 13;
+    pub const LEASES_FULL: u32 = 12;
     /// Threads that wait for a lease and that found no room.
-    pub const WAITERS_FULL: u32 = 14;
+    pub const WAITERS_FULL: u32 = 13;
     /// Pins that nobody claimed at once; most are claimed by a subsystem a moment later.
-    pub const UNCLAIMED: u32 = 15;
+    pub const UNCLAIMED: u32 = 14;
+    /// Records whose kind no version known here gives: their subsystem's totals are not exact.
+    pub const UNKNOWN_KIND: u32 = 15;
     /// Plus a hook's number: calls that the first instance of its program missed, and the second one saw and had work with.
-    pub const RECOVERED: u32 = 32;
+    pub const RECOVERED: u32 = 16;
     /// How many counters there are.
-    pub const COUNT: u32 = 64;
+    pub const COUNT: u32 = RECOVERED + crate::subsystems::HookId::COUNT;
 }
 
-/// The subsystems whose registrations are totalled, by their place in the map TOTALS.
-pub const SUBSYSTEMS: u32 = 7;
 /// The first size class of [`Totals::sizes`], a power of two; each further one is four times as large.
 pub const SMALLEST_SIZE: u32 = 12;
 /// How many size classes there are; the last one has no upper bound.
 pub const SIZES: usize = 16;
-
-/// The place in the map TOTALS of a subsystem, by `kind`.
-#[inline(always)]
-pub const fn subsystem(kind: u32) -> u32 {
-    match kind {
-        kind::IO_URING | kind::IO_URING_MEMORY => 0,
-        kind::XDP => 1,
-        kind::UNCLAIMED => 3,
-        kind::UDMABUF => 4,
-        kind::VFIO => 5,
-        kind::V4L2 => 6,
-        _ => 2,
-    }
-}
 
 /// What a subsystem has registered since it is watched.
 #[repr(C)]
@@ -145,57 +103,6 @@ pub struct Totals {
     pub bytes: u64,
     /// Pins made by size: the first has those of at most 4 KiB, the next of at most 16 KiB.
     pub sizes: [u64; SIZES],
-}
-
-/// The hooks' numbers, below 32: those of their `counter::RECOVERED`.
-pub const HOOKS: [(&str, u32); 29] = [
-    ("rdma_get", 1),
-    ("rdma_release", 2),
-    ("rdma_track", 3),
-    ("xdp_create", 4),
-    ("xdp_release", 5),
-    ("io_register", 6),
-    ("io_release", 7),
-    ("io_unmap", 8),
-    ("io_unmap_done", 9),
-    ("io_clone", 10),
-    ("lease_set", 11),
-    ("lease_change", 12),
-    ("pin_pages", 13),
-    ("pin_fast", 14),
-    ("pin_remote", 15),
-    ("pin_unlocked", 16),
-    ("pin_folios", 17),
-    ("udmabuf_export", 18),
-    ("udmabuf_create", 19),
-    ("udmabuf_release", 20),
-    ("vfio_pin", 21),
-    ("vfio_unpin", 22),
-    ("v4l2_create", 23),
-    ("v4l2_destroy", 24),
-    ("io_pin", 25),
-    ("io_provide", 26),
-    ("io_queues", 27),
-    ("io_region", 28),
-    ("io_region_free", 29),
-];
-
-/// The hooks whose programs record pins, by number: each of them, and its second instance, has scratch space of its own.
-const MAKERS: [u32; 14] = [1, 4, 6, 13, 14, 15, 16, 17, 19, 21, 23, 26, 27, 28];
-/// How much scratch space there is; the last is for what user space runs by itself.
-pub const SCRATCHES: u32 = MAKERS.len() as u32 * 2 + 1;
-
-/// The scratch space of a hook's program.
-pub const fn scratch(hook: u32, twin: bool) -> u32 {
-    let mut at = 0;
-    while at < MAKERS.len() {
-        if MAKERS[at] == hook {
-            return at as u32 * 2 + twin as u32;
-        }
-        at += 1;
-    }
-    // It records no pins.
-    SCRATCHES
 }
 
 /// At most so many VMAs of one pin are looked at.

@@ -13,7 +13,7 @@ use pinwatch_common::{ExtentKey, ExtentRecord, MAX_EXTENTS, counter, doubt, exte
 
 use crate::{
     by_pages,
-    kernel::{copy, current, load, load16, load32, offset, read, read_into, read32, zero},
+    kernel::{choice, copy, current, has, load, load16, load32, offset, read, read_into, read32, zero},
     pages::{Pages, folio_of, mapping_of, page_at, place_of},
     path,
     registry::{EXTENTS, FILES, Scratch, count, mark, store_extent},
@@ -110,7 +110,7 @@ pub unsafe fn search(scratch: *mut Scratch, pages: &Pages) {
     // SAFETY: `scratch` as above; the callbacks get a pointer that outlives the calls.
     unsafe {
         let (pin, s) = (&raw mut (*scratch).pin, &raw mut (*scratch).search);
-        if offset!(vma_end) == 0 {
+        if !has!(extents) {
             // This kernel's VMAs are not known: the pin is shown without its files.
             mark(pin, doubt::UNCHECKED);
             return;
@@ -163,7 +163,7 @@ extern "C" fn next_extent(_i: u32, context: *mut c_void) -> i64 {
         let address = (*s).address;
         let vma_end = (*s).vma[1];
         let end = if vma_end < (*s).end { vma_end } else { (*s).end };
-        (*s).extent.offset = ((*s).extent.offset << offset!(page_shift)) + (address - (*s).vma[0]);
+        (*s).extent.offset = ((*s).extent.offset << choice!(page_shift)) + (address - (*s).vma[0]);
         (*s).extent.length = end - address;
         check_page(s);
         if !add(scratch) {
@@ -251,8 +251,8 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
         (*e).file.ino = load(inode, offset!(inode_ino));
         (*e).file.generation = load32(inode, offset!(inode_generation));
         (*e).file.dev = load32(sb, offset!(sb_dev));
-        (*s).mapping = if offset!(page_size) == 0 { 0 } else { load(file, offset!(file_mapping)) };
-        if offset!(dentry_name) == 0 {
+        (*s).mapping = if !has!(page_check) { 0 } else { load(file, offset!(file_mapping)) };
+        if !has!(paths) {
             return 0;
         }
         let key = &raw const (*e).file;
@@ -289,7 +289,7 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
         }
         (*name).mount = load(file, offset!(file_path));
         (*name).mode = u32::from(load16(inode, offset!(inode_mode)));
-        if offset!(inode_flags) != 0 {
+        if has!(inode_flags) {
             (*name).mode |= load32(inode, offset!(inode_flags)) << 16;
         }
         (*name).magic = load(sb, offset!(sb_magic));
@@ -328,13 +328,13 @@ pub unsafe fn describe_file(scratch: *mut Scratch, e: *mut ExtentRecord, file: u
     // SAFETY: all kernel reads are probe reads.
     unsafe {
         let inode = read(file + offset!(file_inode));
-        if offset!(vma_end) == 0 || !identify(e, inode) {
+        if !has!(extents) || !identify(e, inode) {
             mark(&raw mut (*scratch).pin, doubt::UNCHECKED);
             return false;
         }
         (*e).offset = offset;
         (*e).flags = extent_flag::FILE | extent_flag::PAGE_FILE;
-        if offset!(dentry_name) == 0 {
+        if !has!(paths) {
             return true;
         }
         let key = &raw const (*e).file;
@@ -358,7 +358,7 @@ pub unsafe fn describe_file(scratch: *mut Scratch, e: *mut ExtentRecord, file: u
         (*name).used = created;
         (*name).mount = read(file + offset!(file_path));
         (*name).mode = read32(inode + offset!(inode_mode)) & 0xffff;
-        if offset!(inode_flags) != 0 {
+        if has!(inode_flags) {
             (*name).mode |= read32(inode + offset!(inode_flags)) << 16;
         }
         let sb = read(inode + offset!(inode_sb));
@@ -426,11 +426,11 @@ pub unsafe fn identify(e: *mut ExtentRecord, inode: u64) -> bool {
 unsafe fn check_page(s: *mut Search) {
     // SAFETY: `s` as in `find`; all kernel reads are probe reads.
     unsafe {
-        if offset!(page_size) == 0 {
+        if !has!(page_check) {
             (*s).counts.doubt |= u64::from(doubt::UNCHECKED);
             return;
         }
-        let number = ((*s).address >> offset!(page_shift)) - ((*s).start >> offset!(page_shift));
+        let number = ((*s).address >> choice!(page_shift)) - ((*s).start >> choice!(page_shift));
         let page = if number == 0 && (*s).pages.first != 0 { (*s).pages.first } else { page_at(s, number) };
         if page == 0 {
             (*s).counts.doubt |= u64::from(doubt::UNCHECKED);

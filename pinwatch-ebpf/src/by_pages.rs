@@ -8,7 +8,7 @@ use pinwatch_common::{ExtentRecord, MAX_EXTENTS, doubt, extent_flag};
 
 use crate::{
     backing::{add, goes_on, identify},
-    kernel::{copy, offset, read, read32, zero},
+    kernel::{choice, copy, has, offset, read, read32, zero},
     pages::{folio_of, page_at, place_of},
     registry::{FILES, Scratch},
 };
@@ -27,7 +27,7 @@ const REGULAR: u32 = 0x8000;
 /// As `backing::search`, which has filled in `search`.
 #[inline(always)]
 pub unsafe fn search(scratch: *mut Scratch) {
-    if offset!(folio_index) == 0 {
+    if !has!(page_state) {
         return;
     }
     let mut scratch = scratch;
@@ -51,8 +51,8 @@ extern "C" fn next_page(_i: u32, context: *mut c_void) -> i64 {
         if address >= (*s).end || (*s).counts.found >= u64::from(MAX_EXTENTS) {
             return 1;
         }
-        let first = address >> offset!(page_shift);
-        let number = first - ((*s).start >> offset!(page_shift));
+        let first = address >> choice!(page_shift);
+        let number = first - ((*s).start >> choice!(page_shift));
         let page = page_at(s, number);
         if page == 0 || !describe(scratch, page) {
             return 1;
@@ -60,11 +60,11 @@ extern "C" fn next_page(_i: u32, context: *mut c_void) -> i64 {
         if number == 0 {
             (*s).counts.page = page;
         }
-        let page_end = (first + 1) << offset!(page_shift);
+        let page_end = (first + 1) << choice!(page_shift);
         let end = if page_end < (*s).end { page_end } else { (*s).end };
         (*s).of_page.length = end - address;
         if (*s).of_page.flags & extent_flag::FILE != 0 {
-            (*s).of_page.offset += address - (first << offset!(page_shift));
+            (*s).of_page.offset += address - (first << choice!(page_shift));
         }
         if (*s).extent.length != 0 && goes_on(&raw const (*s).extent, &raw const (*s).of_page) {
             (*s).extent.length += (*s).of_page.length;

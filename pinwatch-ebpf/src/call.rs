@@ -11,17 +11,22 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use core::ffi::c_void;
-use pinwatch_common::counter;
+use core::marker::PhantomData;
+use pinwatch_common::{
+    counter,
+    subsystems::{BeginHook, Hook, Purpose},
+};
 
 use crate::{
-    kernel::offset,
+    kernel::choice,
     registry::count,
-    thread::{self, Left, purpose},
+    registry::{SCRATCH, Scratch},
+    thread::{self, Left},
     undisturbed,
 };
 
 /// A call that a hook looks at.
-pub struct Call {
+pub struct HookCtx<H> {
     /// The context of the program, for the log.
     pub ctx: *mut c_void,
     /// The first four arguments, at a probe.
@@ -30,11 +35,33 @@ pub struct Call {
     pub ret: u64,
     /// Whether this is a trampoline's program.
     pub trampoline: bool,
-    /// Scratch slot: one for each program that may be preempted in favour of another (`registry::SCRATCH`).
-    pub slot: u32,
+    /// Whether this is the backup of another program.
+    pub backup: bool,
+    pub hook: PhantomData<H>,
 }
 
-impl Call {
+impl<H: BeginHook> HookCtx<H> {
+    /// This program's own scratch memory on this CPU: programs can preempt each other, but none can preempt itself.
+    #[inline(always)]
+    pub fn scratch(&self) -> Option<*mut Scratch> {
+        SCRATCH.get_ptr_mut(H::SCRATCH_SLOT + self.backup as u32)
+    }
+}
+
+impl<H: Hook> HookCtx<H> {
+    /// What a trampoline sees.
+    #[inline(always)]
+    pub fn of_trampoline(ctx: *mut c_void, ret: u64, instance: &Instance) -> Self {
+        let backup = *instance == Instance::Backup;
+        Self { ctx, probed: [0; 4], ret, trampoline: true, backup, hook: PhantomData }
+    }
+
+    /// What a probe sees.
+    #[inline(always)]
+    pub fn of_probe(ctx: *mut c_void, probed: [u64; 4], ret: u64) -> Self {
+        Self { ctx, probed, ret, trampoline: false, backup: false, hook: PhantomData }
+    }
+
     /// Argument `n`; at a probe of the first four. The helper rather than a load from the context: arguments of type `T **` are
     /// refused to loads by 6.1.
     #[inline(always)]
@@ -98,28 +125,28 @@ pub fn result(ctx: *mut c_void) -> u64 {
 /// Which of a trampoline's two programs this is.
 #[derive(PartialEq, Eq)]
 pub enum Instance {
-    First,
-    Second,
+    Primary,
+    Backup,
 }
 
-/// Begins the work of a trampoline's program if it is this instance's: the first one's always, the second one's if the first was
+/// Begins the work of a trampoline's program if it is this instance's: the primary's always, the backup's if the primary was
 /// skipped, which has then left no mark. What has begun ends with `undisturbed::end`.
 #[inline(always)]
-pub fn begin(hook: u32, instance: Instance) -> bool {
-    let mark = purpose::MARK + u64::from(hook);
+pub fn begin<H: Hook>(instance: &Instance) -> bool {
+    let mark = const { Purpose::mark(H::ID) };
     match instance {
-        Instance::First => {
+        Instance::Primary => {
             undisturbed::begin();
-            if offset!(twins) != 0 && thread::leave(mark, &[]) == Left::Full {
+            if choice!(backups) != 0 && thread::leave(mark, &[]) == Left::Full {
                 count(counter::UNMARKED);
             }
         }
-        Instance::Second => {
+        Instance::Backup => {
             if thread::take::<0>(mark).is_some() {
                 return false;
             }
             undisturbed::begin();
-            count(counter::RECOVERED + hook);
+            count(const { H::ID.recovered() });
         }
     }
     true
@@ -127,8 +154,8 @@ pub fn begin(hook: u32, instance: Instance) -> bool {
 
 /// Remembers a call's arguments until it returns.
 #[inline(always)]
-pub fn entered(hook: u32, args: [u64; 4]) {
-    match thread::leave(purpose::CALL + u64::from(hook), &args) {
+pub fn entered<H: Hook>(args: [u64; 4]) {
+    match thread::leave(const { Purpose::arguments(H::ID) }, &args) {
         Left::New => {}
         // The last call of this thread came back unseen: the kernel had no kretprobe instance left.
         Left::Again => count(counter::RETURNS_MISSED),
@@ -138,40 +165,64 @@ pub fn entered(hook: u32, args: [u64; 4]) {
 
 /// The arguments that [`entered`] remembered; `None` if the probes were attached in the middle of the call.
 #[inline(always)]
-pub fn returned(hook: u32) -> Option<[u64; 4]> {
-    thread::take(purpose::CALL + u64::from(hook))
+pub fn returned<H: Hook>() -> Option<[u64; 4]> {
+    thread::take(const { Purpose::arguments(H::ID) })
 }
 
-/// Makes the programs of a hook that looks at a function's return.
-macro_rules! exit_hook {
-    ($number:literal, $body:path, $fexit:ident, $twin:ident, $kprobe:ident, $kretprobe:ident) => {
-        exit_hook!(@fexit $number, $body, $fexit, First, pinwatch_common::scratch($number, false));
-        exit_hook!(@fexit $number, $body, $twin, Second, pinwatch_common::scratch($number, true));
+/// A hook that has its programs: `exit_hook!` and `entry_hook!` say so. That all have is checked below.
+pub trait Programs {}
 
-        #[unsafe(no_mangle)]
-        #[unsafe(link_section = "kprobe")]
-        extern "C" fn $kprobe(ctx: *mut core::ffi::c_void) -> u32 {
-            let probe = aya_ebpf::programs::ProbeContext::new(ctx);
-            $crate::call::entered($number, $crate::call::probe_arguments(&probe));
-            0
-        }
-
-        #[unsafe(no_mangle)]
-        #[unsafe(link_section = "kretprobe")]
-        extern "C" fn $kretprobe(ctx: *mut core::ffi::c_void) -> u32 {
-            let Some(probed) = $crate::call::returned($number) else { return 0 };
-            let ret = aya_ebpf::programs::RetProbeContext::new(ctx).ret();
-            $body(&$crate::call::Call { ctx, probed, ret, trampoline: false, slot: pinwatch_common::scratch($number, false) });
-            0
-        }
+macro_rules! all_have_programs {
+    ($($hook:ident,)+) => {
+        const _: () = {
+            const fn has_programs<H: Programs>() {}
+            $( has_programs::<pinwatch_common::subsystems::hook::$hook>(); )+
+        };
     };
-    (@fexit $number:literal, $body:path, $name:ident, $instance:ident, $slot:expr) => {
-        #[unsafe(no_mangle)]
+}
+pinwatch_common::for_each_hook!(all_have_programs);
+
+/// Makes the programs of a hook on a function's return: `exit_hook!(NAME, body)`, NAME being one of the table's. They are NAME
+/// (fexit), NAME_backup, NAME_kprobe and NAME_kretprobe.
+macro_rules! exit_hook {
+    ($hook:ident, $body:path) => {
+        const _: () = {
+            use core::ffi::c_void;
+            use pinwatch_common::subsystems::{ExitHook, hook::$hook as Hooked};
+            use $crate::call::{HookCtx, Instance};
+
+            const fn sees_return<H: ExitHook>() {}
+            sees_return::<Hooked>();
+            impl $crate::call::Programs for Hooked {}
+
+    exit_hook!(@fexit stringify!($hook), $body, Primary, fexit);
+    exit_hook!(@fexit concat!(stringify!($hook), "_backup"), $body, Backup, backup);
+
+            #[unsafe(export_name = concat!(stringify!($hook), "_kprobe"))]
+            #[unsafe(link_section = "kprobe")]
+            extern "C" fn kprobe(ctx: *mut c_void) -> u32 {
+                let probe = aya_ebpf::programs::ProbeContext::new(ctx);
+                $crate::call::entered::<Hooked>($crate::call::probe_arguments(&probe));
+                0
+            }
+
+            #[unsafe(export_name = concat!(stringify!($hook), "_kretprobe"))]
+            #[unsafe(link_section = "kretprobe")]
+            extern "C" fn kretprobe(ctx: *mut c_void) -> u32 {
+                let Some(probed) = $crate::call::returned::<Hooked>() else { return 0 };
+                let ret = aya_ebpf::programs::RetProbeContext::new(ctx).ret();
+                $body(&HookCtx::<Hooked>::of_probe(ctx, probed, ret));
+                0
+            }
+        };
+    };
+    (@fexit $name:expr, $body:path, $Instance:ident, $function:ident) => {
+        #[unsafe(export_name = $name)]
         #[unsafe(link_section = "fexit")]
-        extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
-            if $crate::call::begin($number, $crate::call::Instance::$instance) {
+        extern "C" fn $function(ctx: *mut c_void) -> i32 {
+            if $crate::call::begin::<Hooked>(&Instance::$Instance) {
                 let ret = $crate::call::result(ctx);
-                $body(&$crate::call::Call { ctx, probed: [0; 4], ret, trampoline: true, slot: $slot });
+                $body(&HookCtx::<Hooked>::of_trampoline(ctx, ret, &Instance::$Instance));
                 $crate::undisturbed::end();
             }
             0
@@ -180,27 +231,38 @@ macro_rules! exit_hook {
 }
 pub(crate) use exit_hook;
 
-/// Makes the programs of a hook that looks at a function's entry.
+/// Makes the programs of a hook on a function's entry: `entry_hook!(NAME, body)`. They are NAME (fentry), NAME_backup and
+/// NAME_kprobe.
 macro_rules! entry_hook {
-    ($number:literal, $body:path, $fentry:ident, $twin:ident, $kprobe:ident) => {
-        entry_hook!(@fentry $number, $body, $fentry, First, pinwatch_common::scratch($number, false));
-        entry_hook!(@fentry $number, $body, $twin, Second, pinwatch_common::scratch($number, true));
+    ($hook:ident, $body:path) => {
+        const _: () = {
+            use core::ffi::c_void;
+            use pinwatch_common::subsystems::{EntryHook, hook::$hook as Hooked};
+            use $crate::call::{HookCtx, Instance};
 
-        #[unsafe(no_mangle)]
-        #[unsafe(link_section = "kprobe")]
-        extern "C" fn $kprobe(ctx: *mut core::ffi::c_void) -> u32 {
-            let probe = aya_ebpf::programs::ProbeContext::new(ctx);
-            let probed = $crate::call::probe_arguments(&probe);
-            $body(&$crate::call::Call { ctx, probed, ret: 0, trampoline: false, slot: pinwatch_common::scratch($number, false) });
-            0
-        }
+            const fn sees_entry<H: EntryHook>() {}
+            sees_entry::<Hooked>();
+            impl $crate::call::Programs for Hooked {}
+
+    entry_hook!(@fentry stringify!($hook), $body, Primary, fentry);
+    entry_hook!(@fentry concat!(stringify!($hook), "_backup"), $body, Backup, backup);
+
+            #[unsafe(export_name = concat!(stringify!($hook), "_kprobe"))]
+            #[unsafe(link_section = "kprobe")]
+            extern "C" fn kprobe(ctx: *mut c_void) -> u32 {
+                let probe = aya_ebpf::programs::ProbeContext::new(ctx);
+                let probed = $crate::call::probe_arguments(&probe);
+                $body(&HookCtx::<Hooked>::of_probe(ctx, probed, 0));
+                0
+            }
+        };
     };
-    (@fentry $number:literal, $body:path, $name:ident, $instance:ident, $slot:expr) => {
-        #[unsafe(no_mangle)]
+    (@fentry $name:expr, $body:path, $Instance:ident, $function:ident) => {
+        #[unsafe(export_name = $name)]
         #[unsafe(link_section = "fentry")]
-        extern "C" fn $name(ctx: *mut core::ffi::c_void) -> i32 {
-            if $crate::call::begin($number, $crate::call::Instance::$instance) {
-                $body(&$crate::call::Call { ctx, probed: [0; 4], ret: 0, trampoline: true, slot: $slot });
+        extern "C" fn $function(ctx: *mut c_void) -> i32 {
+            if $crate::call::begin::<Hooked>(&Instance::$Instance) {
+                $body(&HookCtx::<Hooked>::of_trampoline(ctx, 0, &Instance::$Instance));
                 $crate::undisturbed::end();
             }
             0

@@ -9,17 +9,19 @@
 
 use aya_ebpf::{helpers::generated::bpf_get_func_ip, macros::map, maps::HashMap, programs::ProbeContext};
 use core::ffi::c_void;
-use pinwatch_common::{FOLL_WRITE, counter, event, kind};
+use pinwatch_common::{
+    FOLL_WRITE, counter, event,
+    subsystems::{BeginHook, Carried, Hook, Kind, Purpose},
+};
 
 use crate::{
     backing,
-    call::{self, Call},
-    kernel::{copy, current, load, offset, read, try_read},
+    call::{self, HookCtx, Instance},
+    kernel::{choice, copy, current, has, load, offset, read, try_read},
     pages::{PAGES_ARRAY, Pages},
     refused::{self, Refused},
-    registry::{Made, PINS, SCRATCH, Scratch, count, fill, keep, take_back, wake},
-    thread::{self, purpose},
-    undisturbed,
+    registry::{Made, PINS, Scratch, count, fill, keep, take_back, wake},
+    thread, undisturbed,
     witness::{self, WITNESSES},
 };
 
@@ -82,8 +84,8 @@ fn asked(form: u32, argument: impl Fn(u32) -> u64) -> Asked {
             asked.file = argument(0);
             asked.start = argument(1);
             asked.wanted =
-                ((argument(2) >> offset!(page_shift)) + 1).wrapping_sub(argument(1) >> offset!(page_shift));
-            asked.flags = offset!(long_term) | u64::from(FOLL_WRITE);
+                ((argument(2) >> choice!(page_shift)) + 1).wrapping_sub(argument(1) >> choice!(page_shift));
+            asked.flags = choice!(long_term) | u64::from(FOLL_WRITE);
             asked.pages = argument(3);
         }
         _ => {
@@ -97,55 +99,60 @@ fn asked(form: u32, argument: impl Fn(u32) -> u64) -> Asked {
 
 /// Makes the programs of one of the five functions. Nearly all calls are of direct I/O, which pins for a moment: that they are
 /// not meant is the first thing that is seen.
-macro_rules! generic_hook {
-    ($number:literal, $form:path, $flags:literal, $arguments:expr, $fexit:ident, $twin:ident, $kprobe:ident, $kretprobe:ident) => {
-        generic_hook!(@fexit $number, $form, $flags, $arguments, $fexit, First, false);
-        generic_hook!(@fexit $number, $form, $flags, $arguments, $twin, Second, true);
+macro_rules! unclaimed_hook {
+    ($hook:ident, $form:path, flags at $flags:literal of $arguments:expr) => {
+        const _: () = {
+            use pinwatch_common::subsystems::hook::$hook as Hooked;
 
-        #[unsafe(no_mangle)]
-        #[unsafe(link_section = "kprobe")]
-        extern "C" fn $kprobe(ctx: *mut c_void) -> u32 {
-            let probe = ProbeContext::new(ctx);
-            let asked = asked($form, |n| probe.arg(n as usize).unwrap_or(0));
-            if asked.flags & offset!(long_term) != 0 {
-                let number = if asked.wanted > 0xffff_ffff { 0xffff_ffff } else { asked.wanted };
-                let other = if $form == form::FOLIOS { asked.file } else { asked.memory };
-                call::entered($number, [asked.start, number << 32 | asked.flags, asked.pages, other]);
-            }
-            0
-        }
+            impl call::Programs for Hooked {}
 
-        #[unsafe(no_mangle)]
-        #[unsafe(link_section = "kretprobe")]
-        extern "C" fn $kretprobe(ctx: *mut c_void) -> u32 {
-            let Some([start, packed, pages, other]) = call::returned($number) else { return 0 };
-            let (file, memory) = if $form == form::FOLIOS { (other, 0) } else { (0, other) };
-            let asked = Asked { start, wanted: packed >> 32, flags: packed & 0xffff_ffff, pages, memory, file };
-            // SAFETY: a kretprobe's context are the registers; the kernel has put the return address into `rip`.
-            let (ret, caller) = unsafe {
-                let registers = ctx.cast::<aya_ebpf::bindings::pt_regs>();
-                ((*registers).rax, (*registers).rip)
-            };
-            if is_claimed(caller) {
-                return 0;
+            unclaimed_hook!(@fexit stringify!($hook), $form, $flags, $arguments, Primary, fexit);
+            unclaimed_hook!(@fexit concat!(stringify!($hook), "_backup"), $form, $flags, $arguments, Backup, backup);
+
+            #[unsafe(export_name = concat!(stringify!($hook), "_kprobe"))]
+            #[unsafe(link_section = "kprobe")]
+            extern "C" fn kprobe(ctx: *mut c_void) -> u32 {
+                let probe = ProbeContext::new(ctx);
+                let asked = asked($form, |n| probe.arg(n as usize).unwrap_or(0));
+                if asked.flags & choice!(long_term) != 0 {
+                    let number = if asked.wanted > 0xffff_ffff { 0xffff_ffff } else { asked.wanted };
+                    let other = if $form == form::FOLIOS { asked.file } else { asked.memory };
+                    call::entered::<Hooked>([asked.start, number << 32 | asked.flags, asked.pages, other]);
+                }
+                0
             }
-            let slot = pinwatch_common::scratch($number, false);
-            pinned(&Call { ctx, probed: [0; 4], ret, trampoline: false, slot }, &asked, $form, caller);
-            0
-        }
+
+            #[unsafe(export_name = concat!(stringify!($hook), "_kretprobe"))]
+            #[unsafe(link_section = "kretprobe")]
+            extern "C" fn kretprobe(ctx: *mut c_void) -> u32 {
+                let Some([start, packed, pages, other]) = call::returned::<Hooked>() else { return 0 };
+                let (file, memory) = if $form == form::FOLIOS { (other, 0) } else { (0, other) };
+                let asked =
+                    Asked { start, wanted: packed >> 32, flags: packed & 0xffff_ffff, pages, memory, file };
+                // SAFETY: a kretprobe's context are the registers; the kernel has put the return address into `rip`.
+                let (ret, caller) = unsafe {
+                    let registers = ctx.cast::<aya_ebpf::bindings::pt_regs>();
+                    ((*registers).rax, (*registers).rip)
+                };
+                if is_claimed(caller) {
+                    return 0;
+                }
+                pinned(&HookCtx::<Hooked>::of_probe(ctx, [0; 4], ret), &asked, $form, caller);
+                0
+            }
+        };
     };
-    (@fexit $number:literal, $form:path, $flags:literal, $arguments:expr, $name:ident, $instance:ident, $twin:literal) => {
-        #[unsafe(no_mangle)]
+    (@fexit $name:expr, $form:path, $flags:literal, $arguments:expr, $Instance:ident, $function:ident) => {
+        #[unsafe(export_name = $name)]
         #[unsafe(link_section = "fexit")]
-        extern "C" fn $name(ctx: *mut c_void) -> i32 {
-            if $form != form::FOLIOS && call::typed::<$flags>(ctx) & offset!(long_term) == 0 {
+        extern "C" fn $function(ctx: *mut c_void) -> i32 {
+            if $form != form::FOLIOS && call::typed::<$flags>(ctx) & choice!(long_term) == 0 {
                 return 0;
             }
-            if call::begin($number, call::Instance::$instance) {
+            if call::begin::<Hooked>(&Instance::$Instance) {
                 let caller = caller(ctx, $arguments);
                 if !is_claimed(caller) {
-                    let slot = pinwatch_common::scratch($number, $twin);
-                    let call = Call { ctx, probed: [0; 4], ret: call::result(ctx), trampoline: true, slot };
+                    let call = HookCtx::<Hooked>::of_trampoline(ctx, call::result(ctx), &Instance::$Instance);
                     pinned(&call, &asked($form, |n| call.arg(n)), $form, caller);
                 }
                 undisturbed::end();
@@ -155,29 +162,11 @@ macro_rules! generic_hook {
     };
 }
 
-generic_hook!(
-    13,
-    form::PLAIN,
-    2,
-    offset!(pin_pages_args),
-    pin_pages,
-    pin_pages_twin,
-    pin_pages_kprobe,
-    pin_pages_kretprobe
-);
-generic_hook!(14, form::FAST, 2, 4, pin_fast, pin_fast_twin, pin_fast_kprobe, pin_fast_kretprobe);
-generic_hook!(15, form::REMOTE, 3, 6, pin_remote, pin_remote_twin, pin_remote_kprobe, pin_remote_kretprobe);
-generic_hook!(
-    16,
-    form::UNLOCKED,
-    3,
-    4,
-    pin_unlocked,
-    pin_unlocked_twin,
-    pin_unlocked_kprobe,
-    pin_unlocked_kretprobe
-);
-generic_hook!(17, form::FOLIOS, 0, 6, pin_folios, pin_folios_twin, pin_folios_kprobe, pin_folios_kretprobe);
+unclaimed_hook!(pin_pages, form::PLAIN, flags at 2 of choice!(pin_pages_args));
+unclaimed_hook!(pin_fast, form::FAST, flags at 2 of 4);
+unclaimed_hook!(pin_remote, form::REMOTE, flags at 3 of 6);
+unclaimed_hook!(pin_unlocked, form::UNLOCKED, flags at 3 of 4);
+unclaimed_hook!(pin_folios, form::FOLIOS, flags at 0 of 6);
 
 /// Where the function at whose trampoline this is was called from; 0 if that cannot be told.
 ///
@@ -204,15 +193,15 @@ fn is_claimed(caller: u64) -> bool {
 
 /// Looks at a call that has come back.
 #[inline(always)]
-fn pinned(call: &Call, asked: &Asked, form: u32, caller: u64) {
+fn pinned<H: BeginHook>(call: &HookCtx<H>, asked: &Asked, form: u32, caller: u64) {
     let result = if form == form::FAST { i64::from(call.ret as i32) } else { call.ret as i64 };
     if result <= 0 {
         if result < 0 {
             let refused = Refused {
-                kind: kind::UNCLAIMED,
+                kind: Kind::Unclaimed,
                 errno: (result as i32).wrapping_neg(),
                 address: asked.start,
-                length: asked.wanted << offset!(page_shift),
+                length: asked.wanted << choice!(page_shift),
                 caller,
                 write: asked.flags & u64::from(FOLL_WRITE) != 0,
                 mapped: form != form::FOLIOS && (asked.memory == 0 || asked.memory == own_memory()),
@@ -221,7 +210,7 @@ fn pinned(call: &Call, asked: &Asked, form: u32, caller: u64) {
         }
         return;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+    let Some(scratch) = call.scratch() else { return };
     let pages = result as u64;
     let (start, length) = extent(asked, form, pages);
     let tag = (caller & CALLER) | (if pages > MANY { MANY } else { pages }) << CALLER.count_ones();
@@ -236,7 +225,7 @@ fn pinned(call: &Call, asked: &Asked, form: u32, caller: u64) {
         } else {
             let new = Made {
                 object: 0,
-                kind: kind::UNCLAIMED,
+                kind: Kind::Unclaimed,
                 address: start,
                 length,
                 owner: caller,
@@ -267,14 +256,15 @@ fn pinned(call: &Call, asked: &Asked, form: u32, caller: u64) {
             if PINS.insert(&key, &*pin, EXIST).is_err() {
                 return;
             }
-        } else if keep(call, key, &*pin) {
+        } else if keep(call.ctx, key, &*pin) {
             count(counter::UNCLAIMED);
             wake(event::UNCLAIMED);
         } else {
             let _ = WITNESSES.remove(&key);
             return;
         }
-        let _ = thread::leave(purpose::UNCLAIMED, &[key, start + length, tag, asked.pages]);
+        let _ =
+            thread::leave(Purpose::carried(Carried::UnclaimedPin), &[key, start + length, tag, asked.pages]);
     }
 }
 
@@ -282,7 +272,7 @@ fn pinned(call: &Call, asked: &Asked, form: u32, caller: u64) {
 /// fills the rest of its array, or the same one anew.
 #[inline(always)]
 fn latest(asked: &Asked, start: u64, tag: u64, pages: u64) -> u64 {
-    let Some(latest) = thread::find(purpose::UNCLAIMED) else { return 0 };
+    let Some(latest) = thread::find(Purpose::carried(Carried::UnclaimedPin)) else { return 0 };
     // SAFETY: a live map value of this thread, of four words.
     let [key, end, before, array] = unsafe { *latest.cast::<[u64; 4]>() };
     let number = before >> CALLER.count_ones();
@@ -302,7 +292,7 @@ unsafe fn recall(scratch: *mut Scratch, key: u64) -> bool {
     // SAFETY: by the caller; a live map value, which only this thread changes.
     unsafe {
         copy(&raw mut (*scratch).pin, pin);
-        (*scratch).pin.kind == kind::UNCLAIMED && (*scratch).pin.sequence == key
+        (*scratch).pin.kind == Kind::Unclaimed as u32 && (*scratch).pin.sequence == key
     }
 }
 
@@ -313,25 +303,25 @@ const MANY: u64 = 0xffff;
 /// Start and length of what was pinned.
 #[inline(always)]
 fn extent(asked: &Asked, form: u32, pages: u64) -> (u64, u64) {
-    let start = asked.start >> offset!(page_shift) << offset!(page_shift);
+    let start = asked.start >> choice!(page_shift) << choice!(page_shift);
     // Folios are of any size: it is all of them or none.
-    (start, (if form == form::FOLIOS { asked.wanted } else { pages }) << offset!(page_shift))
+    (start, (if form == form::FOLIOS { asked.wanted } else { pages }) << choice!(page_shift))
 }
 
 /// Address of this task's memory; 0 if it has none.
 #[inline(always)]
 pub fn own_memory() -> u64 {
     // SAFETY: the current task has its BTF type.
-    if offset!(task_mm) == 0 { 0 } else { unsafe { load(current() as u64, offset!(task_mm)) } }
+    if !has!(page_state) { 0 } else { unsafe { load(current() as u64, offset!(task_mm)) } }
 }
 
 /// A subsystem's hook has seen the end of its function: what that has pinned is the subsystem's own business.
 #[inline(always)]
-pub fn claim(call: &Call) {
-    if offset!(long_term) == 0 {
+pub fn claim<H: Hook>(call: &HookCtx<H>) {
+    if choice!(long_term) == 0 {
         return;
     }
-    let Some([key, _, _, _]) = thread::take(purpose::UNCLAIMED) else { return };
+    let Some([key, _, _, _]) = thread::take(Purpose::carried(Carried::UnclaimedPin)) else { return };
     // SAFETY: ctx is the program's own context.
     let function = unsafe { bpf_get_func_ip(call.ctx) };
     claimed(key, function);
@@ -383,6 +373,6 @@ extern "C" fn take_back_claimed(arguments: *const u64) -> i32 {
 extern "C" fn settled(arguments: *const u64) -> i32 {
     // SAFETY: the context of a raw tracepoint is an array of at least two words here.
     let (thread, sequence) = unsafe { (*arguments, *arguments.add(1)) };
-    thread::clear(thread, purpose::UNCLAIMED, sequence);
+    thread::clear(thread, Purpose::carried(Carried::UnclaimedPin), sequence);
     0
 }

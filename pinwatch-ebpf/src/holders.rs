@@ -11,11 +11,11 @@ use aya_ebpf::{
     maps::HashMap,
 };
 use core::{ffi::c_void, mem::MaybeUninit};
-use pinwatch_common::{HolderRecord, ModuleOffsets, via};
+use pinwatch_common::{HolderRecord, ModuleLayout, via};
 
-use crate::kernel::{copy_leader, load, load16, load32, offset, opaque_zero, read, read32, try_read};
+use crate::kernel::{copy_leader, has, load, load16, load32, offset, opaque_zero, read, read32, try_read};
 use crate::leases::{self, Kept};
-use crate::registry::MODULE_OFFSETS;
+use crate::registry::MODULE_LAYOUT;
 use crate::ring_files::{self, RingFiles, is_ring};
 
 /// The anchors that are asked for.
@@ -93,7 +93,7 @@ fn anchor_of(private: u64, mode: u16) -> u64 {
     if mode & S_IFMT != S_IFSOCK {
         return container_of(private);
     }
-    if offset!(xdp_sock_umem) == 0 {
+    if !has!(xdp_sock_umem) {
         return 0;
     }
     let socket = read(private + offset!(socket_sk));
@@ -112,29 +112,30 @@ fn anchor_of(private: u64, mode: u16) -> u64 {
 /// that this is read of any file's object.
 #[inline(always)]
 fn container_of(private: u64) -> u64 {
-    let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return 0 };
+    let Some(layout) = MODULE_LAYOUT.get_ptr(0) else { return 0 };
     // SAFETY: a live map value.
-    let offsets = unsafe { &*offsets };
-    if private == 0 || offsets.vfio_watched == 0 || offsets.vfio_group_next == 0 {
+    let layout = unsafe { &*layout };
+    if private == 0 || layout.vfio_watched == 0 || layout.has.vfio_group_next == 0 {
         return 0;
     }
-    let container = container_of_group(private, offsets);
+    let container = container_of_group(private, layout);
     if container != 0 {
         return container;
     }
-    let device = if offsets.vfio_has_files == 0 { private } else { read(private + offsets.vfio_file_device) };
-    container_of_group(read(device + offsets.vfio_device_group), offsets)
+    let device =
+        if layout.has.vfio_file_device == 0 { private } else { read(private + layout.vfio_file_device) };
+    container_of_group(read(device + layout.vfio_device_group), layout)
 }
 
 /// The container of a group; 0 if this is none. The address of a container that is asked for may be anywhere, in our own
 /// maps too; but what is a group is in a list of the container's groups by its own address.
 #[inline(always)]
-fn container_of_group(group: u64, offsets: &ModuleOffsets) -> u64 {
-    let container = read(group + offsets.vfio_group_container);
+fn container_of_group(group: u64, layout: &ModuleLayout) -> u64 {
+    let container = read(group + layout.vfio_group_container);
     if !is_anchor(container) {
         return 0;
     }
-    let entry = group + offsets.vfio_group_next;
+    let entry = group + layout.vfio_group_next;
     // `prev` of the entry that comes next
     if read(read(entry) + 8) == entry { container } else { 0 }
 }
@@ -154,7 +155,7 @@ fn keeps(kept: Kept) {
     if anchor != 0 {
         let Kept { seq, task, via, index, value, message, .. } = kept;
         tell(seq, task, &Found { anchor, via, value, message, index });
-    } else if offset!(inode_leases) != 0 {
+    } else if has!(leases) {
         let context = read(inode + offset!(inode_leases));
         if context != 0 {
             leases::look(context, Kept { inode, ..kept });
@@ -196,7 +197,7 @@ extern "C" fn holders_files(context: *const TaskFile) -> i32 {
         let inode = load(file, offset!(file_inode));
         (load(file, offset!(file_private)), inode, load16(inode, offset!(inode_mode)))
     };
-    if offset!(inode_leases) != 0 {
+    if has!(leases) {
         // SAFETY: the inode has its BTF type.
         let context = unsafe { load(inode, offset!(inode_leases)) };
         if context != 0 {
@@ -249,7 +250,7 @@ extern "C" fn holders_mappings(context: *const TaskVma) -> i32 {
 extern "C" fn holders_rings(context: *const Task) -> i32 {
     // SAFETY: the context of this kind of iterator.
     let (seq, task) = unsafe { ((*(*context).meta).seq, (*context).task) };
-    if task.is_null() || offset!(task_io_uring) == 0 || offset!(io_task_rings) == 0 {
+    if task.is_null() || !has!(task_io_uring) || !has!(io_task_rings) {
         return 0;
     }
     let task = task as u64;

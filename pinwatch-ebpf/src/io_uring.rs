@@ -6,30 +6,30 @@
 
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_task_pt_regs};
 use core::{ffi::c_void, mem::MaybeUninit};
-use pinwatch_common::kind;
+use pinwatch_common::subsystems::{Carried, Kind, Purpose, hook};
 
 use crate::{
-    call::{Call, entry_hook, exit_hook},
+    call::{HookCtx, entry_hook, exit_hook},
     generic,
     kernel::{
-        current, error_of, fetch_add, is_err_or_null, load, offset, opaque_zero, read, read32, try_read,
-        try_read_user,
+        choice, current, error_of, fetch_add, has, is_err_or_null, load, offset, opaque_zero, read, read32,
+        try_read, try_read_user,
     },
     pages::{PAGES_BVEC, Pages},
     refused, regions,
     registry::{Made, PINS, made, released},
-    thread::{self, Left, purpose},
+    thread::{self, Left},
 };
 
-exit_hook!(6, register, io_register, io_register_twin, io_register_kprobe, io_register_kretprobe);
-entry_hook!(7, release, io_release, io_release_twin, io_release_kprobe);
-entry_hook!(8, unmap, io_unmap, io_unmap_twin, io_unmap_kprobe);
-exit_hook!(9, unmapped, io_unmap_done, io_unmap_done_twin, io_unmap_done_kprobe, io_unmap_done_kretprobe);
+exit_hook!(io_register, register);
+entry_hook!(io_release, release);
+entry_hook!(io_unmap, unmap);
+exit_hook!(io_unmap_done, unmapped);
 
 /// The user's first four system call arguments.
 #[inline(always)]
 pub fn system_call() -> [u64; 4] {
-    if offset!(regs_arg0) == 0 {
+    if !has!(anchors) {
         // No file descriptor, no array: neither is then shown.
         return [u64::MAX; 4];
     }
@@ -48,7 +48,7 @@ pub fn system_call() -> [u64; 4] {
 /// 6.1, 6.12: `int io_sqe_buffer_register(ctx, struct iovec *, struct io_mapped_ubuf **, struct page **)`; later
 /// `struct io_rsrc_node *io_sqe_buffer_register(ctx, struct iovec *, ...)`.
 #[inline(always)]
-fn register(call: &Call) {
+fn register(call: &HookCtx<hook::io_register>) {
     generic::claim(call);
     // That is in the buffer.
     let _ = regions::take_pages();
@@ -58,14 +58,14 @@ fn register(call: &Call) {
     if wanted[0] == 0 || buffer == 0 {
         // An empty slot of a sparse table, or an error: nothing is pinned, but slots are counted on.
         skip_slot(&regs);
-        let failed = if offset!(io_uring_returns_node) == 0 {
+        let failed = if choice!(io_uring_returns_node) == 0 {
             let code = call.ret as i32;
             if code < 0 { Some(code.wrapping_neg()) } else { None }
         } else {
             error_of(call.ret)
         };
         if let Some(errno) = failed {
-            refused::memory(call, kind::IO_URING, errno, wanted, true);
+            refused::memory(call, Kind::IoUring, errno, wanted, true);
         }
         return;
     }
@@ -75,7 +75,7 @@ fn register(call: &Call) {
         call,
         &Made {
             object: buffer,
-            kind: kind::IO_URING,
+            kind: Kind::IoUring,
             address: wanted[0],
             length: wanted[1],
             owner: ring,
@@ -91,7 +91,7 @@ fn register(call: &Call) {
 
 /// What the user asked for: address and length (`struct iovec`, include/uapi/linux/uio.h).
 #[inline(always)]
-fn wanted(call: &Call) -> Option<[u64; 2]> {
+fn wanted(call: &HookCtx<hook::io_register>) -> Option<[u64; 2]> {
     if call.trampoline {
         let iovec = call.typed::<1>();
         // SAFETY: the pointer has its BTF type.
@@ -102,14 +102,14 @@ fn wanted(call: &Call) -> Option<[u64; 2]> {
 
 /// The buffer that was made; 0 if none was.
 #[inline(always)]
-fn buffer(call: &Call) -> u64 {
-    if offset!(io_uring_returns_node) == 0 {
+fn buffer(call: &HookCtx<hook::io_register>) -> u64 {
+    if choice!(io_uring_returns_node) == 0 {
         return if (call.ret as i32) < 0 { 0 } else { read(call.arg(2)) };
     }
     if is_err_or_null(call.ret) {
         return 0;
     }
-    let node = match offset!(io_register_args) {
+    let node = match choice!(io_register_args) {
         2 if call.trampoline => call.typed::<2>(),
         3 if call.trampoline => call.typed::<3>(),
         _ => return read(call.ret + offset!(io_node_buf)),
@@ -126,7 +126,7 @@ fn pages(buffer: u64) -> (Pages, u64) {
     let mut pages = Pages { form: PAGES_BVEC, at, shift: 0, first: 0 };
     if offset!(io_buf_bvec) + 8 > HEAD_WORDS as u64 * 8 {
         // Never so far; the page is then read by itself.
-        if offset!(io_buf_folio_shift) != 0 {
+        if has!(io_buf_folio_shift) {
             pages.shift = u64::from(read32(buffer + offset!(io_buf_folio_shift)));
         }
         return (pages, u64::from(read32(buffer + offset!(io_buf_bvecs))));
@@ -137,7 +137,7 @@ fn pages(buffer: u64) -> (Pages, u64) {
     // what it is asked for, zeros on a fault.
     unsafe {
         bpf_probe_read_kernel(head.cast(), offset!(io_buf_bvec) as u32 + 8, buffer as *const c_void);
-        if offset!(io_buf_folio_shift) != 0 {
+        if has!(io_buf_folio_shift) {
             let shift = head.add(offset!(io_buf_folio_shift) as usize).cast::<u32>();
             pages.shift = u64::from(shift.read_volatile());
         }
@@ -152,8 +152,8 @@ const HEAD_WORDS: usize = 10;
 
 /// `void io_release_ubuf(void *priv)`
 #[inline(always)]
-fn release(call: &Call) {
-    released(call, call.arg(0));
+fn release(call: &HookCtx<hook::io_release>) {
+    released(call.ctx, call.arg(0));
 }
 
 /// `void io_buffer_unmap(struct io_ring_ctx *, struct io_mapped_ubuf **slot)`
@@ -161,13 +161,13 @@ fn release(call: &Call) {
 /// The last reference goes in the callee. Two rings may drop theirs at the same time and both read "two left", so those
 /// on their way are counted: whoever finds that they are all that is left knows the buffer's end.
 #[inline(always)]
-fn unmap(call: &Call) {
+fn unmap(call: &HookCtx<hook::io_unmap>) {
     let buffer = read(call.arg(1));
-    if offset!(io_buf_refs) != 0 {
+    if has!(io_buf_refs) {
         let references = read32(buffer + offset!(io_buf_refs));
         if references > 1 {
             let Some(pin) = PINS.get_ptr_mut(&buffer) else { return };
-            if thread::leave(purpose::LEAVING, &[buffer]) == Left::Full {
+            if thread::leave(Purpose::carried(Carried::LeavingBuffer), &[buffer]) == Left::Full {
                 return;
             }
             // SAFETY: a live, aligned map value, changed atomically by everybody.
@@ -177,13 +177,13 @@ fn unmap(call: &Call) {
             }
         }
     }
-    released(call, buffer);
+    released(call.ctx, buffer);
 }
 
 /// Behind `io_buffer_unmap`, where buffers can be shared: this one is no longer on its way.
 #[inline(always)]
-fn unmapped(_call: &Call) {
-    let Some([buffer]) = thread::take(purpose::LEAVING) else { return };
+fn unmapped(_call: &HookCtx<hook::io_unmap_done>) {
+    let Some([buffer]) = thread::take(Purpose::carried(Carried::LeavingBuffer)) else { return };
     if let Some(pin) = PINS.get_ptr_mut(&buffer) {
         // SAFETY: as in `unmap`.
         unsafe { fetch_add(&raw mut (*pin).leaving, u64::MAX) };
@@ -266,7 +266,7 @@ fn skip_slot(regs: &[u64; 4]) {
 
 #[inline(always)]
 fn progress(array: u64) -> u64 {
-    match thread::find(purpose::PROGRESS) {
+    match thread::find(Purpose::carried(Carried::IovecProgress)) {
         // SAFETY: a live map value of this thread.
         Some(progress) => unsafe { if *progress == array { *progress.add(1) } else { 0 } },
         None => 0,
@@ -276,10 +276,10 @@ fn progress(array: u64) -> u64 {
 #[inline(always)]
 fn advance(array: &Iovecs, next: u64) {
     if next >= array.count {
-        let _ = thread::take::<0>(purpose::PROGRESS);
+        let _ = thread::take::<0>(Purpose::carried(Carried::IovecProgress));
     } else {
         // Without room the slot is searched for from the start.
-        let _ = thread::leave(purpose::PROGRESS, &[array.at, next]);
+        let _ = thread::leave(Purpose::carried(Carried::IovecProgress), &[array.at, next]);
     }
 }
 

@@ -8,11 +8,11 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user},
 };
 use core::{ffi::c_void, mem::MaybeUninit};
-use pinwatch_common::Offsets;
+use pinwatch_common::KernelLayout;
 
 /// Frozen before the programs are verified, so that every offset is a constant to the verifier.
 #[unsafe(no_mangle)]
-pub static OFFSETS: Offsets = Offsets::ZERO;
+pub static KERNEL_LAYOUT: KernelLayout = KernelLayout::ZERO;
 
 /// A zero that the verifier cannot know, being writable. 6.1 verifies a `bpf_loop` callback once, with its caller's
 /// constants, and deletes the branches that these rule out: loop state has to start from an unknown.
@@ -22,12 +22,28 @@ static mut OPAQUE_ZERO: u64 = 0;
 /// An offset by name, as a constant.
 macro_rules! offset {
     ($field:ident) => {
-        $crate::kernel::constant(&$crate::kernel::OFFSETS.$field)
+        $crate::kernel::constant(&$crate::kernel::KERNEL_LAYOUT.$field)
     };
 }
 pub(crate) use offset;
 
-/// Reads a word of [`OFFSETS`]. Volatile, or the compiler would use the zero that it sees.
+/// Whether a group of offsets, or an optional one, is known in this kernel.
+macro_rules! has {
+    ($group:ident) => {
+        $crate::kernel::constant(&$crate::kernel::KERNEL_LAYOUT.has.$group) != 0
+    };
+}
+pub(crate) use has;
+
+/// What user space has decided, by name, as a constant.
+macro_rules! choice {
+    ($field:ident) => {
+        $crate::kernel::constant(&$crate::kernel::KERNEL_LAYOUT.$field)
+    };
+}
+pub(crate) use choice;
+
+/// Reads a word of [`KERNEL_LAYOUT`]. Volatile, or the compiler would use the zero that it sees.
 #[inline(always)]
 pub fn constant(word: &'static u64) -> u64 {
     // SAFETY: a reference is valid.
@@ -44,7 +60,7 @@ pub fn opaque_zero() -> u64 {
 /// Typed load of 8 bytes.
 ///
 /// # Safety
-/// `base` must be a pointer that the verifier knows by BTF type; `offset` one of [`OFFSETS`].
+/// `base` must be a pointer that the verifier knows by BTF type; `offset` one of [`KERNEL_LAYOUT`].
 #[inline(always)]
 pub unsafe fn load(base: u64, offset: u64) -> u64 {
     // SAFETY: the verifier turns this into a load that survives faults.
@@ -137,7 +153,7 @@ pub fn current() -> *mut task_struct {
 /// The file (`struct file`) that a descriptor of this process stands for now; 0 if none, or if it cannot be told.
 #[inline(always)]
 pub fn file_of(fd: i32) -> u64 {
-    if offset!(task_files) == 0 || fd < 0 {
+    if !has!(holders) || fd < 0 {
         return 0;
     }
     let table = read(read(current() as u64 + offset!(task_files)) + offset!(files_table));

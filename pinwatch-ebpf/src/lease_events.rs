@@ -14,11 +14,14 @@ use aya_ebpf::{
 use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{
     Actor, BETWEEN_TICKS, Event, FileKey, LeaseEvent, WaiterRecord, counter, event, lease_flag, left,
+    subsystems::hook,
 };
 
 use crate::{
-    call::{Call, entry_hook, exit_hook},
-    kernel::{copy, copy_leader, current, load, load32, offset, opaque_zero, read, read32, try_read_user},
+    call::{HookCtx, entry_hook, exit_hook},
+    kernel::{
+        copy, copy_leader, current, has, load, load32, offset, opaque_zero, read, read32, try_read_user,
+    },
     leases::{MAX_LEASES, key, kind, magic},
     registry::{count, send, uid_of},
 };
@@ -41,13 +44,13 @@ const IO_URING_ENTER: i32 = 426;
 /// `__USER32_CS` (arch/x86/include/asm/segment.h): the numbers of 32-bit system calls mean others.
 const USER32_CS: u16 = 0x23;
 
-exit_hook!(11, set, lease_set, lease_set_twin, lease_set_kprobe, lease_set_kretprobe);
-entry_hook!(12, change, lease_change, lease_change_twin, lease_change_kprobe);
+exit_hook!(lease_set, set);
+entry_hook!(lease_change, change);
 
 /// `int generic_setlease(struct file *, int arg, struct file_lease **, void **priv)`. The lease is looked for on the inode:
 /// the third argument no longer leads to it when the kernel has kept it.
 #[inline(always)]
-fn set(call: &Call) {
+fn set(call: &HookCtx<hook::lease_set>) {
     let (file, wanted) = (call.arg(0), call.arg(1) as u32);
     if call.ret as u32 != 0 || wanted >= F_UNLCK {
         return;
@@ -62,7 +65,7 @@ fn set(call: &Call) {
 
 /// `int lease_modify(struct file_lease *, int arg, struct list_head *dispose)`
 #[inline(always)]
-fn change(call: &Call) {
+fn change(call: &HookCtx<hook::lease_change>) {
     let lease = call.arg(0);
     let overdue = is_overdue(lease, read32(lease + offset!(lease_flags)), jiffies());
     let file = read(lease + offset!(lease_file));
@@ -195,7 +198,7 @@ fn open_flags(call: i32) -> Option<u64> {
     const OPEN_BY_HANDLE_AT: i32 = 304;
     const EXECVEAT: i32 = 322;
     const OPENAT2: i32 = 437;
-    if offset!(regs_arg0) == 0 {
+    if !has!(anchors) {
         return None;
     }
     // SAFETY: typed loads.
@@ -337,7 +340,7 @@ fn actor(into: &mut Actor) {
     into.tid = thread as u32;
     into.uid = uid_of(task as u64);
     into.call = system_call(task);
-    if offset!(task_comm) != 0 {
+    if has!(owners) {
         // SAFETY: `task` has its BTF type; both are places in the record.
         unsafe { copy_leader(task as u64, &raw mut into.start, &raw mut into.comm) };
     }
@@ -346,7 +349,7 @@ fn actor(into: &mut Actor) {
 /// The number of the system call that a task is in; -1 if it is in none, or in one of the 32-bit table.
 #[inline(always)]
 fn system_call(task: *mut task_struct) -> i32 {
-    if offset!(regs_call) == 0 {
+    if !has!(breakers) {
         return -1;
     }
     // SAFETY: typed loads.

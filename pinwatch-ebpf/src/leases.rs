@@ -13,7 +13,7 @@ use pinwatch_common::{FileKey, LeaseRecord, counter};
 
 use crate::{
     holders::{Found, tell},
-    kernel::{offset, opaque_zero, read, read32, try_read},
+    kernel::{has, offset, opaque_zero, read, read32, try_read},
     registry::count,
 };
 
@@ -120,7 +120,7 @@ pub fn kind(lease: u64) -> u32 {
 /// The lower half of the file system's magic number.
 #[inline(always)]
 pub fn magic(inode: u64) -> u32 {
-    if offset!(sb_magic) == 0 { 0 } else { read32(read(inode + offset!(inode_sb)) + offset!(sb_magic)) }
+    if !has!(paths) { 0 } else { read32(read(inode + offset!(inode_sb)) + offset!(sb_magic)) }
 }
 
 /// Which file an inode is.

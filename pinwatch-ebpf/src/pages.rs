@@ -5,7 +5,7 @@ use core::ffi::c_void;
 
 use crate::{
     backing::Search,
-    kernel::{offset, read, read32, try_read},
+    kernel::{choice, has, offset, read, read32, try_read},
 };
 
 /// How many scatterlist entries are stepped over to find one page.
@@ -49,10 +49,10 @@ pub unsafe fn page_at(s: *mut Search, number: u64) -> u64 {
         }
         if pages.form == PAGES_BVEC {
             let mut entry = number;
-            if pages.shift > offset!(page_shift) {
+            if pages.shift > choice!(page_shift) {
                 // The first entry may begin inside its folio: bv_offset (at 12) says where.
-                let into = u64::from(read32(pages.at + 12)) >> offset!(page_shift);
-                entry = (into + number) >> ((pages.shift - offset!(page_shift)) & 31);
+                let into = u64::from(read32(pages.at + 12)) >> choice!(page_shift);
+                entry = (into + number) >> ((pages.shift - choice!(page_shift)) & 31);
             }
             return read(pages.at + entry * 16);
         }
@@ -94,7 +94,7 @@ extern "C" fn next_scatter(_i: u32, context: *mut c_void) -> i64 {
             (*s).pages.at = entry.page_link & !3;
             return 0;
         }
-        let pages = u64::from(entry.length) >> offset!(page_shift);
+        let pages = u64::from(entry.length) >> choice!(page_shift);
         if (*s).scatter_want < (*s).counts.scatter_page + pages {
             return 1;
         }
@@ -120,10 +120,10 @@ pub fn folio_of(page: u64) -> u64 {
 pub fn place_of(page: u64, folio: u64) -> Option<u64> {
     // Read once: the compiler shall see that nothing is divided by zero.
     let page_size = offset!(page_size);
-    if page_size == 0 || offset!(folio_index) == 0 {
+    if page_size == 0 || !has!(page_state) {
         return None;
     }
-    Some((read(folio + offset!(folio_index)) + (page - folio) / page_size) << offset!(page_shift))
+    Some((read(folio + offset!(folio_index)) + (page - folio) / page_size) << choice!(page_shift))
 }
 
 /// The head of a tail page, by the word that says where it is.

@@ -5,7 +5,9 @@ use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_loop, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
 };
 use core::ffi::c_void;
-use pinwatch_common::{AGAIN, FileKey, LONG_PATH, LongPath, SCRATCHES, SHORT_PATH, path_flag};
+use pinwatch_common::{
+    AGAIN, FileKey, LONG_PATH, LongPath, SHORT_PATH, path_flag, subsystems::USER_SCRATCH_SLOT,
+};
 
 use crate::{
     kernel::{offset, read, read_into},
@@ -114,7 +116,7 @@ extern "C" fn step(_i: u32, context: *mut c_void) -> i64 {
 }
 
 /// Scratch slot of [`look_again`], which no hook uses.
-const AGAIN_SLOT: u32 = SCRATCHES - 1;
+const AGAIN_SLOT: u32 = USER_SCRATCH_SLOT;
 
 /// Reads the path of a dentry once more, for user space, which runs this by itself: arguments are the dentry and the mount
 /// that a file's record names. Both may be gone, and the memory be something else's: user space believes the path only

@@ -11,13 +11,17 @@ use aya_ebpf::{
     },
 };
 use core::{ffi::c_void, mem::MaybeUninit};
-use pinwatch_common::{Event, RefusedEvent, S_DAX, event, magic, refused, vm};
+use pinwatch_common::{
+    Event, RefusedEvent, S_DAX, event, magic, refused,
+    subsystems::{BeginHook, Kind},
+    vm,
+};
 
 use crate::{
     backing,
-    call::Call,
-    kernel::{copy, copy_leader, current, load, load32, offset, zero},
-    registry::{SCRATCH, Scratch, send_later, uid_of},
+    call::HookCtx,
+    kernel::{copy, copy_leader, current, has, load, load32, offset, zero},
+    registry::{Scratch, send_later, uid_of},
 };
 
 /// So many mappings are looked at.
@@ -44,7 +48,7 @@ pub struct Mappings {
 
 /// What was asked for and not given.
 pub struct Refused {
-    pub kind: u32,
+    pub kind: Kind,
     pub errno: i32,
     pub address: u64,
     pub length: u64,
@@ -58,23 +62,29 @@ pub struct Refused {
 
 /// Tells that a subsystem was refused memory of this process: address and length.
 #[inline(always)]
-pub fn memory(call: &Call, kind: u32, errno: i32, [address, length]: [u64; 2], write: bool) {
+pub fn memory<H: BeginHook>(
+    call: &HookCtx<H>,
+    kind: Kind,
+    errno: i32,
+    [address, length]: [u64; 2],
+    write: bool,
+) {
     tell(call, &Refused { kind, errno, address, length, caller: 0, write, mapped: true });
 }
 
 /// Tells of a refusal of this process's memory.
 #[inline(always)]
-pub fn tell(call: &Call, what: &Refused) {
+pub fn tell<H: BeginHook>(call: &HookCtx<H>, what: &Refused) {
     tell_of(call, what, 0);
 }
 
 /// The same of a file without a mapping, by the address of its `struct file`; 0: there is none.
 #[inline(always)]
-pub fn tell_of(call: &Call, what: &Refused, file: u64) {
-    if offset!(limits) == 0 || offset!(task_mm) == 0 {
+pub fn tell_of<H: BeginHook>(call: &HookCtx<H>, what: &Refused, file: u64) {
+    if !has!(limits) || !has!(page_state) {
         return;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+    let Some(scratch) = call.scratch() else { return };
     // SAFETY: this program's own slot on this CPU.
     unsafe {
         let m = &raw mut (*scratch).mappings;
@@ -87,10 +97,10 @@ pub fn tell_of(call: &Call, what: &Refused, file: u64) {
         (*pin).address = what.address;
         (*pin).length = what.length;
         (*pin).owner = what.caller;
-        (*pin).kind = what.kind;
+        (*pin).kind = what.kind as u32;
         (*pin).number = what.errno;
         (*pin).device = u32::from(what.write);
-        if what.mapped && offset!(vma_end) != 0 {
+        if what.mapped && has!(extents) {
             let mut context = scratch;
             bpf_loop(MAX_MAPPINGS, next_mapping as *mut c_void, (&raw mut context).cast(), 0);
         }
@@ -134,13 +144,8 @@ extern "C" fn at_vma(_task: *mut task_struct, vma: *mut c_void, context: *mut c_
         let (mut magic, mut inode_flags) = (0, 0);
         if file != 0 {
             let inode = load(file, offset!(file_inode));
-            magic = if offset!(dentry_name) == 0 {
-                0
-            } else {
-                load(load(inode, offset!(inode_sb)), offset!(sb_magic))
-            };
-            inode_flags =
-                if offset!(inode_flags) == 0 { 0 } else { u64::from(load32(inode, offset!(inode_flags))) };
+            magic = if !has!(paths) { 0 } else { load(load(inode, offset!(inode_sb)), offset!(sb_magic)) };
+            inode_flags = if !has!(inode_flags) { 0 } else { u64::from(load32(inode, offset!(inode_flags))) };
             let in_memory = magic == magic::TMPFS || magic == magic::HUGETLBFS;
             telling |= flags & vm::SHARED != 0 && !in_memory;
         }
@@ -184,7 +189,7 @@ fn send(scratch: *mut Scratch) {
         (*at).locked = load(memory, offset!(mm_locked));
         (*at).user_locked =
             load(load(load(task, offset!(task_cred)), offset!(cred_user)), offset!(user_locked));
-        (*at).limit = load(load(task, offset!(task_signal)), offset!(limits) + MEMLOCK);
+        (*at).limit = load(load(task, offset!(task_signal)), offset!(signal_limits) + MEMLOCK);
         copy_leader(task, &raw mut (*at).start, &raw mut (*at).comm);
         (*at).uid = uid_of(task);
         let bit = |is: bool, bit: u32| if is { bit } else { 0 };

@@ -5,26 +5,28 @@
 //! buffers and, on 6.5 and later, queues could be; they end in several places, inlined here and there, so that their pages are
 //! looked at now and then, as those of unclaimed pins are.
 
-use pinwatch_common::{counter, event, kind};
+use pinwatch_common::{
+    counter, event,
+    subsystems::{BeginHook, Carried, Kind, Purpose, hook},
+};
 
 use crate::{
     backing,
-    call::{Call, entry_hook, exit_hook},
+    call::{HookCtx, entry_hook, exit_hook},
     generic,
     io_uring::{REGISTERED_RING, system_call},
-    kernel::{error_of, is_err_or_null, offset, private_of, read, try_read, try_read_user},
+    kernel::{choice, error_of, has, is_err_or_null, offset, private_of, read, try_read, try_read_user},
     pages::{PAGES_ARRAY, Pages},
     refused,
-    registry::{Made, SCRATCH, count, fill, keep, made, released, wake},
-    thread::{self, purpose},
-    witness,
+    registry::{Made, count, fill, keep, made, released, wake},
+    thread, witness,
 };
 
-exit_hook!(25, pinned, io_pin, io_pin_twin, io_pin_kprobe, io_pin_kretprobe);
-exit_hook!(26, provided, io_provide, io_provide_twin, io_provide_kprobe, io_provide_kretprobe);
-exit_hook!(27, queues, io_queues, io_queues_twin, io_queues_kprobe, io_queues_kretprobe);
-exit_hook!(28, create, io_region, io_region_twin, io_region_kprobe, io_region_kretprobe);
-entry_hook!(29, free, io_region_free, io_region_free_twin, io_region_free_kprobe);
+exit_hook!(io_pin, pinned);
+exit_hook!(io_provide, provided);
+exit_hook!(io_queues, queues);
+exit_hook!(io_region, create);
+entry_hook!(io_region_free, free);
 
 /// `IORING_MEM_REGION_TYPE_USER` (include/uapi/linux/io_uring.h)
 const OF_USER: u64 = 1;
@@ -57,7 +59,7 @@ fn ring_fd() -> i32 {
 fn new(kept: &Kept, object: u64) -> Made {
     Made {
         object,
-        kind: kind::IO_URING_MEMORY,
+        kind: Kind::IoUringMemory,
         address: kept.address,
         length: kept.length,
         owner: kept.ring,
@@ -73,7 +75,7 @@ fn new(kept: &Kept, object: u64) -> Made {
 /// Since 6.13. `int io_create_region(struct io_ring_ctx * or struct user_struct *, struct io_mapped_region *, struct
 /// io_uring_region_desc *, unsigned long mmap_offset)`
 #[inline(always)]
-fn create(call: &Call) {
+fn create(call: &HookCtx<hook::io_region>) {
     generic::claim(call);
     let (region, place) = (call.arg(1), call.arg(3));
     // `struct io_uring_region_desc` begins with address, size and flags.
@@ -83,18 +85,18 @@ fn create(call: &Call) {
     }
     let code = call.ret as i32;
     if code < 0 {
-        refused::memory(call, kind::IO_URING_MEMORY, code.wrapping_neg(), [address, length], true);
+        refused::memory(call, Kind::IoUringMemory, code.wrapping_neg(), [address, length], true);
         return;
     }
     let array = read(region);
     if array == 0 {
         return;
     }
-    let ring = if offset!(io_region_takes_ring) != 0 {
+    let ring = if choice!(io_region_takes_ring) != 0 {
         call.arg(0)
-    } else if place == QUEUES && offset!(io_ctx_queues) != 0 {
+    } else if place == QUEUES && has!(io_ctx_queues) {
         region - offset!(io_ctx_queues)
-    } else if place == ENTRIES && offset!(io_ctx_entries) != 0 {
+    } else if place == ENTRIES && has!(io_ctx_entries) {
         region - offset!(io_ctx_entries)
     } else {
         0
@@ -108,36 +110,36 @@ fn create(call: &Call) {
 
 /// `void io_free_region(.., struct io_mapped_region *)`, which begins with its array of pages.
 #[inline(always)]
-fn free(call: &Call) {
+fn free(call: &HookCtx<hook::io_region_free>) {
     let array = read(call.arg(1));
     if array != 0 {
-        released(call, array);
+        released(call.ctx, array);
     }
 }
 
 /// Before 6.13. `struct page **io_pin_pages(unsigned long address, unsigned long length, int *npages)`: of whatever comes of it
 /// only the caller knows, in which this call is.
 #[inline(always)]
-fn pinned(call: &Call) {
+fn pinned(call: &HookCtx<hook::io_pin>) {
     generic::claim(call);
     if !is_err_or_null(call.ret) {
-        let _ = thread::leave(purpose::RING_PAGES, &[call.ret]);
+        let _ = thread::leave(Purpose::carried(Carried::RingPages), &[call.ret]);
     }
 }
 
 /// The array of pages that `io_pin_pages` has made within this call.
 #[inline(always)]
 pub fn take_pages() -> u64 {
-    if offset!(io_ring_memory) == 0 {
+    if choice!(io_ring_memory) == 0 {
         0
     } else {
-        thread::take::<1>(purpose::RING_PAGES).map_or(0, |[array]| array)
+        thread::take::<1>(Purpose::carried(Carried::RingPages)).map_or(0, |[array]| array)
     }
 }
 
 /// `int io_register_pbuf_ring(struct io_ring_ctx *, void __user *)`
 #[inline(always)]
-fn provided(call: &Call) {
+fn provided(call: &HookCtx<hook::io_provide>) {
     let array = take_pages();
     // `struct io_uring_buf_reg` begins with the ring's address and the number of its entries.
     let Some([address, entries]) = try_read_user::<[u64; 2]>(call.arg(1)) else { return };
@@ -146,7 +148,7 @@ fn provided(call: &Call) {
     if code < 0 {
         // Anything else may be wrong with what was asked for.
         if address != 0 && code != -EINVAL {
-            refused::memory(call, kind::IO_URING_MEMORY, code.wrapping_neg(), [address, length], true);
+            refused::memory(call, Kind::IoUringMemory, code.wrapping_neg(), [address, length], true);
         }
     } else if array != 0 {
         keep_polled(call, &Kept { array, address, length, ring: call.arg(0), fd: ring_fd() });
@@ -156,14 +158,14 @@ fn provided(call: &Call) {
 /// 6.5 to 6.12. `void *__io_uaddr_map(struct page ***, unsigned short *npages, unsigned long address, size_t)`: of the queues
 /// or of their entries, by which member of the ring it was given.
 #[inline(always)]
-fn queues(call: &Call) {
+fn queues(call: &HookCtx<hook::io_queues>) {
     let array = take_pages();
     let (member, number, address) = (call.arg(0), call.arg(1), call.arg(2));
     // In whole pages, as later kernels have it.
-    let page = 1 << offset!(page_shift);
+    let page = 1 << choice!(page_shift);
     let length = (call.arg(3) + (page - 1)) & 0u64.wrapping_sub(page);
     if let Some(errno) = error_of(call.ret) {
-        refused::memory(call, kind::IO_URING_MEMORY, errno, [address, length], true);
+        refused::memory(call, Kind::IoUringMemory, errno, [address, length], true);
         return;
     }
     if array == 0 {
@@ -172,25 +174,25 @@ fn queues(call: &Call) {
     let apart = offset!(io_ctx_queues).wrapping_sub(offset!(io_ctx_queues_number));
     let at =
         if member.wrapping_sub(number) == apart { offset!(io_ctx_queues) } else { offset!(io_ctx_entries) };
-    let ring = if offset!(io_ctx_entries) == 0 { 0 } else { member - at };
+    let ring = if !has!(io_ctx_entries) { 0 } else { member - at };
     keep_polled(call, &Kept { array, address, length, ring, fd: -1 });
 }
 
 /// Records memory whose end is not seen: its key is its sequence number.
 #[inline(always)]
-fn keep_polled(call: &Call, kept: &Kept) {
-    let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+fn keep_polled<H: BeginHook>(call: &HookCtx<H>, kept: &Kept) {
+    let Some(scratch) = call.scratch() else { return };
     let new = new(kept, 0);
     // SAFETY: this program's own slot on this CPU.
     unsafe {
         fill(scratch, &new);
         backing::find(scratch, &new.pages);
         let pin = &raw const (*scratch).pin;
-        let first = kept.address >> offset!(page_shift);
-        let last = (kept.address + if kept.length == 0 { 0 } else { kept.length - 1 }) >> offset!(page_shift);
+        let first = kept.address >> choice!(page_shift);
+        let last = (kept.address + if kept.length == 0 { 0 } else { kept.length - 1 }) >> choice!(page_shift);
         let key = (*pin).sequence;
         witness::watch_pages(scratch, kept.array, last - first);
-        if keep(call, key, &*pin) {
+        if keep(call.ctx, key, &*pin) {
             count(counter::UNCLAIMED);
             wake(event::UNCLAIMED);
         }

@@ -12,15 +12,15 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{
-    DeviceName, Event, ExtentKey, ExtentRecord, FileKey, FileRecord, LONG_PATH, LongPath, ModuleOffsets,
-    PinEvent, PinRecord, SCRATCHES, SHORT_PATH, SIZES, SMALLEST_SIZE, SUBSYSTEMS, Totals, WitnessRecord,
-    counter, doubt, event, kind, subsystem,
+    DeviceName, Event, ExtentKey, ExtentRecord, FileKey, FileRecord, LONG_PATH, LongPath, ModuleLayout,
+    PinEvent, PinRecord, SHORT_PATH, SIZES, SMALLEST_SIZE, Totals, WitnessRecord, counter, doubt, event,
+    subsystems::{BeginHook, Kind, SCRATCH_SLOTS, Subsystem},
 };
 
 use crate::{
     backing::{self, Search},
-    call::Call,
-    kernel::{copy, copy_leader, current, fetch_add, load, load32, offset, zero},
+    call::HookCtx,
+    kernel::{choice, copy, copy_leader, current, fetch_add, has, load, load32, offset, zero},
     pages::Pages,
     path::Walk,
     refused::Mappings,
@@ -47,13 +47,13 @@ pub static LONG_PATHS: HashMap<FileKey, LongPath> = HashMap::with_max_entries(1 
 pub static DEVICES: HashMap<u32, DeviceName> = HashMap::with_max_entries(1024, NO_PREALLOC);
 /// Offsets in modules; all zero until user space has seen the modules.
 #[map]
-pub static MODULE_OFFSETS: Array<ModuleOffsets> = Array::with_max_entries(1, 0);
+pub static MODULE_LAYOUT: Array<ModuleLayout> = Array::with_max_entries(1, 0);
 /// `counter`s.
 #[map]
 static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, 0);
 /// What was made and released, by subsystem.
 #[map]
-static TOTALS: Array<Totals> = Array::with_max_entries(SUBSYSTEMS, 0);
+static TOTALS: Array<Totals> = Array::with_max_entries(Subsystem::ALL.len() as u32, 0);
 /// 1: somebody follows pins that are made and released.
 #[map]
 static FOLLOWED: Array<u64> = Array::with_max_entries(1, 0);
@@ -63,7 +63,7 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Room for a record and a path while they are put together (a stack has 512 bytes, callbacks included): one slot for each program that makes pins: they can preempt each
 /// other, but no program can preempt itself.
 #[map]
-pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCHES, 0);
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCH_SLOTS, 0);
 
 /// See [`SCRATCH`]. The path is read into `file.path`, and runs on into `overflow`.
 #[repr(C)]
@@ -108,7 +108,7 @@ pub fn add(which: u32, n: u64) -> u64 {
 /// What a subsystem's hook knows of a new object.
 pub struct Made {
     pub object: u64,
-    pub kind: u32,
+    pub kind: Kind,
     pub address: u64,
     pub length: u64,
     pub owner: u64,
@@ -123,13 +123,13 @@ pub struct Made {
 
 /// Records a pin of memory of this process.
 #[inline(always)]
-pub fn made(call: &Call, new: &Made) {
-    let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+pub fn made<H: BeginHook>(call: &HookCtx<H>, new: &Made) {
+    let Some(scratch) = call.scratch() else { return };
     // SAFETY: this program's own slot on this CPU.
     unsafe {
         fill(scratch, new);
         backing::find(scratch, &new.pages);
-        keep(call, new.object, &(*scratch).pin);
+        keep(call.ctx, new.object, &(*scratch).pin);
     }
 }
 
@@ -144,7 +144,7 @@ pub unsafe fn fill(scratch: *mut Scratch, new: &Made) {
     unsafe {
         let pin = &raw mut (*scratch).pin;
         zero(pin);
-        if offset!(task_comm) != 0 {
+        if has!(owners) {
             copy_leader(task, &raw mut (*pin).start, &raw mut (*pin).comm);
         }
         (*pin).sequence = add(counter::SEQUENCE, 1);
@@ -155,7 +155,7 @@ pub unsafe fn fill(scratch: *mut Scratch, new: &Made) {
         (*pin).anchor = new.anchor;
         (*pin).pid_tgid = bpf_get_current_pid_tgid();
         (*pin).uid = uid_of(task);
-        (*pin).kind = new.kind;
+        (*pin).kind = new.kind as u32;
         (*pin).anchor_fd = new.anchor_fd;
         (*pin).number = new.number;
         (*pin).device = new.device;
@@ -165,13 +165,13 @@ pub unsafe fn fill(scratch: *mut Scratch, new: &Made) {
 
 /// Puts a pin's record into the map, and tells of it; whether it is a new one.
 #[inline(always)]
-pub fn keep(call: &Call, object: u64, pin: &PinRecord) -> bool {
-    match insert(call, object, pin) {
+pub fn keep(ctx: *mut c_void, object: u64, pin: &PinRecord) -> bool {
+    match insert(ctx, object, pin) {
         Inserted::New => {
             total(pin);
             // One that somebody may claim is told of once nobody has.
-            if pin.kind != kind::UNCLAIMED {
-                tell(call, event::MADE, object, pin);
+            if pin.kind != Kind::Unclaimed as u32 {
+                tell(ctx, event::MADE, object, pin);
             }
             return true;
         }
@@ -184,10 +184,22 @@ pub fn keep(call: &Call, object: u64, pin: &PinRecord) -> bool {
     false
 }
 
+/// The totals of a pin's subsystem; `None`, and counted, if its kind is not known.
+#[inline(always)]
+fn totals_of(pin: &PinRecord) -> Option<*mut Totals> {
+    match Kind::try_from(pin.kind) {
+        Ok(kind) => TOTALS.get_ptr_mut(kind.subsystem() as u32),
+        Err(_) => {
+            count(counter::UNKNOWN_KIND);
+            None
+        }
+    }
+}
+
 /// Adds a new pin to its subsystem's totals.
 #[inline(always)]
 fn total(pin: &PinRecord) {
-    let Some(totals) = TOTALS.get_ptr_mut(subsystem(pin.kind)) else { return };
+    let Some(totals) = totals_of(pin) else { return };
     // SAFETY: a live, aligned map value; `size_class` is within the array.
     unsafe {
         fetch_add(&raw mut (*totals).made, 1);
@@ -218,7 +230,7 @@ enum Inserted {
 
 /// Puts a new pin into the map.
 #[inline(always)]
-fn insert(call: &Call, object: u64, pin: &PinRecord) -> Inserted {
+fn insert(ctx: *mut c_void, object: u64, pin: &PinRecord) -> Inserted {
     const NOEXIST: u64 = 1;
     if PINS.insert(&object, pin, NOEXIST).is_ok() {
         return Inserted::New;
@@ -233,14 +245,14 @@ fn insert(call: &Call, object: u64, pin: &PinRecord) -> Inserted {
     }
     // The object's address was used again, so its last life ended unseen.
     count(counter::REPLACED);
-    released_record(call, object, old);
+    released_record(ctx, object, old);
     if PINS.insert(&object, pin, 0).is_ok() { Inserted::New } else { Inserted::Full }
 }
 
 /// The real user id of a task, in the initial user namespace.
 #[inline(always)]
 pub fn uid_of(task: u64) -> u32 {
-    if offset!(cred_uid) == 0 {
+    if !has!(owners) {
         return bpf_get_current_uid_gid() as u32;
     }
     // SAFETY: `task` has its BTF type, and so have its credentials.
@@ -249,20 +261,20 @@ pub fn uid_of(task: u64) -> u32 {
 
 /// Forgets a pin, if it is known.
 #[inline(always)]
-pub fn released(call: &Call, object: u64) {
+pub fn released(ctx: *mut c_void, object: u64) {
     let Some(pin) = PINS.get_ptr(&object) else { return };
-    released_record(call, object, pin);
+    released_record(ctx, object, pin);
 }
 
 #[inline(always)]
-fn released_record(call: &Call, object: u64, pin: *const PinRecord) {
+fn released_record(ctx: *mut c_void, object: u64, pin: *const PinRecord) {
     // SAFETY: a live map value; it stays valid until the program ends, even when removed.
     let pin = unsafe { &*pin };
-    if let Some(totals) = TOTALS.get_ptr_mut(subsystem(pin.kind)) {
+    if let Some(totals) = totals_of(pin) {
         // SAFETY: a live, aligned map value.
         unsafe { fetch_add(&raw mut (*totals).released, 1) };
     }
-    tell(call, event::RELEASED, object, pin);
+    tell(ctx, event::RELEASED, object, pin);
     remove_extents(pin.sequence, pin.extents);
     let _ = PINS.remove(&object);
 }
@@ -273,7 +285,7 @@ pub fn take_back(object: u64) {
     let Some(pin) = PINS.get_ptr(&object) else { return };
     // SAFETY: as in `released_record`.
     let pin = unsafe { &*pin };
-    if let Some(totals) = TOTALS.get_ptr_mut(subsystem(pin.kind)) {
+    if let Some(totals) = totals_of(pin) {
         // SAFETY: a live, aligned map value; `size_class` is within the array.
         unsafe {
             fetch_add(&raw mut (*totals).made, u64::MAX);
@@ -314,15 +326,15 @@ pub fn store_extent(sequence: u64, index: u64, extent: &ExtentRecord) -> bool {
 
 /// Tells of a pin, if somebody listens: the daemon's log, or a user who follows what happens.
 #[inline(always)]
-fn tell(call: &Call, what: u32, object: u64, pin: &PinRecord) {
+fn tell(ctx: *mut c_void, what: u32, object: u64, pin: &PinRecord) {
     // SAFETY: a live map value.
     let followed = FOLLOWED.get_ptr(0).is_some_and(|followed| unsafe { *followed } != 0);
-    if offset!(history) == 0 && !followed {
+    if choice!(history) == 0 && !followed {
         return;
     }
     tell_pin(what, pin);
-    if offset!(history) != 0 {
-        log(call.ctx, what, object, pin.address, pin.length);
+    if choice!(history) != 0 {
+        log(ctx, what, object, pin.address, pin.length);
     }
 }
 

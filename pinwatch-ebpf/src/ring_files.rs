@@ -4,7 +4,7 @@
 use aya_ebpf::{helpers::generated::bpf_loop, macros::map, maps::Array};
 use core::ffi::c_void;
 
-use crate::kernel::{current, load, offset, opaque_zero, read, read32};
+use crate::kernel::{current, has, load, offset, opaque_zero, read, read32};
 
 /// The `file_operations` of rings, by which one is told from all other files; 0 if that is not known.
 #[map]
@@ -44,7 +44,7 @@ impl RingFiles {
     /// Whether there is nothing to walk over.
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        offset!(io_ctx_files) == 0 || self.table == 0 || self.count == 0
+        !has!(io_ctx_files) || self.table == 0 || self.count == 0
     }
 
     /// The next file: `None` at the end, 0 for an empty place.
@@ -56,7 +56,7 @@ impl RingFiles {
         let mut entry = read(self.table + self.index * 8);
         self.index += 1;
         // Since 6.13 the table has nodes, and these the files.
-        if offset!(io_node_file) != 0 && entry != 0 {
+        if has!(io_node_file) && entry != 0 {
             entry = read(entry + offset!(io_node_file));
         }
         Some(entry & !FLAGS)

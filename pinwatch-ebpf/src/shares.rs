@@ -5,11 +5,11 @@
 
 use aya_ebpf::{helpers::generated::bpf_loop, macros::map, maps::HashMap};
 use core::ffi::c_void;
-use pinwatch_common::{ShareKey, counter};
+use pinwatch_common::{ShareKey, counter, subsystems::hook};
 
 use crate::{
-    call::{Call, exit_hook},
-    kernel::{offset, opaque_zero, read, read32},
+    call::{HookCtx, exit_hook},
+    kernel::{choice, offset, opaque_zero, read, read32},
     registry::{PINS, count},
 };
 
@@ -20,7 +20,7 @@ static SHARES: HashMap<ShareKey, u32> = HashMap::with_max_entries(1 << 14, 1);
 /// `IORING_MAX_REG_BUFFERS`
 const MAX_BUFFERS: u32 = 1 << 14;
 
-exit_hook!(10, cloned, io_clone, io_clone_twin, io_clone_kprobe, io_clone_kretprobe);
+exit_hook!(io_clone, cloned);
 
 /// Where a walk over a ring's table of buffers is.
 #[repr(C)]
@@ -59,7 +59,7 @@ extern "C" fn next_slot(_step: u32, context: *mut c_void) -> i64 {
     }
     let mut buffer = read(slots.table + slots.index * 8);
     slots.index += 1;
-    if offset!(io_uring_returns_node) != 0 && buffer != 0 {
+    if choice!(io_uring_returns_node) != 0 && buffer != 0 {
         buffer = read(buffer + offset!(io_node_buf));
     }
     if buffer == 0 {
@@ -83,7 +83,7 @@ extern "C" fn next_slot(_step: u32, context: *mut c_void) -> i64 {
 
 /// `int io_register_clone_buffers(struct io_ring_ctx *, void __user *)`
 #[inline(always)]
-fn cloned(call: &Call) {
+fn cloned(call: &HookCtx<hook::io_clone>) {
     if (call.ret as i32) >= 0 {
         count(counter::CLONES);
         Slots::walk(call.arg(0), 0);

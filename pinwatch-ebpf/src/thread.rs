@@ -10,28 +10,9 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use core::mem::MaybeUninit;
+use pinwatch_common::subsystems::Purpose;
 
 use crate::kernel::{compare_exchange, copy};
-
-/// What something is carried for; some are followed by 31 more, one for each hook.
-pub mod purpose {
-    /// The arguments of a call, between kprobe and kretprobe. Plus the hook's number.
-    pub const CALL: u64 = 0;
-    /// The first instance of a program has run. Plus the hook's number.
-    pub const MARK: u64 = 32;
-    /// The latest `ib_umem` of a thread that nothing was tracked for yet.
-    pub const UNNAMED: u64 = 64;
-    /// A buffer that a thread is dropping a reference of.
-    pub const LEAVING: u64 = 65;
-    /// How far a thread has come in its array of iovecs.
-    pub const PROGRESS: u64 = 66;
-    /// The latest pin of a thread that nobody has claimed.
-    pub const UNCLAIMED: u64 = 67;
-    /// The latest udmabuf that a thread has exported.
-    pub const EXPORTED: u64 = 68;
-    /// The latest array of pages that a thread has got from `io_pin_pages`.
-    pub const RING_PAGES: u64 = 69;
-}
 
 /// Words that are carried at most.
 const WORDS: usize = 4;
@@ -45,11 +26,9 @@ struct Place {
 
 /// Threads with ids that differ in these bits have places of their own.
 const THREADS: u64 = 256;
-/// More than there are purposes.
-const PURPOSES: u64 = 128;
 
 #[map]
-static PLACES: Array<Place> = Array::with_max_entries((THREADS * PURPOSES) as u32, 0);
+static PLACES: Array<Place> = Array::with_max_entries(THREADS as u32 * Purpose::COUNT, 0);
 #[map]
 static DISPLACED: HashMap<u64, [u64; WORDS]> = HashMap::with_max_entries(16384, 1);
 
@@ -66,18 +45,18 @@ pub enum Left {
 
 /// The purpose goes where no thread group id reaches: pids have at most 22 bits (`PID_MAX_LIMIT`).
 #[inline(always)]
-fn key(thread: u64, purpose: u64) -> u64 {
-    thread | purpose << 56
+fn key(thread: u64, purpose: Purpose) -> u64 {
+    thread | u64::from(purpose.number()) << 56
 }
 
 #[inline(always)]
-fn place(thread: u64, purpose: u64) -> Option<*mut Place> {
-    PLACES.get_ptr_mut(((thread & (THREADS - 1)) | purpose << THREADS.trailing_zeros()) as u32)
+fn place(thread: u64, purpose: Purpose) -> Option<*mut Place> {
+    PLACES.get_ptr_mut((thread & (THREADS - 1)) as u32 | purpose.number() << THREADS.trailing_zeros())
 }
 
 /// Leaves words for a later program of this thread.
 #[inline(always)]
-pub fn leave<const N: usize>(purpose: u64, words: &[u64; N]) -> Left {
+pub fn leave<const N: usize>(purpose: Purpose, words: &[u64; N]) -> Left {
     let thread = bpf_get_current_pid_tgid();
     let key = key(thread, purpose);
     let Some(place) = place(thread, purpose) else { return Left::Full };
@@ -109,7 +88,7 @@ fn displaced<const N: usize>(key: u64, words: &[u64; N]) -> Left {
 
 /// The words that were left; they stay.
 #[inline(always)]
-pub fn find(purpose: u64) -> Option<*mut u64> {
+pub fn find(purpose: Purpose) -> Option<*mut u64> {
     let thread = bpf_get_current_pid_tgid();
     let key = key(thread, purpose);
     let place = place(thread, purpose)?;
@@ -124,7 +103,7 @@ pub fn find(purpose: u64) -> Option<*mut u64> {
 
 /// Takes the words that were left.
 #[inline(always)]
-pub fn take<const N: usize>(purpose: u64) -> Option<[u64; N]> {
+pub fn take<const N: usize>(purpose: Purpose) -> Option<[u64; N]> {
     let thread = bpf_get_current_pid_tgid();
     let key = key(thread, purpose);
     let place = place(thread, purpose)?;
@@ -145,7 +124,7 @@ pub fn take<const N: usize>(purpose: u64) -> Option<[u64; N]> {
 /// Clears what a thread has left, if it begins with this word: nothing will come of it any more, and the place is another
 /// thread's for the asking.
 #[inline(always)]
-pub fn clear(thread: u64, purpose: u64, first: u64) {
+pub fn clear(thread: u64, purpose: Purpose, first: u64) {
     let key = key(thread, purpose);
     let Some(place) = place(thread, purpose) else { return };
     // SAFETY: live map values.

@@ -6,22 +6,28 @@
 
 use aya_ebpf::{helpers::generated::bpf_loop, macros::map, maps::LruHashMap};
 use core::ffi::c_void;
-use pinwatch_common::{ExtentRecord, doubt, kind};
+use pinwatch_common::{
+    ExtentRecord, doubt,
+    subsystems::{Carried, Kind, Purpose, hook},
+};
 
 use crate::{
     backing,
-    call::{Call, entry_hook, exit_hook},
+    call::{HookCtx, entry_hook, exit_hook},
     generic,
-    kernel::{copy, error_of, file_of, is_err_or_null, offset, opaque_zero, read, read32, try_read, zero},
+    kernel::{
+        choice, copy, error_of, file_of, has, is_err_or_null, offset, opaque_zero, read, read32, try_read,
+        zero,
+    },
     pages::{PAGES_ARRAY, Pages, mapping_of},
     refused::{self, Refused},
-    registry::{Made, SCRATCH, Scratch, fill, keep, mark, released, store_extent},
-    thread::{self, purpose},
+    registry::{Made, Scratch, fill, keep, mark, released, store_extent},
+    thread,
 };
 
-exit_hook!(18, export, udmabuf_export, udmabuf_export_twin, udmabuf_export_kprobe, udmabuf_export_kretprobe);
-exit_hook!(19, create, udmabuf_create, udmabuf_create_twin, udmabuf_create_kprobe, udmabuf_create_kretprobe);
-entry_hook!(20, release, udmabuf_release, udmabuf_release_twin, udmabuf_release_kprobe);
+exit_hook!(udmabuf_export, export);
+exit_hook!(udmabuf_create, create);
+entry_hook!(udmabuf_release, release);
 
 /// Buffers that were released, for calls that make them and have not returned.
 #[map]
@@ -59,24 +65,24 @@ struct Items {
 
 /// `struct dma_buf *dma_buf_export(const struct dma_buf_export_info *)`, whose first member is the name.
 #[inline(always)]
-fn export(call: &Call) {
+fn export(call: &HookCtx<hook::udmabuf_export>) {
     let buffer = call.ret;
     if is_err_or_null(buffer) || read(read(call.arg(0))) != NAME {
         return;
     }
     let _ = EARLY.remove(&buffer);
-    let _ = thread::leave(purpose::EXPORTED, &[buffer]);
+    let _ = thread::leave(Purpose::carried(Carried::ExportedDmaBuf), &[buffer]);
 }
 
 /// `long udmabuf_create(struct miscdevice *, struct udmabuf_create_list *, struct udmabuf_create_item *)`: the descriptor.
 #[inline(always)]
-fn create(call: &Call) {
+fn create(call: &HookCtx<hook::udmabuf_create>) {
     generic::claim(call);
-    let buffer = thread::take::<1>(purpose::EXPORTED).map_or(0, |[buffer]| buffer);
+    let buffer = thread::take::<1>(Purpose::carried(Carried::ExportedDmaBuf)).map_or(0, |[buffer]| buffer);
     // `struct udmabuf_create_list` begins with flags and the number of memfds.
     let (count, list) = (u64::from(read32(call.arg(1) + 4)), call.arg(2));
     let result = call.ret as i64;
-    let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+    let Some(scratch) = call.scratch() else { return };
     let mut items = Items { scratch, list, count, next: opaque_zero(), pages: 0, bytes: opaque_zero() };
     if result < 0 {
         // SAFETY: the callback takes what it gets, which outlives the loop.
@@ -85,7 +91,7 @@ fn create(call: &Call) {
         let length = items.bytes;
         let errno = error_of(call.ret).unwrap_or(0);
         let what =
-            Refused { kind: kind::UDMABUF, errno, address: 0, length, caller: 0, write: true, mapped: false };
+            Refused { kind: Kind::Udmabuf, errno, address: 0, length, caller: 0, write: true, mapped: false };
         refused::tell_of(call, &what, file);
         return;
     }
@@ -95,10 +101,10 @@ fn create(call: &Call) {
     let udmabuf = read(buffer + offset!(dma_buf_private));
     items.pages = read(udmabuf + offset!(udmabuf_pages));
     let pinned =
-        if offset!(udmabuf_pinned) == 0 { folios(udmabuf) } else { read(udmabuf + offset!(udmabuf_pinned)) };
+        if !has!(udmabuf_pinned) { folios(udmabuf) } else { read(udmabuf + offset!(udmabuf_pinned)) };
     let new = Made {
         object: buffer,
-        kind: kind::UDMABUF,
+        kind: Kind::Udmabuf,
         address: 0,
         length: 0,
         owner: 0,
@@ -116,16 +122,16 @@ fn create(call: &Call) {
         bpf_loop(MAX_ITEMS, next_item as *mut c_void, (&raw mut items).cast(), 0);
         let pin = &raw mut (*scratch).pin;
         (*pin).length = items.bytes;
-        if offset!(udmabuf_pinned) != 0 || offset!(udmabuf_folios) != 0 {
+        if has!(udmabuf_pinned) || has!(udmabuf_folios) {
             (*pin).page = read(items.pages);
         }
         if items.next < count {
             mark(pin, doubt::TOO_MANY);
         }
-        keep(call, buffer, &*pin);
+        keep(call.ctx, buffer, &*pin);
     }
     if EARLY.get_ptr(&buffer).is_some() {
-        released(call, buffer);
+        released(call.ctx, buffer);
     }
 }
 
@@ -136,7 +142,7 @@ fn folios(udmabuf: u64) -> u64 {
     let mut walk = Folios { list, at: list | opaque_zero(), count: opaque_zero() };
     // SAFETY: the callback takes what it gets, which outlives the loop.
     unsafe { bpf_loop(MAX_FOLIOS, next_folio as *mut c_void, (&raw mut walk).cast(), 0) };
-    if offset!(udmabuf_folios) != 0 && walk.at == list { walk.count } else { 0 }
+    if has!(udmabuf_folios) && walk.at == list { walk.count } else { 0 }
 }
 
 /// State of the walk over that list.
@@ -188,7 +194,7 @@ extern "C" fn next_item(_i: u32, context: *mut c_void) -> i64 {
         zero::<ExtentRecord>(extent);
         let file = file_of(item.memfd as i32);
         // Another thread may have put another file in its place: its pages tell.
-        let page = read(items.pages + (items.bytes >> offset!(page_shift)) * 8);
+        let page = read(items.pages + (items.bytes >> choice!(page_shift)) * 8);
         if file == 0 || page == 0 || mapping_of(page) != read(file + offset!(file_mapping)) {
             mark(pin, doubt::PAGE_MISMATCH);
         }
@@ -211,8 +217,8 @@ extern "C" fn next_item(_i: u32, context: *mut c_void) -> i64 {
 
 /// `void release_udmabuf(struct dma_buf *)`
 #[inline(always)]
-fn release(call: &Call) {
+fn release(call: &HookCtx<hook::udmabuf_release>) {
     let buffer = call.arg(0);
     let _ = EARLY.insert(&buffer, &1, 0);
-    released(call, buffer);
+    released(call.ctx, buffer);
 }

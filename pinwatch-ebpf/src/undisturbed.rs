@@ -15,13 +15,13 @@ use core::{arch::asm, mem::MaybeUninit};
 use pinwatch_common::{IRQ_RESTORE, IRQ_SAVE, PREEMPT_DISABLE, PREEMPT_ENABLE};
 
 #[cfg(target_arch = "bpf")]
-use crate::kernel::offset;
+use crate::kernel::choice;
 
 /// From here on the program is not preempted, where the kernel has what that takes (6.14). The verifier sees to it that it ends.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 pub fn begin() {
-    if offset!(undisturbed) != 0 {
+    if choice!(unpreempted) != 0 {
         // SAFETY: the kernel's function takes nothing; registers that calls use up are named.
         unsafe {
             asm!("call {function}", function = const PREEMPT_DISABLE,
@@ -34,7 +34,7 @@ pub fn begin() {
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 pub fn end() {
-    if offset!(undisturbed) != 0 {
+    if choice!(unpreempted) != 0 {
         let mut flags = MaybeUninit::<u64>::uninit();
         let flags = flags.as_mut_ptr();
         // SAFETY: as above; the first call writes the word that the last one takes, and nothing else touches it.

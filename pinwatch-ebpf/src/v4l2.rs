@@ -3,36 +3,39 @@
 //! when the buffers are freed, or when the device is closed.
 
 use crate::{
-    call::{Call, entry_hook, exit_hook},
+    call::{HookCtx, entry_hook, exit_hook},
     generic,
     io_uring::system_call,
-    kernel::{error_of, file_of, is_err_or_null, offset, read, read32, try_read},
+    kernel::{error_of, file_of, has, is_err_or_null, offset, read, read32, try_read},
     pages::{PAGES_ARRAY, Pages},
     refused,
-    registry::{MODULE_OFFSETS, Made, made, released},
+    registry::{MODULE_LAYOUT, Made, made, released},
 };
-use pinwatch_common::{FOLL_WRITE, kind};
+use pinwatch_common::{
+    FOLL_WRITE,
+    subsystems::{Kind, hook},
+};
 
-exit_hook!(23, create, v4l2_create, v4l2_create_twin, v4l2_create_kprobe, v4l2_create_kretprobe);
-entry_hook!(24, destroy, v4l2_destroy, v4l2_destroy_twin, v4l2_destroy_kprobe);
+exit_hook!(v4l2_create, create);
+entry_hook!(v4l2_destroy, destroy);
 
 /// `struct frame_vector *vb2_create_framevec(unsigned long start, unsigned long length, bool write)`
 #[inline(always)]
-fn create(call: &Call) {
+fn create(call: &HookCtx<hook::v4l2_create>) {
     generic::claim(call);
-    let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return };
+    let Some(layout) = MODULE_LAYOUT.get_ptr(0) else { return };
     // SAFETY: a live map value.
-    let offsets = unsafe { &*offsets };
+    let layout = unsafe { &*layout };
     let (vector, address, length) = (call.ret, call.arg(0), call.arg(1));
-    let write = offsets.frame_told_write == 0 || call.arg(2) as u8 != 0;
+    let write = layout.frame_told_write == 0 || call.arg(2) as u8 != 0;
     if is_err_or_null(vector) {
         if let Some(errno) = error_of(vector) {
-            refused::memory(call, kind::V4L2, errno, [address, length], write);
+            refused::memory(call, Kind::V4l2, errno, [address, length], write);
         }
         return;
     }
     // A mapping of a device has numbers of pages in their place, and none is pinned.
-    if offsets.frame_pages == 0 || try_read::<u8>(vector + offsets.frame_is_pfns) != Some(0) {
+    if layout.has.v4l2 == 0 || try_read::<u8>(vector + layout.frame_is_pfns) != Some(0) {
         return;
     }
     let fd = system_call()[0] as i32;
@@ -42,22 +45,22 @@ fn create(call: &Call) {
         call,
         &Made {
             object: vector,
-            kind: kind::V4L2,
+            kind: Kind::V4l2,
             address,
             length,
             owner: 0,
             anchor: if file == 0 { 0 } else { read(file + offset!(file_private)) },
             anchor_fd: fd,
             number: if write { FOLL_WRITE as i32 } else { 0 },
-            device: if offset!(inode_rdev) == 0 { 0 } else { read32(inode + offset!(inode_rdev)) },
+            device: if !has!(inode_rdev) { 0 } else { read32(inode + offset!(inode_rdev)) },
             references: 0,
-            pages: Pages { form: PAGES_ARRAY, at: vector + offsets.frame_pages, shift: 0, first: 0 },
+            pages: Pages { form: PAGES_ARRAY, at: vector + layout.frame_pages, shift: 0, first: 0 },
         },
     );
 }
 
 /// `void vb2_destroy_framevec(struct frame_vector *)`
 #[inline(always)]
-fn destroy(call: &Call) {
-    released(call, call.arg(0));
+fn destroy(call: &HookCtx<hook::v4l2_destroy>) {
+    released(call.ctx, call.arg(0));
 }

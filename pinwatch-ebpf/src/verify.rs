@@ -3,13 +3,15 @@
 
 use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
 use core::ffi::c_void;
-use pinwatch_common::{PinRecord, SCRATCHES, kind};
+use pinwatch_common::{
+    PinRecord,
+    subsystems::{Carried, Kind, Purpose},
+};
 
 use crate::{
-    call::Call,
-    kernel::{offset, opaque_zero, read, try_read},
+    kernel::{has, offset, opaque_zero, read, try_read},
     registry::{PINS, released},
-    thread::{self, purpose},
+    thread,
     witness::{self, WITNESSES},
 };
 
@@ -38,7 +40,7 @@ extern "C" fn next_pin(_map: *mut c_void, key: *const u64, pin: *const PinRecord
     // SAFETY: see `sweep`.
     let (object, pin, sweep) = unsafe { (*key, &*pin, &mut *sweep) };
     // The others have witnesses of their own.
-    if pin.kind != kind::UNCLAIMED && is_gone(object, pin) {
+    if pin.kind != Kind::Unclaimed as u32 && is_gone(object, pin) {
         forget_pin(sweep.context, object, pin);
         sweep.gone += 1;
     }
@@ -52,14 +54,14 @@ fn is_gone(object: u64, pin: &PinRecord) -> bool {
     if pin.page != 0 && witness::pins(pin.page) == Some(0) {
         return true;
     }
-    let users = if pin.kind == kind::XDP && offset!(xdp_users) != 0 {
+    let users = if pin.kind == Kind::Xdp as u32 && has!(xdp_users) {
         // The umem's memory may be another's by now: then it has other pages.
         if read(pin.owner + offset!(xdp_pages)) == object {
             try_read::<u32>(pin.owner + offset!(xdp_users))
         } else {
             Some(0)
         }
-    } else if pin.kind == kind::IO_URING && offset!(io_buf_refs) != 0 {
+    } else if pin.kind == Kind::IoUring as u32 && has!(io_buf_refs) {
         try_read::<u32>(object + offset!(io_buf_refs))
     } else {
         None
@@ -86,8 +88,8 @@ extern "C" fn forget(arguments: *const u64) -> i32 {
 #[inline(always)]
 fn forget_pin(context: *const u64, object: u64, pin: &PinRecord) {
     let sequence = pin.sequence;
-    thread::clear(pin.pid_tgid, purpose::UNCLAIMED, sequence);
+    thread::clear(pin.pid_tgid, Purpose::carried(Carried::UnclaimedPin), sequence);
     let ctx = context.cast_mut().cast();
-    released(&Call { ctx, probed: [0; 4], ret: 0, trampoline: false, slot: SCRATCHES }, object);
+    released(ctx, object);
     let _ = WITNESSES.remove(&sequence);
 }

@@ -6,33 +6,36 @@
 
 use crate::{
     backing,
-    call::{Call, entry_hook, exit_hook},
+    call::{HookCtx, entry_hook, exit_hook},
     generic,
     io_uring::system_call,
-    kernel::{offset, private_of, read, read32},
+    kernel::{choice, private_of, read, read32},
     pages::{PAGES_ARRAY, Pages},
     refused,
-    registry::{MODULE_OFFSETS, Made, PINS, SCRATCH, fill, keep, mark, released, remove_extents},
+    registry::{MODULE_LAYOUT, Made, PINS, fill, keep, mark, released, remove_extents},
 };
-use pinwatch_common::{IOMMU_WRITE, doubt, extent_flag, kind};
+use pinwatch_common::{
+    IOMMU_WRITE, doubt, extent_flag,
+    subsystems::{Kind, hook},
+};
 
-exit_hook!(21, pin, vfio_pin, vfio_pin_twin, vfio_pin_kprobe, vfio_pin_kretprobe);
-entry_hook!(22, unpin, vfio_unpin, vfio_unpin_twin, vfio_unpin_kprobe);
+exit_hook!(vfio_pin, pin);
+entry_hook!(vfio_unpin, unpin);
 
 /// `long vfio_pin_pages_remote(struct vfio_dma *, unsigned long vaddr, unsigned long npage, unsigned long *pfn_base, unsigned
 /// long limit, struct vfio_batch *)`
 #[inline(always)]
-fn pin(call: &Call) {
+fn pin(call: &HookCtx<hook::vfio_pin>) {
     generic::claim(call);
-    let Some(offsets) = MODULE_OFFSETS.get_ptr(0) else { return };
+    let Some(layout) = MODULE_LAYOUT.get_ptr(0) else { return };
     // SAFETY: a live map value.
-    let offsets = unsafe { &*offsets };
-    if offsets.vfio_dma_vaddr == 0 {
+    let layout = unsafe { &*layout };
+    if layout.has.vfio == 0 {
         return;
     }
     let (dma, address, pages) = (call.arg(0), call.arg(1), call.arg(2));
-    let protection = read32(dma + offsets.vfio_dma_prot);
-    let length = pages << offset!(page_shift);
+    let protection = read32(dma + layout.vfio_dma_prot);
+    let length = pages << choice!(page_shift);
     let result = call.ret as i64;
     let fd = system_call()[0] as i32;
     if result <= 0 {
@@ -43,21 +46,21 @@ fn pin(call: &Call) {
             let (address, length) = PINS
                 .get_ptr(&dma)
                 .map_or((address, length), |pin| unsafe { ((*pin).address, (*pin).length) });
-            refused::memory(call, kind::VFIO, errno, [address, length], write);
+            refused::memory(call, Kind::Vfio, errno, [address, length], write);
         }
         return;
     }
-    if PINS.get_ptr(&dma).is_some() || read(dma + offsets.vfio_dma_vaddr) != address {
+    if PINS.get_ptr(&dma).is_some() || read(dma + layout.vfio_dma_vaddr) != address {
         // A further piece.
         return;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(call.slot) else { return };
+    let Some(scratch) = call.scratch() else { return };
     let new = Made {
         object: dma,
-        kind: kind::VFIO,
+        kind: Kind::Vfio,
         address,
         length,
-        owner: read(dma + offsets.vfio_dma_iova),
+        owner: read(dma + layout.vfio_dma_iova),
         anchor: private_of(fd),
         anchor_fd: fd,
         number: protection as i32,
@@ -71,7 +74,7 @@ fn pin(call: &Call) {
         fill(scratch, &new);
         let pin = &raw mut (*scratch).pin;
         // A group that joins a container later has what is mapped there pinned by whoever adds it.
-        if offsets.vfio_dma_memory != 0 && read(dma + offsets.vfio_dma_memory) != generic::own_memory() {
+        if layout.has.vfio_dma_memory != 0 && read(dma + layout.vfio_dma_memory) != generic::own_memory() {
             mark(pin, doubt::FOREIGN);
         } else {
             backing::find(scratch, &new.pages);
@@ -81,12 +84,12 @@ fn pin(call: &Call) {
             remove_extents((*pin).sequence, (*pin).extents);
             return;
         }
-        keep(call, dma, &*pin);
+        keep(call.ctx, dma, &*pin);
     }
 }
 
 /// `long vfio_unmap_unpin(struct vfio_iommu *, struct vfio_dma *, bool do_accounting)`
 #[inline(always)]
-fn unpin(call: &Call) {
-    released(call, call.arg(1));
+fn unpin(call: &HookCtx<hook::vfio_unpin>) {
+    released(call.ctx, call.arg(1));
 }

@@ -10,8 +10,8 @@ use core::ffi::c_void;
 use pinwatch_common::{PageRecord, STACK, WitnessRecord};
 
 use crate::{
-    call::Call,
-    kernel::{copy, current, offset, opaque_zero, read, try_read, zero},
+    call::HookCtx,
+    kernel::{copy, current, has, offset, opaque_zero, read, try_read, zero},
     pages::folio_of,
     registry::Scratch,
 };
@@ -25,7 +25,7 @@ pub static WITNESSES: HashMap<u64, WitnessRecord> = HashMap::with_max_entries(1 
 /// # Safety
 /// `scratch` must be this program's own.
 #[inline(always)]
-pub unsafe fn witness(call: &Call, scratch: *mut Scratch, array: u64, last: u64) {
+pub unsafe fn witness<H>(call: &HookCtx<H>, scratch: *mut Scratch, array: u64, last: u64) {
     // SAFETY: the record is in this program's own scratch space; the helper writes at most what it is told.
     unsafe {
         let witness = &raw mut (*scratch).witness;
@@ -109,7 +109,7 @@ extern "C" fn next_witness(_i: u32, context: *mut c_void) -> i64 {
 pub fn pins(page: u64) -> Option<u32> {
     /// What a pin adds to the count of references of a small page (`GUP_PIN_COUNTING_BIAS`).
     const BIAS: u32 = 1024;
-    if offset!(page_references) == 0 || offset!(folio_pins) == 0 {
+    if !has!(page_state) {
         return None;
     }
     let folio = folio_of(page);

@@ -5,7 +5,7 @@
 //! the pin ends when the pages are given back, in a kworker after the last socket is gone.
 
 use crate::{
-    call::{Call, entry_hook, exit_hook},
+    call::{HookCtx, entry_hook, exit_hook},
     generic,
     io_uring::system_call,
     kernel::{error_of, is_err_or_null, offset, read, read32, try_read},
@@ -13,21 +13,21 @@ use crate::{
     refused,
     registry::{Made, made, released},
 };
-use pinwatch_common::kind;
+use pinwatch_common::subsystems::{Kind, hook};
 
-exit_hook!(4, create, xdp_create, xdp_create_twin, xdp_create_kprobe, xdp_create_kretprobe);
-entry_hook!(5, unpin, xdp_release, xdp_release_twin, xdp_release_kprobe);
+exit_hook!(xdp_create, create);
+entry_hook!(xdp_release, unpin);
 
 /// `struct xdp_umem *xdp_umem_create(struct xdp_umem_reg *)`
 #[inline(always)]
-fn create(call: &Call) {
+fn create(call: &HookCtx<hook::xdp_create>) {
     generic::claim(call);
     let umem = call.ret;
     // The first two members of `struct xdp_umem_reg` (include/uapi/linux/if_xdp.h): addr, len.
     let Some(wanted) = try_read::<[u64; 2]>(call.arg(0)) else { return };
     if is_err_or_null(umem) {
         if let Some(errno) = error_of(umem) {
-            refused::memory(call, kind::XDP, errno, wanted, true);
+            refused::memory(call, Kind::Xdp, errno, wanted, true);
         }
         return;
     }
@@ -39,7 +39,7 @@ fn create(call: &Call) {
         call,
         &Made {
             object: pages,
-            kind: kind::XDP,
+            kind: Kind::Xdp,
             address: wanted[0],
             length: wanted[1],
             owner: umem,
@@ -55,6 +55,6 @@ fn create(call: &Call) {
 
 /// `void unpin_user_pages_dirty_lock(struct page **, unsigned long npages, bool make_dirty)`
 #[inline(always)]
-fn unpin(call: &Call) {
-    released(call, call.arg(0));
+fn unpin(call: &HookCtx<hook::xdp_release>) {
+    released(call.ctx, call.arg(0));
 }

@@ -1,4 +1,4 @@
-//! Cuts a kernel's BTF down to what pinwatch asks of it (`kernel::table`): a few kilobytes that tests can decide by.
+//! Cuts a kernel's BTF down to what pinwatch asks of it (`kernel::table`, `pinwatch_common::layout`): a few kilobytes that tests can decide by.
 //!
 //!     cargo run --example cut_btf -- vmlinux.btf tests/fixtures/btf/6.1/vmlinux.btf
 //!     cargo run --example cut_btf -- --base vmlinux.btf ib_core.btf tests/fixtures/btf/6.1/ib_core.btf
@@ -14,6 +14,7 @@ use pinwatch::kernel::{
     btf::{Btf, Field, Function, Type},
     table,
 };
+use pinwatch_common::{KernelLayout, ModuleLayout};
 use writer::{NewField, Writer};
 
 type Error = Box<dyn std::error::Error>;
@@ -41,10 +42,13 @@ fn cut(base: Option<&str>, from: &str, to: &str) -> Result<(), Error> {
         None => Btf::parse(fs::read(from)?)?,
     };
     let paths: Vec<&str> = match base {
-        Some(_) => table::MODULE_OFFSETS.iter().flat_map(|rule| rule.paths).copied().collect(),
+        Some(_) => {
+            let members = ModuleLayout::MEMBERS.iter().flat_map(|member| member.paths).copied();
+            members.chain(ModuleLayout::ASSUMED.iter().map(|assumed| assumed.name)).collect()
+        }
         None => {
-            let offsets = table::OFFSETS.iter().flat_map(|rule| rule.paths).copied();
-            offsets.chain(table::FIXED.iter().map(|rule| rule.0)).collect()
+            let members = KernelLayout::MEMBERS.iter().flat_map(|member| member.paths).copied();
+            members.chain(KernelLayout::ASSUMED.iter().map(|assumed| assumed.name)).collect()
         }
     };
     let mut cutter = Cutter { btf: &btf, writer: Writer::new(1, 0), pointers: HashMap::new() };
@@ -70,10 +74,10 @@ fn cut(base: Option<&str>, from: &str, to: &str) -> Result<(), Error> {
         }
     }
     let names: Vec<&str> = match base {
-        Some(_) => table::ENUMERATORS.iter().map(|(name, _)| *name).collect(),
+        Some(_) => ModuleLayout::VALUES.iter().map(|value| value.name).collect(),
         None => {
-            let rules = table::KERNEL_ENUMERATORS.iter().map(|(name, _)| *name);
-            rules.chain([table::FOLL_LONGTERM]).collect()
+            let values = KernelLayout::VALUES.iter().map(|value| value.name);
+            values.chain([table::FOLL_LONGTERM]).collect()
         }
     };
     let values: Vec<_> = names.into_iter().filter_map(|name| Some((name, btf.enum_value(name)?))).collect();

@@ -36,9 +36,9 @@ pub fn check(choices: &Choices) -> Check {
                 Some(method) => Ok(*method),
                 None => Err(failed.get(name).cloned().unwrap_or_else(|| "it was not attached".to_owned())),
             };
-            plan.hooks.iter().map(|hook| (hook.name, result(hook.name))).collect()
+            plan.hooks.iter().map(|hook| (hook.name(), result(hook.name()))).collect()
         }
-        Err(error) => plan.hooks.iter().map(|hook| (hook.name, Err(error.to_string()))).collect(),
+        Err(error) => plan.hooks.iter().map(|hook| (hook.name(), Err(error.to_string()))).collect(),
     };
     Check::new(&facts, &plan, &results)
 }

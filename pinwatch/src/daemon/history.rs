@@ -5,13 +5,14 @@ mod leases;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use pinwatch_common::{FileKey, LeaseEvent, PinEvent, event};
+use pinwatch_common::{FileKey, LeaseEvent, PinEvent, event, subsystems::Kind};
+use tracing::warn;
 
 use super::metrics::Distribution;
 use crate::model::{
     CoverageState, Event, File, FileId, FileIndex, Happened, LeaseTag, Outcome, Pin, PinId, Table, Who,
 };
-use crate::source::trace::{Clocks, nameless, subsystem};
+use crate::source::trace::{Clocks, nameless};
 use leases::Leases;
 pub(super) use leases::comm;
 
@@ -121,7 +122,10 @@ fn id_of(key: &FileKey) -> FileId {
 impl History {
     /// Takes note of a pin that was made or released.
     pub fn pin(&mut self, told: &PinEvent, clocks: Clocks) {
-        let subsystem = subsystem(told.event.kind);
+        let subsystem = match Kind::try_from(told.event.kind) {
+            Ok(kind) => kind.subsystem(),
+            Err(unknown) => return warn!(%unknown, "what happened to a pin is not in the history"),
+        };
         let by = Who { pid: told.creator, comm: leases::comm(&told.comm), uid: Some(told.uid) };
         let bytes = told.length;
         let what = match told.event.what {

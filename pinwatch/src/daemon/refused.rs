@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 
-use pinwatch_common::{FileKey, RefusedEvent};
+use pinwatch_common::{FileKey, RefusedEvent, subsystems::Kind};
+use tracing::warn;
 
 use super::Watch;
 use super::history::comm;
 use crate::model::{Reason, Refusal, Subsystem, Who};
-use crate::source::trace::{Clocks, Snapshot, nameless, reason, subsystem};
+use crate::source::trace::{Clocks, Snapshot, nameless, reason};
 
 /// So many are kept.
 const KEPT: usize = 1000;
@@ -69,6 +70,10 @@ impl Refusals {
 impl Watch {
     /// Takes note of a refusal.
     pub(super) fn refused(&mut self, event: &RefusedEvent, clocks: Clocks) {
+        let kind = match Kind::try_from(event.event.kind) {
+            Ok(kind) => kind,
+            Err(unknown) => return warn!(%unknown, "a refused pin is not listed"),
+        };
         let has_file = event.file != FileKey::default();
         let file = has_file
             .then(|| Snapshot::file(&self.programs, &event.file).unwrap_or_else(|| nameless(&event.file)));
@@ -77,7 +82,7 @@ impl Watch {
             time: clocks.of(event.event.time),
             who: Who { pid: event.event.pid, comm: comm(&event.comm), uid: Some(event.uid) },
             tid: event.event.sequence as u32,
-            subsystem: subsystem(event.event.kind),
+            subsystem: kind.subsystem(),
             module,
             address: event.address,
             bytes: event.length,

@@ -1,7 +1,7 @@
 //! Pins that no subsystem claims: named while the module that made them is there, told of once nobody can claim them any
 //! more, and forgotten when none of their pages is pinned any more.
 
-use pinwatch_common::{PinRecord, WitnessRecord, kind};
+use pinwatch_common::{PinRecord, WitnessRecord, subsystems::Kind};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 use tracing::warn;
 
@@ -69,7 +69,7 @@ impl Watch {
             if !is_told && self.programs.take_back_claimed(*sequence)? {
                 continue;
             }
-            if self.unclaimed.told.insert(*sequence) && pin.kind == kind::UNCLAIMED {
+            if self.unclaimed.told.insert(*sequence) && pin.kind == Kind::Unclaimed as u32 {
                 self.note_made(pin);
             }
             if !in_call && age >= SETTLED {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use aya::Ebpf;
+use pinwatch_common::subsystems::Role;
 use rustix::fs::MemfdFlags;
 use tracing::{debug, info, warn};
 
@@ -171,7 +172,7 @@ impl Watch {
     /// The hooks that the plan has, and how each is attached.
     pub fn hooks(&self) -> Vec<(&'static str, Option<Method>)> {
         let attached = |name| self.programs.attached().get(name).map(|attached| attached.method);
-        self.plan.hooks.iter().map(|hook| (hook.name, attached(hook.name))).collect()
+        self.plan.hooks.iter().map(|hook| (hook.name(), attached(hook.name()))).collect()
     }
 
     /// Pins that were found released though nobody had seen it.
@@ -222,15 +223,15 @@ impl Watch {
         for hook in &hooks {
             match how(&mut self.programs, hook) {
                 Ok(()) => {
-                    self.failed.remove(hook.name);
-                    self.log_attached(hook.name);
+                    self.failed.remove(hook.name());
+                    self.log_attached(hook.name());
                     if begins(hook) {
                         self.since.entry(hook.feature).or_insert_with(|| Clocks::now().realtime);
                     }
                 }
                 Err(error) => {
-                    warn!(hook = hook.name, %error, "a hook is missing");
-                    self.failed.insert(hook.name, (hook.feature, error.to_string()));
+                    warn!(hook = hook.name(), %error, "a hook is missing");
+                    self.failed.insert(hook.name(), (hook.feature, error.to_string()));
                 }
             }
         }
@@ -270,18 +271,18 @@ impl Watch {
                 modules.iter().find(|(module, _)| module == name).map(|(_, address)| address.clone())
             };
             for was in old.hooks.iter().filter(|hook| hook.module.is_some()) {
-                let now = self.plan.hooks.iter().find(|hook| hook.name == was.name);
+                let now = self.plan.hooks.iter().find(|hook| hook.name() == was.name());
                 if now.is_some_and(|now| now == was && address(&before, was) == address(&self.modules, now)) {
                     continue;
                 }
-                self.failed.remove(was.name);
+                self.failed.remove(was.name());
                 if begins(was) {
                     self.since.remove(&was.feature);
                 }
                 match now {
                     // The new one is attached before the old one goes: nothing is missed in between.
-                    Some(_) => stale.push(was.name),
-                    None => self.programs.detach(was.name),
+                    Some(_) => stale.push(was.name()),
+                    None => self.programs.detach(was.name()),
                 }
             }
         }
@@ -307,14 +308,14 @@ impl Watch {
     /// there while there are devices, which cannot be without the module either.
     fn attach_to_modules(&mut self, stale: &[&'static str]) {
         let attached = |programs: &Programs, hook: &Hook| {
-            programs.attached().get(hook.name).map(|attached| attached.method)
+            programs.attached().get(hook.name()).map(|attached| attached.method)
         };
         let missing: Vec<&'static str> = (self.plan.hooks.iter())
-            .filter(|hook| attached(&self.programs, hook).is_none() || stale.contains(&hook.name))
-            .map(|hook| hook.name)
+            .filter(|hook| attached(&self.programs, hook).is_none() || stale.contains(&hook.name()))
+            .map(|hook| hook.name())
             .collect();
         self.attach_hooks(
-            |hook| hook.module.is_some() && missing.contains(&hook.name),
+            |hook| hook.module.is_some() && missing.contains(&hook.name()),
             Programs::attach_at_once,
         );
         let wanted = |hook: &Hook| if self.devices { hook.method } else { Method::Kprobe };
@@ -322,10 +323,10 @@ impl Watch {
             .filter(|hook| {
                 hook.module.is_some() && attached(&self.programs, hook).is_some_and(|is| is != wanted(hook))
             })
-            .map(|hook| hook.name)
+            .map(|hook| hook.name())
             .collect();
         let how = if self.devices { Programs::attach } else { Programs::attach_at_once };
-        self.attach_hooks(|hook| other.contains(&hook.name), how);
+        self.attach_hooks(|hook| other.contains(&hook.name()), how);
     }
 
     /// What is done now and then: devices may come without a module; holders are looked for and creators remembered though
@@ -450,18 +451,7 @@ fn lost(losses: &Losses, unseen: u64) -> impl Iterator<Item = Gap> {
 
 /// Whether a hook sees pins being made.
 fn begins(hook: &Hook) -> bool {
-    matches!(
-        hook.name,
-        "rdma_get"
-            | "io_register"
-            | "io_provide"
-            | "io_queues"
-            | "io_region"
-            | "xdp_create"
-            | "udmabuf_create"
-            | "vfio_pin"
-            | "v4l2_create"
-    ) || hook.feature == FeatureName::Unclaimed
+    hook.id.role() == Role::Begin
 }
 
 /// Whether there is any RDMA device.

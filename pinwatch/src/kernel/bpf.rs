@@ -16,12 +16,15 @@ use aya::programs::kprobe::KProbeLink;
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{FEntry, FExit, KProbe, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
-use pinwatch_common::{HOOKS, KERNEL_CALLS, Offsets, counter};
+use pinwatch_common::{
+    KERNEL_CALLS, KernelLayout, counter,
+    subsystems::{HookId, HookPoint},
+};
 
 use super::kernel_calls::KernelCalls;
 use super::module_program::{ModuleLink, ModulePrograms, fd_of};
 use super::overlay::Overlay;
-use super::plan::{Hook, Method, When};
+use super::plan::{Hook, Method};
 use super::raw::{self, ProgramCounts};
 
 /// The object, aligned as its parser wants it.
@@ -119,7 +122,7 @@ pub struct Programs {
     ebpf: Ebpf,
     /// Descriptors of all maps, also of those that were taken out of `ebpf`.
     maps: Table<String, OwnedFd>,
-    offsets: Offsets,
+    offsets: KernelLayout,
     log_level: u8,
     btf: Option<Btf>,
     module_programs: Option<ModulePrograms>,
@@ -153,13 +156,13 @@ impl Programs {
     ///
     /// # Errors
     /// [`BpfError::Load`] with the kernel's reason.
-    pub fn load(offsets: &Offsets, options: LoadOptions) -> Result<Self, BpfError> {
+    pub fn load(offsets: &KernelLayout, options: LoadOptions) -> Result<Self, BpfError> {
         let failed = |error: &dyn std::error::Error| BpfError::Load(whole(error));
         let log_level = Level(if options.log { 4 } else { 0 });
-        let offsets = Offsets { history: u64::from(options.log), ..*offsets };
+        let offsets = KernelLayout { history: u64::from(options.log), ..*offsets };
         let object = KernelCalls::put_into(OBJECT, options.kernel_calls.as_ref());
         let ebpf = EbpfLoader::new()
-            .override_global("OFFSETS", &offsets, true)
+            .override_global("KERNEL_LAYOUT", &offsets, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("PINS", options.max_pins)
             .load(object.bytes())
@@ -242,10 +245,10 @@ impl Programs {
             Err(reason) => return Err(BpfError::Attach { symbol: hook.symbol, reason }),
         };
         // What was there goes only now: while both are attached, what one records the other leaves alone.
-        self.detach(hook.name);
-        self.links.insert(hook.name, links);
+        self.detach(hook.name());
+        self.links.insert(hook.name(), links);
         let attached = Attached { symbol: hook.symbol, module: hook.module.clone(), method, instead };
-        self.attached.insert(hook.name, attached);
+        self.attached.insert(hook.name(), attached);
         Ok(())
     }
 
@@ -290,9 +293,9 @@ impl Programs {
         }
         let btf = self.btf.as_ref().ok_or("no BTF")?;
         let mut links = Vec::new();
-        for name in hook.programs(hook.method, self.offsets.twins != 0) {
+        for name in hook.programs(hook.method, self.offsets.backups != 0) {
             let program = self.ebpf.program_mut(&name).ok_or_else(|| format!("no program {name}"))?;
-            if hook.when == When::Exit {
+            if hook.id.point() == HookPoint::Exit {
                 let program: &mut FExit = program.try_into().map_err(|error| whole(&error))?;
                 if program.fd().is_err() {
                     program.load(hook.symbol, btf).map_err(|error| whole(&error))?;
@@ -313,11 +316,12 @@ impl Programs {
 
     fn attach_to_module(&mut self, hook: &Hook) -> Result<Vec<Link>, String> {
         if self.module_programs.is_none() {
-            // SAFETY: `Offsets` is `repr(C)` and made of u64 only.
+            // SAFETY: `KernelLayout` is `repr(C)` and made of u64 only.
             let offsets = unsafe {
-                std::slice::from_raw_parts((&raw const self.offsets).cast::<u8>(), size_of::<Offsets>())
+                std::slice::from_raw_parts((&raw const self.offsets).cast::<u8>(), size_of::<KernelLayout>())
             };
-            let globals = [("OFFSETS", offsets), ("AYA_LOG_LEVEL", std::slice::from_ref(&self.log_level))];
+            let globals =
+                [("KERNEL_LAYOUT", offsets), ("AYA_LOG_LEVEL", std::slice::from_ref(&self.log_level))];
             let programs = ModulePrograms::new(self.object.bytes(), &globals, |name| {
                 self.maps.get(name).map(|fd| fd.as_raw_fd())
             })
@@ -328,9 +332,9 @@ impl Programs {
         let module = hook.module.as_deref().ok_or("no module")?;
         let function = hook.btf_id.ok_or("the module's BTF does not have it")?;
         let mut links = Vec::new();
-        for name in hook.programs(hook.method, self.offsets.twins != 0) {
+        for name in hook.programs(hook.method, self.offsets.backups != 0) {
             let link = programs
-                .attach(&name, hook.when == When::Exit, module, function)
+                .attach(&name, hook.id.point() == HookPoint::Exit, module, function)
                 .map_err(|error| error.to_string())?;
             links.push(Link::Module(link));
         }
@@ -354,17 +358,17 @@ impl Programs {
     /// How many calls at most no instance of a hook's program has seen: those that the first missed, less those that the
     /// second saw in its place, and never more than the second missed.
     fn missed(&self, recovered: impl Fn(u32) -> u64) -> u64 {
-        HOOKS
-            .iter()
-            .map(|(hook, number)| {
-                let (mut first, mut twin) = self.past_misses.get(*hook).copied().unwrap_or_default();
+        HookId::ALL
+            .into_iter()
+            .map(|id| {
+                let hook = id.name();
+                let (mut first, mut twin) = self.past_misses.get(hook).copied().unwrap_or_default();
                 let now = self.links.get(hook).map(|links| self.misses_of(hook, links)).unwrap_or_default();
                 first += now.0;
                 twin += now.1;
-                let seen =
-                    recovered(counter::RECOVERED + number).saturating_sub(recovered(counter::UNMARKED));
+                let seen = recovered(id.recovered()).saturating_sub(recovered(counter::UNMARKED));
                 let trampolines = first.saturating_sub(seen);
-                let lost = if self.offsets.twins == 0 { trampolines } else { trampolines.min(twin) };
+                let lost = if self.offsets.backups == 0 { trampolines } else { trampolines.min(twin) };
                 lost + self.own_misses(&format!("{hook}_kprobe"))
                     + self.own_misses(&format!("{hook}_kretprobe"))
             })
@@ -408,7 +412,7 @@ impl Programs {
             _ => 0,
         };
         let twin = if links.len() > 1 { module(links.first()) } else { 0 };
-        (self.own_misses(hook) + module(links.last()), self.own_misses(&format!("{hook}_twin")) + twin)
+        (self.own_misses(hook) + module(links.last()), self.own_misses(&format!("{hook}_backup")) + twin)
     }
 }
 

@@ -4,12 +4,13 @@
 
 use std::fmt::Write as _;
 
+use pinwatch_common::subsystems::HookPoint;
 use serde::Serialize;
 
 use super::{
     facts::{BtfState, Facts},
     feature::{Feature, FeatureName, State},
-    plan::{Hook, Method, Plan, Verdict, When, hook::describe, subsystem::NOTHING_TO_NAME},
+    plan::{Hook, Method, Plan, Verdict, hook::describe, subsystem::NOTHING_TO_NAME},
 };
 
 /// What became of a hook: its name, and how it was attached or why it could not be.
@@ -59,7 +60,7 @@ impl Check {
     /// `attached` has a result for each hook that was tried; hooks that are not in it are taken as planned.
     pub fn new(facts: &Facts, plan: &Plan, attached: &[Attached<'_>]) -> Self {
         let outcome =
-            |hook: &Hook| attached.iter().find(|(name, _)| *name == hook.name).map(|(_, result)| result);
+            |hook: &Hook| attached.iter().find(|(name, _)| *name == hook.name()).map(|(_, result)| result);
         let mut features: Vec<_> =
             plan.features.iter().map(|feature| carried_out(feature, &plan.hooks, outcome)).collect();
         let lost = |feature: &Feature| feature.name == FeatureName::Rdma && feature.state == State::Off;
@@ -168,7 +169,7 @@ impl HookLine {
     fn new(hook: &Hook, outcome: Option<&Result<Method, String>>) -> Self {
         let method = outcome.and_then(|result| result.as_ref().ok()).unwrap_or(&hook.method);
         Self {
-            name: hook.name,
+            name: hook.name(),
             feature: hook.feature,
             function: hook.symbol,
             module: hook.module.clone(),
@@ -188,7 +189,7 @@ fn carried_out<'a>(
     let own: Vec<&Hook> = hooks.iter().filter(|hook| hook.feature == feature.name).collect();
     for hook in &own {
         if let Some(Err(error)) = outcome(hook) {
-            let when = if hook.when == When::Entry { "" } else { "the return of " };
+            let when = if hook.id.point() == HookPoint::Entry { "" } else { "the return of " };
             return Feature::off(
                 feature.name,
                 &format!("cannot attach to {when}{}: {}", hook.symbol, one_line(error)),

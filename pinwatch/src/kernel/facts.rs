@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use pinwatch_common::{KernelLayout, ModuleLayout};
+
 use super::{
     btf::{self, Btf, Function, Member},
     table,
@@ -175,17 +177,20 @@ impl Facts {
             };
             self.functions.insert(rule.symbol, fact);
         }
-        let of_kernel = table::OFFSETS.iter().flat_map(|rule| rule.paths);
-        let of_modules = table::MODULE_OFFSETS.iter().flat_map(|rule| rule.paths);
-        let fixed = table::FIXED.iter().map(|(path, ..)| path);
-        for path in of_kernel.chain(of_modules).chain(fixed) {
+        let of_kernel = KernelLayout::MEMBERS.iter().flat_map(|member| member.paths);
+        let of_modules = ModuleLayout::MEMBERS.iter().flat_map(|member| member.paths);
+        let assumed = KernelLayout::ASSUMED.iter().chain(ModuleLayout::ASSUMED).map(|assumed| &assumed.name);
+        for path in of_kernel.chain(of_modules).chain(assumed) {
             self.members.insert(path, all.iter().find_map(|(_, btf)| btf.member(path)));
         }
-        for name in table::STRUCTS {
+        let sizes = KernelLayout::SIZES.iter().map(|size| size.name);
+        let sizes = sizes.chain(ModuleLayout::SIZES.iter().map(|size| size.name));
+        let assumed = KernelLayout::ASSUMED_SIZES.iter().chain(ModuleLayout::ASSUMED_SIZES);
+        for name in sizes.chain(assumed.map(|assumed| assumed.name)).chain([table::IO_MAPPED_UBUF]) {
             self.sizes.insert(name, all.iter().find_map(|(_, btf)| btf.struct_size(name)));
         }
-        let of_kernel = table::KERNEL_ENUMERATORS.iter().map(|(name, _)| *name);
-        let of_modules = table::ENUMERATORS.iter().map(|(name, _)| *name);
+        let of_kernel = KernelLayout::VALUES.iter().map(|value| value.name);
+        let of_modules = ModuleLayout::VALUES.iter().map(|value| value.name);
         for name in of_kernel.chain([table::FOLL_LONGTERM]).chain(of_modules) {
             self.enums.insert(name, all.iter().find_map(|(_, btf)| btf.enum_value(name)));
         }

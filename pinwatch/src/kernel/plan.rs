@@ -1,17 +1,15 @@
 //! What is hooked, how, and with which offsets. Rules only: everything follows from [`Facts`], nothing is looked at here.
 //!
-//! What is not known is left out, with a reason, and never guessed. Offsets are filled in by [`super::table::Part`]s; the
-//! offsets of a part that is off are all 0, and one of them never is 0 otherwise, so that a BPF program can ask for it:
-//! `vma_end` (extents), `dentry_name` (paths), `page_size` (page check), `task_comm` (owners), `regs_arg0` (anchors),
-//! `ib_device_name` (the RDMA device), `ib_umem_sgl` (an RDMA buffer's pages), `restrack_id` (RDMA names).
+//! What is not known is left out, with a reason, and never guessed. Offsets are filled in by
+//! [`LayoutGroup`](pinwatch_common::LayoutGroup)s, all of one or none; a BPF program asks for a group with `has!`.
 
 mod devices;
 pub(super) mod hook;
 mod offsets;
 pub(super) mod subsystem;
 
-pub use hook::{Hook, Method, When};
-use pinwatch_common::{KERNEL_CALLS, ModuleOffsets, Offsets};
+pub use hook::{Hook, Method};
+use pinwatch_common::{KERNEL_CALLS, KernelLayout, ModuleLayout};
 use serde::Serialize;
 
 use super::{
@@ -88,11 +86,11 @@ impl Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// For `.rodata`.
-    pub offsets: Offsets,
+    pub offsets: KernelLayout,
     /// What the programs call of the kernel's functions, by its type id, if they do.
     pub kernel_calls: Option<[u32; KERNEL_CALLS.len()]>,
     /// For the map of the modules' offsets; `None` while no module is hooked.
-    pub module_offsets: Option<ModuleOffsets>,
+    pub module_offsets: Option<ModuleLayout>,
     /// What to attach.
     pub hooks: Vec<Hook>,
     /// One for each of [`FeatureName::ALL`], in that order.
@@ -111,11 +109,11 @@ impl Plan {
         // A kernel that does not preempt itself runs each program to its end. Frozen before modules come: so it does not
         // depend on which hooks there are yet.
         let trampolines = mode == AttachMode::Auto && !trampolines_refused(facts);
-        offsets.twins = u64::from(trampolines && facts.preemptible != Some(false));
-        let kernel_calls = hook::kernel_calls(facts).filter(|_| offsets.twins != 0);
-        offsets.undisturbed = u64::from(kernel_calls.is_some());
+        offsets.backups = u64::from(trampolines && facts.preemptible != Some(false));
+        let kernel_calls = hook::kernel_calls(facts).filter(|_| offsets.backups != 0);
+        offsets.unpreempted = u64::from(kernel_calls.is_some());
         let mut plan = Self {
-            offsets: Offsets::ZERO,
+            offsets: KernelLayout::ZERO,
             kernel_calls,
             module_offsets: None,
             hooks: Vec::new(),
@@ -155,7 +153,7 @@ impl Plan {
     fn nothing(reason: &str) -> Self {
         let off = |name| Feature { name, state: State::Off, text: reason.to_owned() };
         Self {
-            offsets: Offsets::ZERO,
+            offsets: KernelLayout::ZERO,
             kernel_calls: None,
             module_offsets: None,
             hooks: Vec::new(),

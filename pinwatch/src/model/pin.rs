@@ -6,56 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Coverage, Doubts, HoldingIndex, Object, Parts, ProcessIndex};
 
-/// The part of the kernel that made a pin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Subsystem {
-    /// InfiniBand/RDMA: memory regions, queue buffers.
-    Rdma,
-    /// io_uring registered buffers.
-    IoUring,
-    /// AF_XDP umems.
-    Xdp,
-    /// DMA buffers made of memfds.
-    Udmabuf,
-    /// DMA mappings of VFIO.
-    Vfio,
-    /// User memory that V4L2 devices use as buffers.
-    V4l2,
-    /// Whatever no subsystem claims.
-    Unclaimed,
-}
-
-impl Subsystem {
-    /// All that this version knows, in the order in which they are listed.
-    pub const ALL: [Self; 7] =
-        [Self::Rdma, Self::IoUring, Self::Xdp, Self::Udmabuf, Self::Vfio, Self::V4l2, Self::Unclaimed];
-
-    /// The word used in columns, JSON and options.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Rdma => "rdma",
-            Self::IoUring => "io_uring",
-            Self::Xdp => "xdp",
-            Self::Udmabuf => "udmabuf",
-            Self::Vfio => "vfio",
-            Self::V4l2 => "v4l2",
-            Self::Unclaimed => "unclaimed",
-        }
-    }
-
-    /// The letter that starts the ids of its pins.
-    pub fn letter(self) -> char {
-        match self {
-            Self::Rdma => 'r',
-            Self::IoUring => 'u',
-            Self::Xdp => 'x',
-            Self::Udmabuf => 'd',
-            Self::Vfio => 'v',
-            Self::V4l2 => 'm',
-            Self::Unclaimed => 'n',
-        }
-    }
-}
+pub use pinwatch_common::subsystems::Subsystem;
 
 /// A pin's id: unique for as long as the daemon's kernel state lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -29,16 +29,6 @@ const SCRAPED: Duration = Duration::from_secs(300);
 /// A scrape that comes sooner after another than so many times as long as that took gets the same answer: who asks all the time
 /// is not to keep the daemon from its work.
 const REST: u32 = 4;
-/// The subsystems, by their places in the map TOTALS.
-const SUBSYSTEMS: [Subsystem; 7] = [
-    Subsystem::IoUring,
-    Subsystem::Xdp,
-    Subsystem::Rdma,
-    Subsystem::Unclaimed,
-    Subsystem::Udmabuf,
-    Subsystem::Vfio,
-    Subsystem::V4l2,
-];
 /// Registrations of up to 16 GiB are told apart by size.
 const BOUNDS: usize = 12;
 
@@ -196,7 +186,10 @@ impl Watch {
     fn tell_totals(&self, families: &mut Families) {
         let Ok(totals) = self.programs.totals() else { return };
         let rows = |of: fn(&Totals) -> u64| {
-            SUBSYSTEMS.iter().zip(&totals).map(move |(name, totals)| (row(&[name.word()]), of(totals) as f64))
+            Subsystem::ALL
+                .iter()
+                .zip(&totals)
+                .map(move |(name, totals)| (row(&[name.word()]), of(totals) as f64))
         };
         families.counters(
             "pinwatch_pins_made_total",
@@ -214,7 +207,7 @@ impl Watch {
             "pinwatch_registration_bytes",
             "Sizes of the long-term pins made since pinwatch watches.",
             &["subsystem"],
-            SUBSYSTEMS.iter().zip(&totals).map(|(name, totals)| (row(&[name.word()]), sizes(totals))),
+            Subsystem::ALL.iter().zip(&totals).map(|(name, totals)| (row(&[name.word()]), sizes(totals))),
         );
         let age = match self.has_changed() {
             true => self.follow.latest_look().map_or(0.0, |(ended, _)| ended.elapsed().as_secs_f64()),
@@ -465,23 +458,5 @@ mod tests {
         assert_eq!(sizes.buckets.first(), Some(&(4096.0, 4)));
         assert_eq!(sizes.buckets.last(), Some(&((16_u64 << 30) as f64, 1)));
         assert_eq!((sizes.buckets.len(), sizes.larger), (12, 2));
-    }
-
-    #[test]
-    fn the_subsystems_are_where_the_programs_count_them() {
-        use pinwatch_common::{kind, subsystem};
-        for (kind, wanted) in [
-            (kind::IO_URING, Subsystem::IoUring),
-            (kind::XDP, Subsystem::Xdp),
-            (kind::RDMA_MR, Subsystem::Rdma),
-            (kind::RDMA_BUFFER, Subsystem::Rdma),
-            (kind::UNCLAIMED, Subsystem::Unclaimed),
-            (kind::UDMABUF, Subsystem::Udmabuf),
-            (kind::VFIO, Subsystem::Vfio),
-            (kind::V4L2, Subsystem::V4l2),
-        ] {
-            assert_eq!(SUBSYSTEMS[subsystem(kind) as usize], wanted);
-        }
-        assert_eq!(SUBSYSTEMS.len(), pinwatch_common::SUBSYSTEMS as usize);
     }
 }

@@ -7,8 +7,8 @@ use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
 use pinwatch_common::{
-    AGAIN, BETWEEN_TICKS, FileKey, FileRecord, LongPath, ModuleOffsets, SUBSYSTEMS, Totals, WaiterRecord,
-    counter, left,
+    AGAIN, BETWEEN_TICKS, FileKey, FileRecord, LongPath, ModuleLayout, Totals, WaiterRecord, counter, left,
+    subsystems::Subsystem,
 };
 
 use super::{BpfError, Losses, Programs};
@@ -25,8 +25,8 @@ impl Programs {
     ///
     /// # Errors
     /// [`BpfError::Map`]
-    pub fn set_module_offsets(&mut self, offsets: &ModuleOffsets) -> Result<(), BpfError> {
-        self.set_only("MODULE_OFFSETS", offsets)
+    pub fn set_module_offsets(&mut self, offsets: &ModuleLayout) -> Result<(), BpfError> {
+        self.set_only("MODULE_LAYOUT", offsets)
     }
 
     /// Sets the only value of an array.
@@ -186,12 +186,12 @@ impl Programs {
         self.counter(counter::EVENTS_LOST).unwrap_or(0)
     }
 
-    /// What each subsystem has registered since it is watched, in the order of `pinwatch_common::subsystem`.
+    /// What each subsystem has registered since it is watched, in the order of [`Subsystem::ALL`].
     ///
     /// # Errors
     /// [`BpfError::Map`]
     pub fn totals(&self) -> Result<Vec<Totals>, BpfError> {
-        (0..SUBSYSTEMS).map(|at| self.element("TOTALS", at)).collect()
+        Subsystem::ALL.into_iter().map(|subsystem| self.element("TOTALS", subsystem as u32)).collect()
     }
 
     /// How many entries a map has room for.

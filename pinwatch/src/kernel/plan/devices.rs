@@ -1,12 +1,14 @@
 //! The hooks of what makes pins for devices: udmabuf, VFIO, V4L2.
 
 use super::{
-    AttachMode, Feature, FeatureName, Hook, State, When,
+    AttachMode, Feature, FeatureName, Hook, State,
     hook::{self, Target},
     offsets,
     subsystem::Planner,
 };
-use crate::kernel::table::{self, FunctionRule, Part};
+use pinwatch_common::{LayoutGroup, subsystems::HookId};
+
+use crate::kernel::table::{self, FunctionRule};
 
 impl Planner<'_> {
     /// DMA buffers made of memfds.
@@ -25,7 +27,7 @@ impl Planner<'_> {
 
     fn udmabufs(&mut self) -> Result<String, String> {
         self.is_wanted(FeatureName::Udmabuf)?;
-        for part in [Part::Udmabuf, Part::Holders] {
+        for part in [LayoutGroup::Udmabuf, LayoutGroup::Holders] {
             if let Some(why) = self.parts.missing(part) {
                 return Err(why.to_owned());
             }
@@ -33,9 +35,9 @@ impl Planner<'_> {
         let hooks = self.targets(
             FeatureName::Udmabuf,
             [
-                (&table::DMA_BUF_EXPORT, "udmabuf_export", When::Exit),
-                (&table::UDMABUF_CREATE, "udmabuf_create", When::Exit),
-                (&table::RELEASE_UDMABUF, "udmabuf_release", When::Entry),
+                (&table::DMA_BUF_EXPORT, HookId::udmabuf_export),
+                (&table::UDMABUF_CREATE, HookId::udmabuf_create),
+                (&table::RELEASE_UDMABUF, HookId::udmabuf_release),
             ],
         )?;
         Ok(self.add(hooks))
@@ -45,16 +47,14 @@ impl Planner<'_> {
     pub fn vfio(&mut self) {
         let name = FeatureName::Vfio;
         let wanted = [
-            (&table::VFIO_PIN_PAGES_REMOTE, "vfio_pin", When::Exit),
-            (&table::VFIO_UNMAP_UNPIN, "vfio_unpin", When::Entry),
+            (&table::VFIO_PIN_PAGES_REMOTE, HookId::vfio_pin),
+            (&table::VFIO_UNMAP_UNPIN, HookId::vfio_unpin),
         ];
-        let feature = self.of_module(name, Part::Vfio, "vfio_iommu_type1", wanted);
+        let feature = self.of_module(name, LayoutGroup::Vfio, "vfio_iommu_type1", wanted);
         if feature.state == State::On
             && let Some(offsets) = &mut self.plan.module_offsets
         {
             offsets.vfio_watched = 1;
-            let has_files = self.facts.members.get(table::VFIO_FILE_DEVICE).copied().flatten().is_some();
-            offsets.vfio_has_files = u64::from(has_files);
         }
         self.plan.features.push(feature);
     }
@@ -63,10 +63,10 @@ impl Planner<'_> {
     pub fn v4l2(&mut self) {
         let name = FeatureName::V4l2;
         let wanted = [
-            (&table::VB2_CREATE_FRAMEVEC, "v4l2_create", When::Exit),
-            (&table::VB2_DESTROY_FRAMEVEC, "v4l2_destroy", When::Entry),
+            (&table::VB2_CREATE_FRAMEVEC, HookId::v4l2_create),
+            (&table::VB2_DESTROY_FRAMEVEC, HookId::v4l2_destroy),
         ];
-        let feature = self.of_module(name, Part::V4l2, "videobuf2_memops", wanted);
+        let feature = self.of_module(name, LayoutGroup::V4l2, "videobuf2_memops", wanted);
         let create = self.facts.functions.get(table::VB2_CREATE_FRAMEVEC.symbol);
         let is_told =
             create.and_then(|fact| fact.btf.as_ref()).is_some_and(|function| function.params.len() > 2);
@@ -80,14 +80,14 @@ impl Planner<'_> {
     fn of_module(
         &mut self,
         name: FeatureName,
-        part: Part,
+        part: LayoutGroup,
         module: &str,
-        wanted: [(&FunctionRule, &'static str, When); 2],
+        wanted: [(&FunctionRule, HookId); 2],
     ) -> Feature {
         if let Err(why) = self.is_wanted(name) {
             return Feature::off(name, &why);
         }
-        let is_there = wanted.iter().any(|(rule, ..)| hook::exists(self.facts, rule))
+        let is_there = wanted.iter().any(|(rule, _)| hook::exists(self.facts, rule))
             || self.facts.modules.iter().any(|loaded| loaded.name == module);
         if !is_there {
             let text = format!("module {module} is not loaded; it is hooked when it is");
@@ -99,23 +99,14 @@ impl Planner<'_> {
         }
         let hooks: Result<Vec<Hook>, String> = wanted
             .into_iter()
-            .map(|(rule, hook, when)| {
+            .map(|(rule, id)| {
                 let mut target = hook::target(self.facts, self.choices.attach, rule)?;
                 // A trampoline would keep the module from being removed; here nothing is made often enough to need one.
                 if target.module.is_some() {
                     target = hook::target(self.facts, AttachMode::Kprobe, rule)?;
                 }
                 let Target { module, btf_id, method, fallback } = target;
-                Ok(Hook {
-                    name: hook,
-                    feature: name,
-                    symbol: rule.symbol,
-                    module,
-                    btf_id,
-                    when,
-                    method,
-                    fallback,
-                })
+                Ok(Hook { id, feature: name, symbol: rule.symbol, module, btf_id, method, fallback })
             })
             .collect();
         match hooks {

@@ -1,6 +1,9 @@
 //! One hook: what is attached where, and how.
 
-use pinwatch_common::KERNEL_CALLS;
+use pinwatch_common::{
+    KERNEL_CALLS,
+    subsystems::{HookId, HookPoint},
+};
 use serde::Serialize;
 
 use super::{AttachMode, CAP_SYS_ADMIN, may_have, trampolines_refused};
@@ -10,15 +13,6 @@ use crate::kernel::{
     feature::FeatureName,
     table::{self, FunctionRule},
 };
-
-/// Before the function's first instruction or after its last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    /// fentry, kprobe.
-    Entry,
-    /// fexit, or a kprobe that keeps the arguments and a kretprobe.
-    Exit,
-}
 
 /// How a hook is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,8 +29,8 @@ pub enum Method {
 /// One hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// What the BPF program is called; see [`Hook::programs`].
-    pub name: &'static str,
+    /// Which: it says what the BPF programs are called (see [`Hook::programs`]), and where they sit.
+    pub id: HookId,
     /// What is lost if it cannot be attached.
     pub feature: FeatureName,
     /// The function.
@@ -45,8 +39,6 @@ pub struct Hook {
     pub module: Option<String>,
     /// The function's id in the BTF of the module or the kernel, if it is known.
     pub btf_id: Option<u32>,
-    /// Before or after.
-    pub when: When,
     /// How.
     pub method: Method,
     /// If a trampoline cannot be attached, a kprobe may be tried.
@@ -54,28 +46,33 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// Names of the BPF programs to attach, in this order, if this is done by `method`. `twins`: trampolines have a
-    /// second instance behind the first.
-    pub fn programs(&self, method: Method, twins: bool) -> Vec<String> {
-        let name = self.name;
-        match (method, self.when) {
-            (Method::Kprobe, When::Entry) => vec![format!("{name}_kprobe")],
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.id.name()
+    }
+
+    /// Names of the BPF programs to attach, in this order, if this is done by `method`. `backups`: behind each trampoline's
+    /// program there is a second one.
+    pub fn programs(&self, method: Method, backups: bool) -> Vec<String> {
+        let name = self.name();
+        match (method, self.id.point()) {
+            (Method::Kprobe, HookPoint::Entry) => vec![format!("{name}_kprobe")],
             // The return probe comes first: a call seen by the entry probe alone would be kept for ever.
-            (Method::Kprobe, When::Exit) => vec![format!("{name}_kretprobe"), format!("{name}_kprobe")],
-            // The kernel runs what was attached last first (`hlist_add_head` in kernel/bpf/trampoline.c), and the second
-            // instance has to run second.
-            _ if twins => vec![format!("{name}_twin"), name.to_owned()],
+            (Method::Kprobe, HookPoint::Exit) => vec![format!("{name}_kretprobe"), format!("{name}_kprobe")],
+            // The kernel runs what was attached last first (`hlist_add_head` in kernel/bpf/trampoline.c), and the backup
+            // has to run second.
+            _ if backups => vec![format!("{name}_backup"), name.to_owned()],
             _ => vec![name.to_owned()],
         }
     }
 
     /// In the words of `pinwatch check`.
     pub fn method_name(&self, method: Method) -> &'static str {
-        match (method, self.when) {
-            (Method::Kprobe, When::Entry) => "kprobe",
-            (Method::Kprobe, When::Exit) => "kretprobe",
-            (_, When::Entry) => "fentry",
-            (_, When::Exit) => "fexit",
+        match (method, self.id.point()) {
+            (Method::Kprobe, HookPoint::Entry) => "kprobe",
+            (Method::Kprobe, HookPoint::Exit) => "kretprobe",
+            (_, HookPoint::Entry) => "fentry",
+            (_, HookPoint::Exit) => "fexit",
         }
     }
 }

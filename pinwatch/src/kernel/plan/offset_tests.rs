@@ -1,6 +1,6 @@
 //! The offsets that follow from the BTF of `tests/fixtures/btf`.
 
-use pinwatch_common::{ModuleOffsets, Offsets};
+use pinwatch_common::{KernelHas, KernelLayout, ModuleHas, ModuleLayout};
 
 use super::Plan;
 use super::tests::{all, facts};
@@ -8,8 +8,11 @@ use super::tests::{all, facts};
 /// Numbers that pahole shows for Debian's amd64 kernels.
 #[test]
 fn offsets_are_those_of_the_kernel() {
-    let offsets = |kernel| Plan::decide(&facts(kernel), all()).offsets;
-    let first = Offsets {
+    // What is known has a test of its own.
+    let offsets =
+        |kernel| KernelLayout { has: KernelHas::default(), ..Plan::decide(&facts(kernel), all()).offsets };
+    let first = KernelLayout {
+        has: KernelHas::default(),
         vma_start: 0,
         vma_end: 8,
         vma_flags: 32,
@@ -106,11 +109,11 @@ fn offsets_are_those_of_the_kernel() {
         cred_user: 128,
         user_locked: 88,
         task_signal: 3072,
-        limits: 688,
+        signal_limits: 688,
         regs_result: 80,
         io_buf_bvecs: 16,
-        twins: 1,
-        undisturbed: 0,
+        backups: 1,
+        unpreempted: 0,
         history: 0,
         page_shift: 12,
         inode_rdev: 76,
@@ -126,7 +129,7 @@ fn offsets_are_those_of_the_kernel() {
         udmabuf_folios: 0,
     };
     assert_eq!(offsets("6.1"), first);
-    let second = Offsets {
+    let second = KernelLayout {
         io_ctx_queues: 1352,
         io_ctx_queues_number: 1348,
         io_ctx_entries: 1360,
@@ -165,12 +168,12 @@ fn offsets_are_those_of_the_kernel() {
         cred_user: 136,
         user_locked: 88,
         task_signal: 3072,
-        limits: 680,
+        signal_limits: 680,
         io_buf_bvecs: 12,
         ..first
     };
     assert_eq!(offsets("6.12"), second);
-    let third = Offsets {
+    let third = KernelLayout {
         io_ring_memory: 0,
         io_region_takes_ring: 1,
         io_ctx_queues: 1392,
@@ -207,12 +210,12 @@ fn offsets_are_those_of_the_kernel() {
         cred_user: 136,
         user_locked: 88,
         task_signal: 3344,
-        limits: 688,
-        undisturbed: 1,
+        signal_limits: 688,
+        unpreempted: 1,
         ..second
     };
     assert_eq!(offsets("6.18"), third);
-    let fourth = Offsets {
+    let fourth = KernelLayout {
         io_region_takes_ring: 0,
         io_ctx_queues: 1352,
         io_ctx_entries: 1328,
@@ -236,12 +239,12 @@ fn offsets_are_those_of_the_kernel() {
         cred_user: 136,
         user_locked: 88,
         task_signal: 3448,
-        limits: 704,
+        signal_limits: 704,
         io_buf_bvecs: 16,
         ..third
     };
     assert_eq!(offsets("7.2"), fourth);
-    let fifth = Offsets {
+    let fifth = KernelLayout {
         io_ctx_queues: 1392,
         io_ctx_entries: 1368,
         sb_magic: 112,
@@ -259,7 +262,7 @@ fn offsets_are_those_of_the_kernel() {
         cred_user: 136,
         user_locked: 88,
         task_signal: 3520,
-        limits: 704,
+        signal_limits: 704,
         ..fourth
     };
     assert_eq!(offsets("7.3"), fifth);
@@ -275,7 +278,8 @@ fn module_offsets_are_those_of_the_modules() {
         ("7.3", 1216, 2776, 56, 144, 912),
     ] {
         let is_new = u64::from(kernel != "6.1");
-        let expected = ModuleOffsets {
+        let expected = ModuleLayout {
+            has: ModuleHas { vfio_file_device: is_new, ..all_known() },
             ib_device_name: name,
             ib_device_index: index,
             ib_umem_sgl: sgl,
@@ -298,7 +302,6 @@ fn module_offsets_are_those_of_the_modules() {
             vfio_group_container: container,
             vfio_group_next: container + if ["6.1", "6.12", "6.18"].contains(&kernel) { 72 } else { 64 },
             vfio_device_group: 32,
-            vfio_has_files: is_new,
             vfio_file_device: 0,
             frame_is_pfns: 9,
             frame_pages: 16,
@@ -306,4 +309,39 @@ fn module_offsets_are_those_of_the_modules() {
         };
         assert_eq!(Plan::decide(&facts(kernel), all()).module_offsets, Some(expected), "{kernel}");
     }
+}
+
+fn all_known() -> ModuleHas {
+    ModuleHas {
+        rdma_device: 1,
+        rdma_pages: 1,
+        rdma_names: 1,
+        vfio: 1,
+        vfio_dma_memory: 1,
+        vfio_group_container: 1,
+        vfio_group_next: 1,
+        vfio_device_group: 1,
+        vfio_file_device: 1,
+        v4l2: 1,
+    }
+}
+
+/// An offset of 0 is an offset: only the flags say what is not known.
+#[test]
+fn what_a_kernel_does_not_have_is_not_known() {
+    let unknown = |kernel| {
+        let has = format!("{:?}", Plan::decide(&facts(kernel), all()).offsets.has);
+        let fields = has.trim_start_matches("KernelHas { ").trim_end_matches(" }").split(", ");
+        fields.filter_map(|field| field.strip_suffix(": 0")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        ["6.1", "6.12", "6.18", "7.2", "7.3"].map(unknown),
+        [
+            "io_node_buf io_buf_refs io_buf_folio_shift io_node_file udmabuf udmabuf_pinned udmabuf_folios",
+            "io_node_buf io_node_file udmabuf_pinned",
+            "io_ctx_user_bufs io_ctx_queues_number udmabuf_folios",
+            "io_ctx_user_bufs io_ctx_queues_number udmabuf_folios",
+            "io_ctx_user_bufs io_ctx_queues_number udmabuf_folios",
+        ]
+    );
 }

@@ -1,107 +1,127 @@
-//! Filling in offsets, part by part.
+//! Filling in what programs are told of the kernel's structures, group by group.
 
-use pinwatch_common::{ModuleOffsets, Offsets};
+use pinwatch_common::{Assumed, KernelLayout, LayoutGroup, Member, ModuleLayout, Value};
 
-use crate::kernel::{
-    facts::Facts,
-    table::{self, OffsetRule, Part},
-};
+use crate::kernel::facts::Facts;
 
-/// Which parts cannot be had, and what is missing for each.
+/// Which groups cannot be had, and what is missing for each.
 #[derive(Debug, Default)]
-pub struct Parts {
-    missing: Vec<(Part, String)>,
+pub struct Groups {
+    missing: Vec<(LayoutGroup, String)>,
 }
 
-impl Parts {
-    /// The first thing that the part lacks, as a clause; `None` if it is complete.
-    pub fn missing(&self, part: Part) -> Option<&str> {
-        self.missing.iter().find(|(lacking, _)| *lacking == part).map(|(_, what)| what.as_str())
+impl Groups {
+    /// The first thing that the group lacks, as a clause; `None` if it is complete.
+    pub fn missing(&self, group: LayoutGroup) -> Option<&str> {
+        self.missing.iter().find(|(lacking, _)| *lacking == group).map(|(_, what)| what.as_str())
     }
 
-    fn note(&mut self, part: Part, what: String) {
-        if part != Part::Optional {
-            self.missing.push((part, what));
-        }
-    }
-}
-
-/// Offsets in vmlinux's structs.
-pub fn kernel(facts: &Facts) -> (Offsets, Parts) {
-    let mut offsets = Offsets::ZERO;
-    let mut parts = Parts::default();
-    resolve(facts, table::OFFSETS, &mut offsets, &mut parts);
-    match facts.sizes.get(table::PAGE).copied().flatten() {
-        Some(size) if size > 0 => offsets.page_size = u64::from(size),
-        _ => {
-            parts.note(Part::PageCheck, "this kernel's BTF does not tell the size of struct page".to_owned())
-        }
-    }
-    for (path, expected, part) in table::FIXED {
-        let found = facts.members.get(path).copied().flatten().and_then(|member| member.bytes());
-        if found != Some(*expected) {
-            parts.note(*part, format!("{path} is not at {expected} in this kernel"));
-        }
-    }
-    for (name, expected, part) in table::FIXED_SIZES {
-        if facts.sizes.get(name).copied().flatten() != Some(*expected) {
-            parts.note(*part, format!("struct {name} has not {expected} bytes in this kernel"));
-        }
-    }
-    for (name, slot) in table::KERNEL_ENUMERATORS {
-        match facts.enums.get(name).copied().flatten().and_then(|value| u64::try_from(value).ok()) {
-            Some(value) => *slot(&mut offsets) = value,
-            None => parts.note(Part::PageState, format!("{name} is not in this kernel's BTF")),
-        }
-    }
-    if parts.missing(Part::PageCheck).is_some() {
-        offsets.page_size = 0;
-    }
-    clear(table::OFFSETS, &mut offsets, &parts);
-    (offsets, parts)
-}
-
-/// Offsets in modules' structs.
-pub fn modules(facts: &Facts) -> (ModuleOffsets, Parts) {
-    let mut offsets = ModuleOffsets::ZERO;
-    let mut parts = Parts::default();
-    resolve(facts, table::MODULE_OFFSETS, &mut offsets, &mut parts);
-    for (name, slot) in table::ENUMERATORS {
-        match facts.enums.get(name).copied().flatten().and_then(|value| u64::try_from(value).ok()) {
-            Some(value) => *slot(&mut offsets) = value,
-            None => parts.note(Part::RdmaNames, format!("{name} is not in the modules' BTF")),
-        }
-    }
-    clear(table::MODULE_OFFSETS, &mut offsets, &parts);
-    if parts.missing(Part::RdmaNames).is_some() {
-        table::ENUMERATORS.iter().for_each(|(_, slot)| *slot(&mut offsets) = 0);
-    }
-    (offsets, parts)
-}
-
-fn resolve<T>(facts: &Facts, rules: &[OffsetRule<T>], offsets: &mut T, parts: &mut Parts) {
-    for rule in rules {
-        match offset(facts, rule.paths, rule.bytes) {
-            Ok(offset) => *(rule.slot)(offsets) = offset,
-            Err(what) => parts.note(rule.part, what),
-        }
+    fn note(&mut self, group: LayoutGroup, what: String) {
+        self.missing.push((group, what));
     }
 }
 
-/// A part that lacks one offset gets none: programs ask for one of them and rely on all.
-fn clear<T>(rules: &[OffsetRule<T>], offsets: &mut T, parts: &Parts) {
-    for rule in rules.iter().filter(|rule| parts.missing(rule.part).is_some()) {
-        *(rule.slot)(offsets) = 0;
+/// The layout of vmlinux's structs.
+pub fn kernel(facts: &Facts) -> (KernelLayout, Groups) {
+    let mut layout = KernelLayout::ZERO;
+    let groups = Rules {
+        members: KernelLayout::MEMBERS,
+        values: KernelLayout::VALUES,
+        sizes: KernelLayout::SIZES,
+        assumed: KernelLayout::ASSUMED,
+        assumed_sizes: KernelLayout::ASSUMED_SIZES,
+    }
+    .fill(facts, "this kernel's BTF", &mut layout);
+    (layout, groups)
+}
+
+/// The layout of modules' structs.
+pub fn modules(facts: &Facts) -> (ModuleLayout, Groups) {
+    let mut layout = ModuleLayout::ZERO;
+    let groups = Rules {
+        members: ModuleLayout::MEMBERS,
+        values: ModuleLayout::VALUES,
+        sizes: ModuleLayout::SIZES,
+        assumed: ModuleLayout::ASSUMED,
+        assumed_sizes: ModuleLayout::ASSUMED_SIZES,
+    }
+    .fill(facts, "the modules' BTF", &mut layout);
+    (layout, groups)
+}
+
+/// What there is to look for, for one of the layouts.
+struct Rules<L: 'static> {
+    members: &'static [Member<L>],
+    values: &'static [Value<L>],
+    sizes: &'static [Value<L>],
+    assumed: &'static [Assumed],
+    assumed_sizes: &'static [Assumed],
+}
+
+impl<L> Rules<L> {
+    /// Fills in all that there is of the groups that lack nothing: programs ask for a group and rely on all of it.
+    fn fill(&self, facts: &Facts, btf: &str, layout: &mut L) -> Groups {
+        let mut groups = Groups::default();
+        let members: Vec<_> = self.members.iter().map(|member| (member, offset(facts, member))).collect();
+        for (member, offset) in &members {
+            if let (Some(group), Err(what)) = (member.group, offset) {
+                groups.note(group, what.clone());
+            }
+        }
+        for size in self.sizes.iter().filter(|size| size_of(facts, size.name).is_none_or(|size| size == 0)) {
+            groups.note(size.group, format!("{btf} does not tell the size of struct {}", size.name));
+        }
+        for Assumed { name, bytes, group } in self.assumed {
+            let found = facts.members.get(name).copied().flatten().and_then(|member| member.bytes());
+            if found != Some(*bytes) {
+                groups.note(*group, format!("{name} is not at {bytes} in this kernel"));
+            }
+        }
+        for Assumed { name, bytes, group } in self.assumed_sizes {
+            if size_of(facts, name) != Some(*bytes) {
+                groups.note(*group, format!("struct {name} has not {bytes} bytes in this kernel"));
+            }
+        }
+        for value in self.values.iter().filter(|value| enumerator(facts, value.name).is_none()) {
+            groups.note(value.group, format!("{} is not in {btf}", value.name));
+        }
+        for (member, offset) in members {
+            if let Ok(offset) = offset
+                && member.group.is_none_or(|group| groups.missing(group).is_none())
+            {
+                *(member.field)(layout) = offset;
+                *(member.has)(layout) = 1;
+            }
+        }
+        let sizes = self.sizes.iter().map(|size| (size, size_of(facts, size.name)));
+        let values = self.values.iter().map(|value| (value, enumerator(facts, value.name)));
+        for (rule, value) in sizes.chain(values) {
+            if let Some(value) = value
+                && groups.missing(rule.group).is_none()
+            {
+                *(rule.field)(layout) = value;
+            }
+        }
+        groups
     }
 }
 
-fn offset(facts: &Facts, paths: &[&str], bytes: u32) -> Result<u64, String> {
+fn size_of(facts: &Facts, name: &str) -> Option<u64> {
+    facts.sizes.get(name).copied().flatten().map(u64::from)
+}
+
+fn enumerator(facts: &Facts, name: &str) -> Option<u64> {
+    facts.enums.get(name).copied().flatten().and_then(|value| u64::try_from(value).ok())
+}
+
+fn offset<L>(facts: &Facts, wanted: &Member<L>) -> Result<u64, String> {
+    let paths = wanted.paths;
     let found = paths.iter().find_map(|path| Some((path, facts.members.get(path).copied().flatten()?)));
     let Some((path, member)) = found else {
         return Err(format!("{} is not in this kernel's BTF", paths.join(" or ")));
     };
     // A wrong width means another meaning, or at least another read.
-    let bits = bytes * 8;
+    let bits = wanted.bytes * 8;
     if bits != 0 && member.bits != bits {
         return Err(format!("{path} has {} bits in this kernel, where {bits} are known", member.bits));
     }

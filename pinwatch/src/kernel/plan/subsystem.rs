@@ -1,38 +1,50 @@
 //! The hooks of each subsystem, and what they need.
 
-use pinwatch_common::Offsets;
+use pinwatch_common::{KernelLayout, LayoutGroup, subsystems::HookId};
 
 use super::{
-    Choices, Feature, FeatureName, Hook, Plan, State, When,
+    Choices, Feature, FeatureName, Hook, Plan, State,
     hook::{self, Target},
-    offsets::{self, Parts},
+    offsets::{self, Groups},
 };
 use crate::kernel::{
     facts::Facts,
-    table::{self, FunctionRule, Part},
+    table::{self, FunctionRule},
 };
 
 /// Why there are no RDMA names without RDMA.
 pub const NOTHING_TO_NAME: &str = "without rdma there is nothing to name";
 
 /// Feature, part, and how it is done.
-const DETAILS: &[(FeatureName, Part, &str)] = &[
-    (FeatureName::Extents, Part::Extents, "which ranges of which files, from the VMAs when the pin is made"),
-    (FeatureName::Paths, Part::Paths, "names as of the time when the pin is made"),
-    (FeatureName::PageCheck, Part::PageCheck, "the first page of each extent is looked at"),
-    (FeatureName::Owners, Part::Owners, "command name and start time of the creator"),
-    (FeatureName::Holders, Part::Holders, "descriptors, mappings and messages of all processes, when asked"),
-    (FeatureName::Anchors, Part::Anchors, "file descriptor from the system call's registers"),
-    (FeatureName::Refused, Part::Limits, "what was asked for, by whom, and what the reason is"),
-    (FeatureName::Leases, Part::Leases, "those on files that processes have open or mapped, when asked"),
+const DETAILS: &[(FeatureName, LayoutGroup, &str)] = &[
+    (
+        FeatureName::Extents,
+        LayoutGroup::Extents,
+        "which ranges of which files, from the VMAs when the pin is made",
+    ),
+    (FeatureName::Paths, LayoutGroup::Paths, "names as of the time when the pin is made"),
+    (FeatureName::PageCheck, LayoutGroup::PageCheck, "the first page of each extent is looked at"),
+    (FeatureName::Owners, LayoutGroup::Owners, "command name and start time of the creator"),
+    (
+        FeatureName::Holders,
+        LayoutGroup::Holders,
+        "descriptors, mappings and messages of all processes, when asked",
+    ),
+    (FeatureName::Anchors, LayoutGroup::Anchors, "file descriptor from the system call's registers"),
+    (FeatureName::Refused, LayoutGroup::Limits, "what was asked for, by whom, and what the reason is"),
+    (
+        FeatureName::Leases,
+        LayoutGroup::Leases,
+        "those on files that processes have open or mapped, when asked",
+    ),
 ];
 
 /// Adds hooks and features to a plan, one subsystem at a time.
 pub struct Planner<'a> {
     pub facts: &'a Facts,
     pub choices: &'a Choices,
-    pub parts: &'a Parts,
-    pub offsets: &'a mut Offsets,
+    pub parts: &'a Groups,
+    pub offsets: &'a mut KernelLayout,
     pub plan: &'a mut Plan,
 }
 
@@ -62,17 +74,15 @@ impl Planner<'_> {
             let text = "module ib_uverbs is not loaded; it is hooked when it is".to_owned();
             return Ok(Feature { name, state: State::Waiting, text });
         }
-        let hooks = self.targets(
-            name,
-            [(create, "rdma_get", When::Exit), (&table::IB_UMEM_RELEASE, "rdma_release", When::Entry)],
-        )?;
+        let hooks = self
+            .targets(name, [(create, HookId::rdma_get), (&table::IB_UMEM_RELEASE, HookId::rdma_release)])?;
         let (module_offsets, parts) = offsets::modules(facts);
         self.plan.module_offsets.get_or_insert(module_offsets);
         let mut text = self.add(hooks);
         let mut state = State::On;
         for (part, loss) in [
-            (Part::RdmaDevice, "the device is not named"),
-            (Part::RdmaPages, "RDMA buffers' pages are not checked"),
+            (LayoutGroup::RdmaDevice, "the device is not named"),
+            (LayoutGroup::RdmaPages, "RDMA buffers' pages are not checked"),
         ] {
             if let Some(why) = parts.missing(part) {
                 state = State::Degraded;
@@ -84,11 +94,11 @@ impl Planner<'_> {
 
     fn rdma_names(&mut self) -> Result<String, String> {
         let (_, parts) = offsets::modules(self.facts);
-        if let Some(why) = parts.missing(Part::RdmaNames) {
+        if let Some(why) = parts.missing(LayoutGroup::RdmaNames) {
             return Err(why.to_owned());
         }
         let hooks =
-            self.targets(FeatureName::RdmaNames, [(&table::RDMA_RESTRACK_ADD, "rdma_track", When::Exit)])?;
+            self.targets(FeatureName::RdmaNames, [(&table::RDMA_RESTRACK_ADD, HookId::rdma_track)])?;
         Ok(self.add(hooks))
     }
 
@@ -102,74 +112,74 @@ impl Planner<'_> {
 
     fn io_uring_buffers(&mut self) -> Result<String, String> {
         self.is_wanted(FeatureName::IoUring)?;
-        if let Some(why) = self.parts.missing(Part::IoUring) {
+        if let Some(why) = self.parts.missing(LayoutGroup::IoUring) {
             return Err(why.to_owned());
         }
         let register = &table::IO_SQE_BUFFER_REGISTER;
-        let (returns_node, arguments, buffer) = self.io_register_call()?;
-        if buffer == 0 {
+        let (returns_node, arguments, has_buffer) = self.io_register_call()?;
+        if !has_buffer {
             let member = if returns_node { "io_rsrc_node.buf" } else { "io_ring_ctx.user_bufs" };
             return Err(format!("{member} is not in this kernel's BTF"));
         }
-        let mut wanted = vec![(register, "io_register", When::Exit)];
+        let mut wanted = vec![(register, HookId::io_register)];
         if hook::exists(self.facts, &table::IO_RELEASE_UBUF) {
-            wanted.push((&table::IO_RELEASE_UBUF, "io_release", When::Entry));
+            wanted.push((&table::IO_RELEASE_UBUF, HookId::io_release));
         } else {
-            wanted.push((&table::IO_BUFFER_UNMAP, "io_unmap", When::Entry));
+            wanted.push((&table::IO_BUFFER_UNMAP, HookId::io_unmap));
             // A buffer that two rings share is released by the last one only, which is known after the call.
-            if self.offsets.io_buf_refs != 0 {
-                wanted.push((&table::IO_BUFFER_UNMAP, "io_unmap_done", When::Exit));
+            if self.offsets.has.io_buf_refs != 0 {
+                wanted.push((&table::IO_BUFFER_UNMAP, HookId::io_unmap_done));
             }
         }
         let clone = &table::IO_REGISTER_CLONE_BUFFERS;
-        if hook::exists(self.facts, clone) && self.offsets.io_ctx_buffers != 0 {
-            wanted.push((clone, "io_clone", When::Exit));
+        if hook::exists(self.facts, clone) && self.offsets.has.io_ctx_buffers != 0 {
+            wanted.push((clone, HookId::io_clone));
         }
         let memory = self.ring_memory();
         wanted.extend(&memory);
         let hooks = self.targets(FeatureName::IoUring, wanted)?;
-        let has = |name| memory.iter().any(|(_, hook, _)| *hook == name);
-        self.offsets.io_ring_memory = u64::from(has("io_pin"));
+        let by_pages = memory.iter().any(|(_, hook)| *hook == HookId::io_pin);
+        self.offsets.io_ring_memory = u64::from(by_pages);
         self.offsets.io_uring_returns_node = u64::from(returns_node);
         self.offsets.io_register_args = arguments as u64;
         Ok(self.add(hooks))
     }
 
     /// What tells of memory that rings keep other than buffers, as far as this kernel can.
-    fn ring_memory(&mut self) -> Vec<(&'static FunctionRule, &'static str, When)> {
+    fn ring_memory(&mut self) -> Vec<(&'static FunctionRule, HookId)> {
         let create = &table::IO_CREATE_REGION;
         if hook::exists(self.facts, create) {
             let function = self.facts.functions.get(create.symbol).and_then(|fact| fact.btf.as_ref());
             let first = function.and_then(|function| Some(function.params.first()?.shape == "io_ring_ctx *"));
             self.offsets.io_region_takes_ring = u64::from(first == Some(true));
-            let free = (&table::IO_FREE_REGION, "io_region_free", When::Entry);
-            return vec![(create, "io_region", When::Exit), free];
+            let free = (&table::IO_FREE_REGION, HookId::io_region_free);
+            return vec![(create, HookId::io_region), free];
         }
         // Their end is found by looking at their pages.
         let provide = &table::IO_REGISTER_PBUF_RING;
         let pin = &table::IO_PIN_PAGES;
-        let can_look = self.parts.missing(Part::PageState).is_none();
+        let can_look = self.parts.missing(LayoutGroup::PageState).is_none();
         if !can_look || !hook::exists(self.facts, provide) || !hook::exists(self.facts, pin) {
             return Vec::new();
         }
-        let mut wanted = vec![(pin, "io_pin", When::Exit), (provide, "io_provide", When::Exit)];
+        let mut wanted = vec![(pin, HookId::io_pin), (provide, HookId::io_provide)];
         if hook::exists(self.facts, &table::IO_UADDR_MAP) {
-            wanted.push((&table::IO_UADDR_MAP, "io_queues", When::Exit));
+            wanted.push((&table::IO_UADDR_MAP, HookId::io_queues));
         }
         wanted
     }
 
-    /// Whether registering returns a node, how many arguments it has, and the offset by which the buffer is found then.
-    fn io_register_call(&self) -> Result<(bool, usize, u64), String> {
+    /// Whether registering returns a node, how many arguments it has, and whether the buffer can be found then.
+    fn io_register_call(&self) -> Result<(bool, usize, bool), String> {
         let symbol = table::IO_SQE_BUFFER_REGISTER.symbol;
         let fact = self.facts.functions.get(symbol).and_then(|fact| fact.btf.as_ref());
         let function = fact.ok_or_else(|| format!("{symbol} is not in this kernel's BTF"))?;
         match function.returns.as_str() {
             "int" if function.params.get(2).is_some_and(|param| param.shape == "io_mapped_ubuf **") => {
-                Ok((false, function.params.len(), self.offsets.io_ctx_user_bufs))
+                Ok((false, function.params.len(), self.offsets.has.io_ctx_user_bufs != 0))
             }
             "int" => Err(format!("{symbol} returns an int here, but not the buffer by its third parameter")),
-            _ => Ok((true, function.params.len(), self.offsets.io_node_buf)),
+            _ => Ok((true, function.params.len(), self.offsets.has.io_node_buf != 0)),
         }
     }
 
@@ -183,15 +193,12 @@ impl Planner<'_> {
 
     fn xdp_umems(&mut self) -> Result<String, String> {
         self.is_wanted(FeatureName::Xdp)?;
-        if let Some(why) = self.parts.missing(Part::Xdp) {
+        if let Some(why) = self.parts.missing(LayoutGroup::Xdp) {
             return Err(why.to_owned());
         }
         let hooks = self.targets(
             FeatureName::Xdp,
-            [
-                (&table::XDP_UMEM_CREATE, "xdp_create", When::Exit),
-                (&table::UNPIN_PAGES, "xdp_release", When::Entry),
-            ],
+            [(&table::XDP_UMEM_CREATE, HookId::xdp_create), (&table::UNPIN_PAGES, HookId::xdp_release)],
         )?;
         Ok(self.add(hooks))
     }
@@ -212,19 +219,19 @@ impl Planner<'_> {
         if self.choices.generic == Some(false) {
             return Ok(Err("not wanted (--generic off)"));
         }
-        for part in [Part::PageCheck, Part::PageState] {
+        for part in [LayoutGroup::PageCheck, LayoutGroup::PageState] {
             if let Some(why) = self.parts.missing(part) {
                 return Err(why.to_owned());
             }
         }
         let mut wanted = vec![
-            (&table::PIN_USER_PAGES, "pin_pages", When::Exit),
-            (&table::PIN_USER_PAGES_FAST, "pin_fast", When::Exit),
-            (&table::PIN_USER_PAGES_REMOTE, "pin_remote", When::Exit),
-            (&table::PIN_USER_PAGES_UNLOCKED, "pin_unlocked", When::Exit),
+            (&table::PIN_USER_PAGES, HookId::pin_pages),
+            (&table::PIN_USER_PAGES_FAST, HookId::pin_fast),
+            (&table::PIN_USER_PAGES_REMOTE, HookId::pin_remote),
+            (&table::PIN_USER_PAGES_UNLOCKED, HookId::pin_unlocked),
         ];
         if hook::exists(self.facts, &table::MEMFD_PIN_FOLIOS) {
-            wanted.push((&table::MEMFD_PIN_FOLIOS, "pin_folios", When::Exit));
+            wanted.push((&table::MEMFD_PIN_FOLIOS, HookId::pin_folios));
         }
         let hooks = self.targets(FeatureName::Unclaimed, wanted)?;
         // One program takes 6 % of what a direct read of 4 KiB takes (6.12), two instances of it 9 % (6.18, 7.3), a kprobe and
@@ -258,7 +265,7 @@ impl Planner<'_> {
     pub fn details(&mut self) {
         let mut extents_known = true;
         for (name, part, how) in DETAILS {
-            let needs_extents = matches!(part, Part::Paths | Part::PageCheck);
+            let needs_extents = matches!(part, LayoutGroup::Paths | LayoutGroup::PageCheck);
             let feature = match self.parts.missing(*part) {
                 _ if needs_extents && !extents_known => {
                     Feature::off(*name, "without extents no file is known")
@@ -266,7 +273,7 @@ impl Planner<'_> {
                 Some(missing) => Feature::off(*name, missing),
                 None => Feature { name: *name, state: State::On, text: (*how).to_owned() },
             };
-            if *part == Part::Extents {
+            if *part == LayoutGroup::Extents {
                 extents_known = feature.state == State::On;
             }
             self.plan.features.push(feature);
@@ -276,13 +283,13 @@ impl Planner<'_> {
     /// What happens to leases: two hooks, and the kernel's tracepoints where a lease is in somebody's way.
     pub fn lease_events(&mut self) {
         let name = FeatureName::LeaseEvents;
-        let outcome = match self.parts.missing(Part::Leases) {
+        let outcome = match self.parts.missing(LayoutGroup::Leases) {
             Some(_) => Err("without leases there is nothing to tell".to_owned()),
             None => self.lease_hooks(),
         };
         self.plan.features.push(match outcome {
             Ok(text) => {
-                let lacking = self.parts.missing(Part::Breakers);
+                let lacking = self.parts.missing(LayoutGroup::Breakers);
                 let (state, more) = match lacking {
                     Some(why) => (State::Degraded, format!("; {why}, so what a breaker does is not known")),
                     None => (State::On, String::new()),
@@ -305,7 +312,7 @@ impl Planner<'_> {
         let modify = if of_lock { &table::LEASE_MODIFY_LOCK } else { &table::LEASE_MODIFY };
         let hooks = self.targets(
             FeatureName::LeaseEvents,
-            [(&table::GENERIC_SETLEASE, "lease_set", When::Exit), (modify, "lease_change", When::Entry)],
+            [(&table::GENERIC_SETLEASE, HookId::lease_set), (modify, HookId::lease_change)],
         )?;
         Ok(self.add(hooks))
     }
@@ -314,12 +321,12 @@ impl Planner<'_> {
     pub(super) fn targets<'r>(
         &self,
         feature: FeatureName,
-        wanted: impl IntoIterator<Item = (&'r FunctionRule, &'static str, When)>,
+        wanted: impl IntoIterator<Item = (&'r FunctionRule, HookId)>,
     ) -> Result<Vec<Hook>, String> {
-        let hooks = wanted.into_iter().map(|(rule, name, when)| {
+        let hooks = wanted.into_iter().map(|(rule, id)| {
             let Target { module, btf_id, method, fallback } =
                 hook::target(self.facts, self.choices.attach, rule)?;
-            Ok(Hook { name, feature, symbol: rule.symbol, module, btf_id, when, method, fallback })
+            Ok(Hook { id, feature, symbol: rule.symbol, module, btf_id, method, fallback })
         });
         hooks.collect()
     }

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use pinwatch_common::subsystems::HookPoint;
+
 use super::*;
 use crate::kernel::{btf::Btf, table};
 
@@ -36,9 +38,11 @@ fn text(plan: &Plan, name: FeatureName) -> String {
 }
 
 /// (name, symbol, module, when) of all hooks.
-fn hooks(plan: &Plan) -> Vec<(&str, &str, &str, When)> {
+fn hooks(plan: &Plan) -> Vec<(&str, &str, &str, HookPoint)> {
     let hooks = plan.hooks.iter();
-    hooks.map(|hook| (hook.name, hook.symbol, hook.module.as_deref().unwrap_or(""), hook.when)).collect()
+    hooks
+        .map(|hook| (hook.name(), hook.symbol, hook.module.as_deref().unwrap_or(""), hook.id.point()))
+        .collect()
 }
 
 #[test]
@@ -54,10 +58,10 @@ fn every_known_kernel_has_everything() {
         let names: Vec<_> = plan.features.iter().map(|feature| feature.name).collect();
         assert_eq!(names, FeatureName::ALL);
         for hook in &plan.hooks {
-            let expected = match (hook.name, &hook.module) {
+            let expected = match (hook.name(), &hook.module) {
                 // It has seven arguments there: more than there are registers for.
                 ("pin_remote", _) if kernel == "6.1" => Method::Kprobe,
-                (_, Some(_)) if hook.name.starts_with("rdma") => Method::ModuleTrampoline,
+                (_, Some(_)) if hook.name().starts_with("rdma") => Method::ModuleTrampoline,
                 // A trampoline would keep the module.
                 (_, Some(_)) => Method::Kprobe,
                 _ => Method::Trampoline,
@@ -70,7 +74,7 @@ fn every_known_kernel_has_everything() {
 
 #[test]
 fn hooks_follow_the_kernel() {
-    use When::{Entry, Exit};
+    use HookPoint::{Entry, Exit};
     let xdp = [
         ("xdp_create", "xdp_umem_create", "", Exit),
         ("xdp_release", "unpin_user_pages_dirty_lock", "", Entry),
@@ -275,7 +279,7 @@ fn modules_without_btf_get_kprobes() {
     assert!(rdma.iter().all(|hook| hook.method == Method::Kprobe && hook.btf_id.is_none() && !hook.fallback));
     assert_eq!(state(&plan, FeatureName::Rdma), State::Degraded);
     assert_eq!(state(&plan, FeatureName::RdmaNames), State::Off);
-    assert_eq!(plan.module_offsets, Some(ModuleOffsets::ZERO));
+    assert_eq!(plan.module_offsets, Some(ModuleLayout::ZERO));
     assert_eq!(state(&plan, FeatureName::IoUring), State::On);
 }
 
@@ -286,7 +290,7 @@ fn kprobes_for_all_if_asked_for() {
         let probes = Choices { generic: Some(true), ..AttachMode::Kprobe.into() };
         let plan = Plan::decide(&facts, probes);
         assert!(plan.hooks.iter().all(|hook| hook.method == Method::Kprobe && !hook.fallback));
-        assert_eq!((plan.verdict(), plan.offsets.twins), (Verdict::AllOn, 0));
+        assert_eq!((plan.verdict(), plan.offsets.backups), (Verdict::AllOn, 0));
         facts.kprobes = Some(false);
         assert_eq!(Plan::decide(&facts, AttachMode::Kprobe).verdict(), Verdict::Unusable);
         let plan = Plan::decide(&facts, all());
@@ -328,10 +332,10 @@ fn what_is_switched_off_is_not_hooked() {
 }
 
 #[test]
-fn twins_where_programs_can_be_preempted() {
-    for (preemptible, twins) in [(None, 1), (Some(true), 1), (Some(false), 0)] {
+fn backups_where_programs_can_be_preempted() {
+    for (preemptible, backups) in [(None, 1), (Some(true), 1), (Some(false), 0)] {
         let facts = Facts { preemptible, ..without_modules("6.12") };
-        assert_eq!(Plan::decide(&facts, AttachMode::Auto).offsets.twins, twins);
+        assert_eq!(Plan::decide(&facts, AttachMode::Auto).offsets.backups, backups);
     }
 }
 
@@ -339,7 +343,7 @@ fn twins_where_programs_can_be_preempted() {
 fn preemption_is_put_off_where_the_kernel_has_what_that_takes() {
     let decide = |facts: &Facts, mode| {
         let plan = Plan::decide(facts, mode);
-        assert_eq!(plan.kernel_calls.is_some(), plan.offsets.undisturbed != 0);
+        assert_eq!(plan.kernel_calls.is_some(), plan.offsets.unpreempted != 0);
         plan.kernel_calls.is_some()
     };
     for (kernel, has) in [("6.1", false), ("6.12", false), ("6.18", true), ("7.2", true), ("7.3", true)] {
@@ -362,13 +366,13 @@ fn capabilities_and_trampolines() {
     let plan = Plan::decide(&Facts { capabilities: Some(bpf_and_perfmon), ..facts("6.1") }, AttachMode::Auto);
     assert_eq!(plan.verdict(), Verdict::AllOn);
     for hook in &plan.hooks {
-        let needs_one = hook.module.is_some() || hook.name == "pin_remote";
+        let needs_one = hook.module.is_some() || hook.name() == "pin_remote";
         assert_eq!(hook.method == Method::Kprobe, needs_one);
     }
     let refused = Facts { bpf_tracing: Some(libc::EINVAL), ..facts("6.1") };
     let plan = Plan::decide(&refused, AttachMode::Auto);
     assert!(plan.hooks.iter().all(|hook| hook.method == Method::Kprobe));
-    assert_eq!((plan.verdict(), plan.offsets.twins), (Verdict::AllOn, 0));
+    assert_eq!((plan.verdict(), plan.offsets.backups), (Verdict::AllOn, 0));
 }
 
 #[test]
@@ -384,7 +388,7 @@ fn some_hosts_allow_nothing() {
     ] {
         let plan = Plan::decide(&facts, AttachMode::Auto);
         assert_eq!(plan.verdict(), Verdict::Unusable);
-        assert!(plan.hooks.is_empty() && plan.offsets == Offsets::ZERO);
+        assert!(plan.hooks.is_empty() && plan.offsets == KernelLayout::ZERO);
         assert!(
             plan.features.iter().all(|feature| feature.state == State::Off && feature.text.contains(reason))
         );
@@ -407,8 +411,8 @@ fn what_a_kernel_was_built_without_is_not_missed() {
 #[test]
 fn program_names() {
     let plan = Plan::decide(&facts("6.1"), AttachMode::Auto);
-    let get = plan.hooks.iter().find(|hook| hook.name == "rdma_get").unwrap();
-    assert_eq!(get.programs(get.method, true), ["rdma_get_twin", "rdma_get"]);
+    let get = plan.hooks.iter().find(|hook| hook.name() == "rdma_get").unwrap();
+    assert_eq!(get.programs(get.method, true), ["rdma_get_backup", "rdma_get"]);
     assert_eq!(get.programs(get.method, false), ["rdma_get"]);
     assert_eq!(get.programs(Method::Kprobe, true), ["rdma_get_kretprobe", "rdma_get_kprobe"]);
     assert_eq!(text(&plan, FeatureName::Rdma), "ib_umem_get (fexit), ib_umem_release (fentry) in ib_uverbs");

@@ -18,7 +18,7 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use pinwatch_common::{
     DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, HolderRecord, LeaseRecord, LongPath,
-    MAX_EXTENTS, PinRecord, SHORT_PATH, ShareKey, kind,
+    MAX_EXTENTS, PinRecord, SHORT_PATH, ShareKey, subsystems::Kind,
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
@@ -31,7 +31,6 @@ pub use events::Told;
 pub use files::{FileStates, nameless};
 use holders::{Holdings, Places};
 pub use leases::{OVERLAYFS, breaker, kind as lease_kind, mode as lease_mode};
-pub use records::subsystem;
 pub use refusals::reason;
 
 /// The clocks at one moment, to turn the kernel's time since boot into time of day.
@@ -150,8 +149,8 @@ impl Snapshot {
     /// How many references to pages the kernel counts for pins of subsystems, and for those that nobody claims.
     pub fn references(&self) -> (u64, u64) {
         let of = |pin: &PinRecord| if pin.references == 0 { records::pages(pin) } else { pin.references };
-        self.pins.iter().fold((0, 0), |(attributed, unclaimed), (_, pin)| match pin.kind {
-            kind::UNCLAIMED => (attributed, unclaimed + of(pin)),
+        self.pins.iter().fold((0, 0), |(attributed, unclaimed), (_, pin)| match Kind::try_from(pin.kind) {
+            Ok(Kind::Unclaimed) => (attributed, unclaimed + of(pin)),
             _ => (attributed + of(pin), unclaimed),
         })
     }
@@ -280,7 +279,7 @@ impl Snapshot {
     /// # Errors
     /// [`BpfError`]
     pub fn heal(&mut self, programs: &mut Programs) -> Result<usize, BpfError> {
-        let is_region = |(_, record): &(u64, PinRecord)| record.kind == kind::RDMA_MR;
+        let is_region = |(_, record): &(u64, PinRecord)| record.kind == Kind::RdmaMr as u32;
         if !self.pins.iter().any(is_region) {
             return Ok(0);
         }

@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap as HashMap;
 
 use pinwatch_common::{
     DeviceName, ExtentKey, ExtentRecord, FOLL_WRITE, IOMMU_WRITE, MAX_EXTENTS, PinRecord, RDMA_WRITABLE,
-    doubt, extent_flag, kind,
+    doubt, extent_flag, subsystems::Kind,
 };
 
 use super::files::Files;
@@ -12,25 +12,12 @@ use super::{Callers, Clocks, names};
 use crate::model::object::{io_uring, rdma, udmabuf, v4l2, vfio, xdp};
 use crate::model::{
     Backing, Coverage, CoverageState, Doubt, Doubts, Mode, Object, Origin, Parts, Pin, PinId, ProcessIndex,
-    Segment, Subsystem,
+    Segment,
 };
 use crate::source::proc::Nodes;
 
 /// Base pages: all that this version runs on has them of 4 KiB.
 pub const PAGE: u64 = 4096;
-
-/// The subsystem of a kind.
-pub fn subsystem(of: u32) -> Subsystem {
-    match of {
-        kind::IO_URING | kind::IO_URING_MEMORY => Subsystem::IoUring,
-        kind::XDP => Subsystem::Xdp,
-        kind::UNCLAIMED => Subsystem::Unclaimed,
-        kind::UDMABUF => Subsystem::Udmabuf,
-        kind::VFIO => Subsystem::Vfio,
-        kind::V4L2 => Subsystem::V4l2,
-        _ => Subsystem::Rdma,
-    }
-}
 
 /// The kernel object of a record; `None` for a kind of a newer version.
 pub fn object(
@@ -48,8 +35,8 @@ pub fn object(
     };
     let known = |number: i32| u32::try_from(number).ok();
     let buffer = |kind| Some(rdma::Object::Buffer { device: device(), kind }.into());
-    match record.kind {
-        kind::RDMA_MR => Some(
+    match Kind::try_from(record.kind).ok()? {
+        Kind::RdmaMr => Some(
             rdma::Object::Region {
                 device: device(),
                 mrn: record.mrn,
@@ -58,20 +45,19 @@ pub fn object(
             }
             .into(),
         ),
-        kind::RDMA_CQ => buffer(rdma::BufferKind::Cq),
-        kind::RDMA_QP => buffer(rdma::BufferKind::Qp),
-        kind::RDMA_SRQ => buffer(rdma::BufferKind::Srq),
-        kind::RDMA_BUFFER => buffer(rdma::BufferKind::Other),
-        kind::IO_URING => Some(
+        Kind::RdmaCq => buffer(rdma::BufferKind::Cq),
+        Kind::RdmaQp => buffer(rdma::BufferKind::Qp),
+        Kind::RdmaSrq => buffer(rdma::BufferKind::Srq),
+        Kind::RdmaBuffer => buffer(rdma::BufferKind::Other),
+        Kind::IoUring => Some(
             io_uring::Object::Buffer { ring_fd: known(record.anchor_fd), slot: known(record.number) }.into(),
         ),
-        kind::IO_URING_MEMORY => Some(io_uring::Object::Memory { ring_fd: known(record.anchor_fd) }.into()),
-        kind::XDP => Some(xdp::Object { umem: record.number as u32 }.into()),
-        kind::UDMABUF => Some(udmabuf::Object { ino: record.number as u32 }.into()),
-        kind::VFIO => Some(vfio::Object { iova: record.owner }.into()),
-        kind::V4L2 => Some(v4l2::Object { device: nodes.name(record.device) }.into()),
-        kind::UNCLAIMED => Some(callers.object(record.sequence).into()),
-        _ => None,
+        Kind::IoUringMemory => Some(io_uring::Object::Memory { ring_fd: known(record.anchor_fd) }.into()),
+        Kind::Xdp => Some(xdp::Object { umem: record.number as u32 }.into()),
+        Kind::Udmabuf => Some(udmabuf::Object { ino: record.number as u32 }.into()),
+        Kind::Vfio => Some(vfio::Object { iova: record.owner }.into()),
+        Kind::V4l2 => Some(v4l2::Object { device: nodes.name(record.device) }.into()),
+        Kind::Unclaimed => Some(callers.object(record.sequence).into()),
     }
 }
 
@@ -157,9 +143,9 @@ pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Par
         bytes: record.length,
         pages: pages(record),
         // What is pinned of a file without a mapping has no address.
-        address: Some(record.address).filter(|_| match record.kind {
-            kind::UDMABUF => false,
-            kind::UNCLAIMED => record.device == 0,
+        address: Some(record.address).filter(|_| match Kind::try_from(record.kind) {
+            Ok(Kind::Udmabuf) => false,
+            Ok(Kind::Unclaimed) => record.device == 0,
             _ => true,
         }),
         parts,
@@ -185,7 +171,7 @@ mod tests {
             sequence: 7,
             address: 0x1ff0,
             length: 0x20,
-            kind: kind::IO_URING,
+            kind: Kind::IoUring as u32,
             number: -1,
             ..Default::default()
         }
@@ -221,7 +207,7 @@ mod tests {
     fn a_region_without_write_access_is_read_only() {
         let clocks = Clocks { realtime: 0, boottime: 0 };
         for (access, mode) in [(0, Mode::ReadOnly), (4, Mode::ReadOnly), (1, Mode::ReadWrite)] {
-            let record = PinRecord { kind: kind::RDMA_MR, number: access, ..record() };
+            let record = PinRecord { kind: Kind::RdmaMr as u32, number: access, ..record() };
             let object =
                 object(&record, &HashMap::default(), &Nodes::default(), &Callers::default()).unwrap();
             assert_eq!(pin(&record, object, ProcessIndex(0), Parts::new(), clocks).mode, mode);

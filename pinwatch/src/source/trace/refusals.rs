@@ -1,6 +1,6 @@
 //! Why a pin was refused: from what the kernel's programs saw. Pure.
 
-use pinwatch_common::{FileKey, RefusedEvent, kind, magic, refused, vm};
+use pinwatch_common::{FileKey, RefusedEvent, magic, refused, subsystems::Kind, vm};
 
 use super::records::PAGE;
 use crate::model::{Counter, Reason};
@@ -9,10 +9,11 @@ use crate::model::{Counter, Reason};
 pub fn reason(event: &RefusedEvent) -> Reason {
     let errno = event.event.reserved.cast_signed();
     let has = |flag| event.flags & flag != 0;
+    let kind = Kind::try_from(event.event.kind);
     let wants_write = has(refused::WRITE);
     let is_file = event.magic != 0;
     let in_memory = event.magic == magic::TMPFS || event.magic == magic::HUGETLBFS;
-    let is_ring = matches!(event.event.kind, kind::IO_URING | kind::IO_URING_MEMORY);
+    let is_ring = matches!(kind, Ok(Kind::IoUring | Kind::IoUringMemory));
     let shared = event.mapping & vm::SHARED != 0;
     match errno {
         libc::EFAULT | libc::EREMOTEIO | libc::EOPNOTSUPP if event.magic == magic::SECRETMEM => {
@@ -23,8 +24,8 @@ pub fn reason(event: &RefusedEvent) -> Reason {
             _ => Reason::NoMemory,
         }),
         libc::EINTR | libc::EAGAIN => Reason::Interrupted,
-        libc::EINVAL if event.event.kind == kind::UDMABUF => Reason::Seals,
-        libc::EBADFD if event.event.kind == kind::UDMABUF => Reason::NoMemfd,
+        libc::EINVAL if kind == Ok(Kind::Udmabuf) => Reason::Seals,
+        libc::EBADFD if kind == Ok(Kind::Udmabuf) => Reason::NoMemfd,
         // Device DAX has the flag too, and is on a file system in memory.
         libc::EOPNOTSUPP if has(refused::DAX) && !in_memory => Reason::FsDax,
         // Devices are on a file system in memory, too.
@@ -51,12 +52,12 @@ fn memlock(event: &RefusedEvent) -> Option<Reason> {
     };
     let pinned = || over(Counter::Pinned, event.pinned);
     let user = || over(Counter::User, event.user_locked);
-    match event.event.kind {
-        kind::IO_URING | kind::IO_URING_MEMORY | kind::XDP => user(),
-        kind::VFIO => over(Counter::Locked, event.locked),
-        kind::UDMABUF | kind::V4L2 => None,
-        kind::UNCLAIMED => pinned().or_else(|| over(Counter::Locked, event.locked)).or_else(user),
-        _ => pinned(),
+    match Kind::try_from(event.event.kind).ok()? {
+        Kind::IoUring | Kind::IoUringMemory | Kind::Xdp => user(),
+        Kind::Vfio => over(Counter::Locked, event.locked),
+        Kind::Udmabuf | Kind::V4l2 => None,
+        Kind::Unclaimed => pinned().or_else(|| over(Counter::Locked, event.locked)).or_else(user),
+        Kind::RdmaBuffer | Kind::RdmaMr | Kind::RdmaCq | Kind::RdmaQp | Kind::RdmaSrq => pinned(),
     }
 }
 
@@ -66,7 +67,7 @@ mod tests {
 
     fn event(errno: i32) -> RefusedEvent {
         let mut event = RefusedEvent { length: 8 * PAGE, limit: 64 * PAGE, ..RefusedEvent::default() };
-        event.event.kind = kind::RDMA_MR;
+        event.event.kind = Kind::RdmaMr as u32;
         event.event.reserved = errno.cast_unsigned();
         event.flags = refused::MAPPED | refused::WRITE;
         event.mapping = vm::WRITE | vm::SHARED;
@@ -89,7 +90,7 @@ mod tests {
         assert_eq!(reason(&dax), Reason::FsDax);
         let file = FileKey { ino: 3, ..FileKey::default() };
         let mut ring = RefusedEvent { file, ..event(libc::EOPNOTSUPP) };
-        ring.event.kind = kind::IO_URING;
+        ring.event.kind = Kind::IoUring as u32;
         assert_eq!(reason(&ring), Reason::NoFiles);
         assert_eq!(reason(&event(libc::EINVAL)), Reason::Unknown);
     }
@@ -101,14 +102,14 @@ mod tests {
         let over = |counter, used: u64| Reason::Memlock { counter, used: used * PAGE, limit: 64 * PAGE };
         assert_eq!(reason(&full), over(Counter::Pinned, 57));
         let mut umem = RefusedEvent { user_locked: 60, ..event(libc::ENOBUFS) };
-        umem.event.kind = kind::XDP;
+        umem.event.kind = Kind::Xdp as u32;
         assert_eq!(reason(&umem), over(Counter::User, 60));
         let mut other = RefusedEvent { locked: 60, ..event(libc::ENOMEM) };
-        other.event.kind = kind::UNCLAIMED;
+        other.event.kind = Kind::Unclaimed as u32;
         assert_eq!(reason(&other), over(Counter::Locked, 60));
         let mapping = |locked| {
             let mut event = RefusedEvent { locked, ..event(libc::ENOMEM) };
-            event.event.kind = kind::VFIO;
+            event.event.kind = Kind::Vfio as u32;
             event
         };
         assert_eq!(reason(&mapping(60)), over(Counter::Locked, 60));
