@@ -316,14 +316,9 @@ impl History {
     /// Events after this number that a user may see, in the order of their numbers. Root sees all.
     pub fn after(&self, number: u64, uid: u32) -> Vec<Event> {
         let news = |event: &&Event| event.number > number;
-        let may_see = |event: &&Event| {
-            uid == 0 || event.uids.contains(&uid) || matches!(event.what, Happened::Lost { .. })
-        };
-        let mut events: Vec<Event> =
-            self.kept.iter().chain(&self.others).filter(news).filter(may_see).cloned().collect();
+        let news = self.kept.iter().chain(&self.others).filter(news);
+        let mut events: Vec<Event> = news.filter_map(|event| event.redact_for(uid)).collect();
         events.sort_unstable_by_key(|event| event.number);
-        // Who else is concerned is nobody's business.
-        events.iter_mut().filter(|_| uid != 0).for_each(|event| event.uids.clear());
         events
     }
 

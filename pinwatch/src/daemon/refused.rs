@@ -62,8 +62,7 @@ impl Refusals {
 
     /// Those that a user may see: root all, others their own.
     pub fn visible_to(&self, uid: u32) -> Vec<Refusal> {
-        let theirs = |refusal: &&Refusal| uid == 0 || refusal.who.uid == Some(uid);
-        self.latest.iter().filter(theirs).cloned().collect()
+        self.latest.iter().filter(|refusal| refusal.is_visible_to(uid)).cloned().collect()
     }
 }
 

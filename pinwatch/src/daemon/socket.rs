@@ -12,7 +12,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tracing::{debug, warn};
 
 use super::{DaemonError, Watch};
-use crate::model::{FileIndex, HoldingIndex, Lease, ProcessIndex, Table};
 use crate::wire::{self, Request, WireError};
 
 /// So many clients are served at once; more are turned away at once, which is better than never.
@@ -147,7 +146,7 @@ async fn read_request(stream: &mut UnixStream) -> Result<Request, WireError> {
 
 fn list(watch: &RefCell<Watch>, uid: u32) -> Result<Vec<u8>, WireError> {
     match watch.borrow_mut().counted() {
-        Ok(table) => wire::encode_table(&visible_to(table, uid)),
+        Ok(table) => wire::encode_table(&table.redact_for(uid)),
         Err(error) => wire::encode_error(&error.to_string()),
     }
 }
@@ -160,89 +159,4 @@ fn metrics(watch: &RefCell<Watch>, uid: u32) -> Result<Vec<u8>, WireError> {
         Ok(text) => wire::encode_metrics(&text),
         Err(error) => wire::encode_error(&error.to_string()),
     }
-}
-
-fn mark(used: &mut [bool], at: u32) {
-    if let Some(used) = used.get_mut(at as usize) {
-        *used = true;
-    }
-}
-
-/// What a user may see: root all; others the pins that a process of theirs made or holds, and how much the rest is.
-fn visible_to(mut table: Table, uid: u32) -> Table {
-    if uid == 0 {
-        return table;
-    }
-    let theirs = |at| table.processes.get::<usize>(at).is_some_and(|process| process.uid == Some(uid));
-    let (mut hidden, mut seen) = ((0u64, 0u64), Vec::new());
-    for pin in std::mem::take(&mut table.pins) {
-        let holders = table.holders(&pin).iter().map(|holder| holder.process);
-        if pin.creator.into_iter().chain(holders).any(|process| theirs(process.0 as usize)) {
-            seen.push(pin);
-        } else {
-            hidden = (hidden.0 + 1, hidden.1.saturating_add(pin.bytes));
-        }
-    }
-    table.pins = seen;
-    table.hidden = hidden;
-    // Names of files and processes that no visible pin refers to are nobody's business.
-    let mut files = vec![false; table.files.len()];
-    let mut processes = vec![false; table.processes.len()];
-    let mut holdings = vec![false; table.holdings.len()];
-    // A lease on a file of theirs is their business, and so is one that a process of theirs has.
-    let mine = |table: &Table, lease: &Lease| {
-        let holding = table.holdings.get(lease.holding.0 as usize);
-        let holders = holding.into_iter().flat_map(|holding| &holding.holders).map(|holder| holder.process);
-        let is_theirs = |at: ProcessIndex| table.process(at).is_some_and(|process| process.uid == Some(uid));
-        lease.taker.into_iter().chain(holders).any(is_theirs) || table.pins.iter().any(|pin| lease.is_on(pin))
-    };
-    if let Some(mut leases) = table.leases.take() {
-        leases.retain(|lease| mine(&table, lease));
-        table.leases = Some(leases);
-    }
-    let of_leases: Vec<(Vec<FileIndex>, Option<ProcessIndex>, HoldingIndex)> =
-        (table.leases.iter().flatten())
-            .map(|lease| (lease.files().collect(), lease.taker, lease.holding))
-            .collect();
-    for (of, taker, holding) in of_leases {
-        of.iter().for_each(|file| mark(&mut files, file.0));
-        mark(&mut holdings, holding.0);
-        let holders = table.holdings.get(holding.0 as usize).into_iter().flat_map(|holding| &holding.holders);
-        taker
-            .into_iter()
-            .chain(holders.map(|holder| holder.process))
-            .for_each(|at| mark(&mut processes, at.0));
-    }
-    for pin in &table.pins {
-        for file in pin.parts.iter().filter_map(|part| part.file) {
-            mark(&mut files, file.0);
-        }
-        let holding = table.holding(pin);
-        let holders =
-            holding.into_iter().flat_map(|holding| holding.holders.iter().chain(&holding.receivers));
-        for process in pin.creator.into_iter().chain(holders.map(|holder| holder.process)) {
-            mark(&mut processes, process.0);
-        }
-        if let Some(at) = pin.holding {
-            mark(&mut holdings, at.0);
-        }
-    }
-    for (holding, used) in table.holdings.iter_mut().zip(holdings) {
-        if !used {
-            *holding = crate::model::Holding::default();
-        }
-    }
-    for (file, used) in table.files.iter_mut().zip(files) {
-        if !used {
-            file.path = crate::model::Name::default();
-            file.fstype.clear();
-            file.id = crate::model::FileId { dev: Default::default(), ino: 0, generation: None };
-        }
-    }
-    for (process, used) in table.processes.iter_mut().zip(processes) {
-        if !used {
-            *process = crate::model::Process::default();
-        }
-    }
-    table
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
@@ -24,6 +24,7 @@ use crate::kernel::facts::{Depth, Facts};
 use crate::kernel::feature::{Feature, FeatureName, State};
 use crate::kernel::plan::{Choices, Hook, Method, Plan, Verdict};
 use crate::kernel::raw;
+use crate::kernel::sys;
 use crate::model::{FullMap, Gap, Subsystem, Table};
 use crate::source::trace::{Clocks, FileStates, LeaseRules, Snapshot, Whereabouts};
 
@@ -98,9 +99,7 @@ pub fn probe(depth: Depth) -> Facts {
 fn hugetlb_leases() -> bool {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB;
     let Ok(file) = rustix::fs::memfd_create("pinwatch", flags) else { return false };
-    // SAFETY: takes numbers only; the lease goes with the file.
-    let answer = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
-    answer == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL)
+    sys::take_write_lease(&file).map_or_else(|error| error.raw_os_error() != Some(libc::EINVAL), |()| true)
 }
 
 impl Watch {
@@ -191,8 +190,7 @@ impl Watch {
     /// If there is none.
     pub fn events_fd(&self) -> io::Result<OwnedFd> {
         let ring = self.follow.ring.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        // SAFETY: the ring owns the descriptor and lives as long as `self`.
-        unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }.try_clone_to_owned()
+        ring.as_fd().try_clone_to_owned()
     }
 
     /// Has breaks of leases seen, if the plan has it.

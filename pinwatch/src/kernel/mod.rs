@@ -2,7 +2,7 @@
 //! (`check`).
 //!
 //! The three are kept apart: `facts` looks and decides nothing, `plan` decides and looks at nothing, so that it is
-//! tested without a kernel. Talking to bpf(2) is the only place for unsafe code, and is not in these three.
+//! tested without a kernel. All unsafe code of this crate is in this room, and none of it in these three.
 
 pub mod bpf;
 pub mod btf;
@@ -14,5 +14,6 @@ mod module_program;
 mod overlay;
 pub mod plan;
 pub mod raw;
+pub mod sys;
 pub mod table;
 mod undisturbed;

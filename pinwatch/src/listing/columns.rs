@@ -1,7 +1,7 @@
 //! The columns of the table, as data: the renderer, `-o`, `-H` and the order of dropping all read this one list.
 
 use super::{Row, escape, label, path, size};
-use crate::model::{Backing, LeasePolicy, Namespaces, Via, Workload};
+use crate::model::{Backing, HiddenVia, LeasePolicy, Namespaces, Via, Workload};
 
 /// What cells need to know besides the row.
 #[derive(Clone, Copy, Debug)]
@@ -245,6 +245,10 @@ fn held_by(row: &Row) -> String {
                 Via::Registered(_) => "registered".to_owned(),
                 Via::RingFile(Some(fd)) => format!("ring {fd}"),
                 Via::RingFile(None) => "ring".to_owned(),
+                Via::Hidden(HiddenVia::Fd) => "fd".to_owned(),
+                Via::Hidden(HiddenVia::Mapping) => "map".to_owned(),
+                Via::Hidden(HiddenVia::Registered) => "registered".to_owned(),
+                Via::Hidden(HiddenVia::RingFile) => "ring".to_owned(),
             })
             .collect();
         format!("{}:{}", label(process), via.join(","))

@@ -8,8 +8,8 @@ use super::render::counted;
 use super::{escape, gaps, label, leases, path, size};
 use crate::model::object::Release;
 use crate::model::{
-    Backing, File, Holder, Holding, Mode, Namespaces, Pin, PinId, Process, ProcessIndex, Subsystem, Table,
-    Via,
+    Backing, File, HiddenVia, Holder, Holding, Mode, Namespaces, Pin, PinId, Process, ProcessIndex,
+    Subsystem, Table, Via,
 };
 
 /// Up to so many processes are named in the commands; more are listed by `-t`.
@@ -189,7 +189,7 @@ fn kept(table: &Table, holding: &Holding) -> Vec<String> {
 fn ways_and_ends(via: &[Via]) -> Vec<(String, String)> {
     let mut fds: Vec<String> = Vec::new();
     let mut rings: Vec<String> = Vec::new();
-    let (mut maps, mut registered) = (0, 0);
+    let (mut hidden_fds, mut maps, mut registered) = (0, 0, 0);
     for way in via {
         match way {
             Via::Fd(fd) => fds.push(fd.to_string()),
@@ -197,11 +197,19 @@ fn ways_and_ends(via: &[Via]) -> Vec<(String, String)> {
             Via::Registered(_) => registered += 1,
             Via::RingFile(Some(fd)) => rings.push(format!("the ring at fd {fd}")),
             Via::RingFile(None) => rings.push("a ring that it has mapped".to_owned()),
+            Via::Hidden(HiddenVia::Fd) => hidden_fds += 1,
+            Via::Hidden(HiddenVia::Mapping) => maps += 1,
+            Via::Hidden(HiddenVia::Registered) => registered += 1,
+            Via::Hidden(HiddenVia::RingFile) => rings.push("a ring of its own".to_owned()),
         }
     }
     let mut ways = Vec::new();
     if !fds.is_empty() {
         let fds = format!("fd {}", fds.join(", "));
+        ways.push((fds.clone(), format!("close {fds}")));
+    }
+    if hidden_fds > 0 {
+        let fds = counted(hidden_fds, "descriptor");
         ways.push((fds.clone(), format!("close {fds}")));
     }
     if maps > 0 {

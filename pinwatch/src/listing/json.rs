@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use serde::{Serialize, Serializer};
 
 use super::gaps;
-use crate::model::{self, KernelCount, Name, Pin, Table, Via, Who, Workload};
+use crate::model::{self, HiddenVia, KernelCount, Name, Pin, Table, Via, Who, Workload};
 
 /// The version of the contract.
 pub const VERSION: u32 = 1;
@@ -356,16 +356,20 @@ impl Serialize for Vias<'_> {
         #[derive(Serialize)]
         #[serde(rename_all = "snake_case")]
         enum One {
-            Fd(u32),
-            Mapping(u64),
-            Registered(u32),
+            Fd(Option<u32>),
+            Mapping(Option<u64>),
+            Registered(Option<u32>),
             RingFile(Option<u32>),
         }
         serializer.collect_seq(self.0.iter().map(|via| match via {
-            Via::Fd(fd) => One::Fd(*fd),
-            Via::Mapping(address) => One::Mapping(*address),
-            Via::Registered(place) => One::Registered(*place),
+            Via::Fd(fd) => One::Fd(Some(*fd)),
+            Via::Mapping(address) => One::Mapping(Some(*address)),
+            Via::Registered(place) => One::Registered(Some(*place)),
             Via::RingFile(fd) => One::RingFile(*fd),
+            Via::Hidden(HiddenVia::Fd) => One::Fd(None),
+            Via::Hidden(HiddenVia::Mapping) => One::Mapping(None),
+            Via::Hidden(HiddenVia::Registered) => One::Registered(None),
+            Via::Hidden(HiddenVia::RingFile) => One::RingFile(None),
         }))
     }
 }

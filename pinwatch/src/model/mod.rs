@@ -17,6 +17,7 @@ mod pin;
 mod process;
 mod refusal;
 mod table;
+mod visibility;
 
 pub use cgroup::Workload;
 pub use count::KernelCount;
@@ -28,7 +29,7 @@ pub use gap::{Doubt, Doubts, FullMap, Gap, GapCode, UnknownDoubts};
 pub use lease::{Lease, LeaseKind, LeaseMode, LeaseState, Waiter};
 pub use name::Name;
 pub use object::Object;
-pub use pin::{HeldState, Holder, Holding, Mode, Origin, Pin, PinId, Subsystem, Via};
+pub use pin::{HeldState, HiddenVia, Holder, Holding, Mode, Origin, Pin, PinId, Subsystem, Via};
 pub use process::{Namespaces, Process};
 pub use refusal::{Counter, Reason, Refusal};
 pub use table::{FileIndex, HoldingIndex, ProcessIndex, Table};

@@ -78,6 +78,21 @@ pub enum Via {
     Registered(u32),
     /// Registered as a file with a ring (`IORING_REGISTER_FILES`): the ring's descriptor, if the process has one.
     RingFile(Option<u32>),
+    /// One of these ways in a process of another user, whose addresses and numbers may not be seen.
+    Hidden(HiddenVia),
+}
+
+/// What kind of way a [`Via`] is whose number may not be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum HiddenVia {
+    /// [`Via::Fd`]
+    Fd,
+    /// [`Via::Mapping`]
+    Mapping,
+    /// [`Via::Registered`]
+    Registered,
+    /// [`Via::RingFile`]
+    RingFile,
 }
 
 /// A process that keeps the anchor alive.
@@ -131,7 +146,7 @@ impl HeldState {
 impl Holding {
     /// What keeps it.
     pub fn state(&self) -> HeldState {
-        let is_open = |via: &Via| matches!(via, Via::Fd(_));
+        let is_open = |via: &Via| matches!(via, Via::Fd(_) | Via::Hidden(HiddenVia::Fd));
         match &self.holders[..] {
             [] if self.in_flight.is_none_or(|n| n == 0) => HeldState::Unheld,
             [] => HeldState::InFlight,

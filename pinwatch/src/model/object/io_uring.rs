@@ -62,6 +62,13 @@ impl Described for Object {
         })
     }
 
+    fn redact(&mut self, is_own: bool) {
+        let (Self::Buffer { ring_fd, .. } | Self::Memory { ring_fd }) = self;
+        if !is_own {
+            *ring_fd = None;
+        }
+    }
+
     fn fields(&self, field: &mut dyn FnMut(&'static str, Field<'_>)) {
         let (ring_fd, slot) = match self {
             Self::Buffer { ring_fd, slot } => (*ring_fd, *slot),

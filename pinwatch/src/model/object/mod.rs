@@ -27,6 +27,10 @@ pub trait Described {
     /// The fields of the JSON object that is called like the subsystem, in their order.
     fn fields(&self, field: &mut dyn FnMut(&'static str, Field<'_>));
 
+    /// Empties what only root may see: addresses of the kernel, and unless the pin was made by a process of the user who asks
+    /// (`is_own`), addresses and descriptor numbers in the process that made it.
+    fn redact(&mut self, is_own: bool);
+
     /// What `--explain` appends to the name; empty for nothing.
     fn details(&self) -> String {
         String::new()
@@ -92,6 +96,13 @@ macro_rules! objects {
             pub fn subsystem(&self) -> Subsystem {
                 match self {
                     $(Self::$variant(_) => Subsystem::$variant),+
+                }
+            }
+
+            /// Empties what only root may see; see [`Described::redact`].
+            pub fn redact(&mut self, is_own: bool) {
+                match self {
+                    $(Self::$variant(object) => object.redact(is_own)),+
                 }
             }
 

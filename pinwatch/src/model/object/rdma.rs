@@ -87,6 +87,9 @@ impl Described for Object {
         })
     }
 
+    /// Its names are the machine's, not a process's.
+    fn redact(&mut self, _is_own: bool) {}
+
     fn fields(&self, field: &mut dyn FnMut(&'static str, Field<'_>)) {
         let (device, mrn, lkey, rkey) = match self {
             Self::Region { device, mrn, lkey, rkey } => (device, Some(*mrn), *lkey, *rkey),

@@ -32,6 +32,9 @@ impl Described for Object {
         Release::Close
     }
 
+    /// Its names are the machine's, not a process's.
+    fn redact(&mut self, _is_own: bool) {}
+
     fn fields(&self, field: &mut dyn FnMut(&'static str, Field<'_>)) {
         field("inode", Field::Number(Some(u64::from(self.ino))));
     }

@@ -49,6 +49,14 @@ impl Described for Object {
         })
     }
 
+    /// A bare address is shown where the kernel has no symbol for one. An offset into a function or a module does not say where
+    /// that is.
+    fn redact(&mut self, _is_own: bool) {
+        for frame in self.stack.iter_mut().filter(|frame| frame.starts_with("0x") && !frame.ends_with(']')) {
+            "?".clone_into(frame);
+        }
+    }
+
     fn fields(&self, field: &mut dyn FnMut(&'static str, Field<'_>)) {
         field("module", Field::Text(self.module.as_deref()));
         field("module_loaded", Field::Flag(self.module.as_ref().map(|_| !self.unloaded)));

@@ -32,6 +32,9 @@ impl Described for Object {
         Release::CloseOr("free the device's buffers (VIDIOC_REQBUFS with none)".to_owned())
     }
 
+    /// Its names are the machine's, not a process's.
+    fn redact(&mut self, _is_own: bool) {}
+
     fn fields(&self, field: &mut dyn FnMut(&'static str, Field<'_>)) {
         field("device", Field::Text(Some(&self.device)));
     }

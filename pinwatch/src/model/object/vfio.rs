@@ -32,6 +32,9 @@ impl Described for Object {
         Release::CloseOr(format!("unmap {:#x} (VFIO_IOMMU_UNMAP_DMA)", self.iova))
     }
 
+    /// Its names are the machine's, not a process's.
+    fn redact(&mut self, _is_own: bool) {}
+
     fn fields(&self, field: &mut dyn FnMut(&'static str, Field<'_>)) {
         field("iova", Field::Number(Some(self.iova)));
     }

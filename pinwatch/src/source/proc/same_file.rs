@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use crate::kernel::sys;
+
 /// A descriptor of a process.
 pub trait Descriptor {
     /// The process.
@@ -12,26 +14,13 @@ pub trait Descriptor {
     fn ino(&self) -> Option<u64>;
 }
 
-/// `KCMP_FILE` of include/uapi/linux/kcmp.h.
-const FILE: libc::c_long = 0;
-
 /// Compares by the kernel's own (meaningless, but fixed) order of open files; `None` where the kernel refuses
 /// (seccomp, other users' processes) or one of them is gone.
 pub fn compare<D: Descriptor>(a: &D, b: &D) -> Option<Ordering> {
     if (a.pid(), a.fd()) == (b.pid(), b.fd()) {
         return Some(Ordering::Equal);
     }
-    let number = libc::c_long::from;
-    // SAFETY: kcmp(2) takes five numbers and touches no memory of this process.
-    let result = unsafe {
-        libc::syscall(libc::SYS_kcmp, number(a.pid()), number(b.pid()), FILE, number(a.fd()), number(b.fd()))
-    };
-    match result {
-        0 => Some(Ordering::Equal),
-        1 => Some(Ordering::Less),
-        2 => Some(Ordering::Greater),
-        _ => None,
-    }
+    sys::compare_open_files((a.pid(), a.fd()), (b.pid(), b.fd()))
 }
 
 /// Descriptors of one open file.

@@ -1,7 +1,8 @@
 //! What the kernel's programs tell as it happens, as it comes out of the ring buffer.
 
-use aya::Pod;
 use pinwatch_common::{Event, LeaseEvent, PinEvent, RefusedEvent, event};
+
+use crate::kernel::sys::read_record as record;
 
 /// One thing that was told.
 pub enum Told {
@@ -30,12 +31,6 @@ impl Told {
             _ => None,
         }
     }
-}
-
-/// A record at the beginning of the bytes.
-fn record<T: Pod>(bytes: &[u8]) -> Option<T> {
-    // SAFETY: long enough, and any bytes are valid.
-    (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //! likes. None of them keeps the daemon waiting for long.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use pinwatch_common::FileKey;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 
 use super::nameless;
+use crate::kernel::sys::{self, FileHandle};
 use crate::model::{Device, File, FileId};
 use crate::source::aside::Aside;
 use crate::source::proc::Opened;
@@ -66,7 +66,7 @@ impl Lookup {
 
     /// How many names a file still has: 0 if it is gone; `None` if the file system cannot be asked or does not answer.
     pub fn links(&mut self, mount: PathBuf, fstype: &str, key: &FileKey) -> Option<u64> {
-        let (key, handle) = (*key, Handle::of(fstype, key)?);
+        let (key, handle) = (*key, handle(fstype, key)?);
         self.ask(asked(&key), move || links(&mount, handle, &key))?
     }
 
@@ -140,52 +140,28 @@ fn is_at(root: &Path, path: &[u8], key: &FileKey) -> bool {
     stat.st_ino == key.ino
 }
 
-/// `struct file_handle`, with room for the longest.
-#[repr(C)]
-struct Handle {
-    bytes: u32,
-    kind: i32,
-    words: [u32; 4],
-}
-
-impl Handle {
-    /// A file's handle; `None` if this is not known of the file system.
-    fn of(fstype: &str, key: &FileKey) -> Option<Self> {
-        let (low, high) = (key.ino as u32, (key.ino >> 32) as u32);
-        let (kind, words): (i32, &[u32]) = match fstype {
-            // FILEID_INO32_GEN (include/linux/exportfs.h): inode number, generation.
-            "ext2" | "ext3" | "ext4" | "f2fs" => (1, &[low, key.generation]),
-            "xfs" if high == 0 => (1, &[low, key.generation]),
-            // 64-bit inode number, generation: XFS_FILEID_TYPE_64FLAG (fs/xfs/xfs_export.h).
-            "xfs" => (0x81, &[low, high, key.generation]),
-            // Generation, inode number (shmem_encode_fh, mm/shmem.c).
-            "tmpfs" => (1, &[key.generation, low, high]),
-            _ => return None,
-        };
-        let mut handle = Self { bytes: words.len() as u32 * 4, kind, words: [0; 4] };
-        handle.words[..words.len()].copy_from_slice(words);
-        Some(handle)
+/// A file's handle; `None` if this is not known of the file system.
+fn handle(fstype: &str, key: &FileKey) -> Option<FileHandle> {
+    let (low, high) = (key.ino as u32, (key.ino >> 32) as u32);
+    match fstype {
+        // FILEID_INO32_GEN (include/linux/exportfs.h): inode number, generation.
+        "ext2" | "ext3" | "ext4" | "f2fs" => FileHandle::new(1, &[low, key.generation]),
+        "xfs" if high == 0 => FileHandle::new(1, &[low, key.generation]),
+        // 64-bit inode number, generation: XFS_FILEID_TYPE_64FLAG (fs/xfs/xfs_export.h).
+        "xfs" => FileHandle::new(0x81, &[low, high, key.generation]),
+        // Generation, inode number (shmem_encode_fh, mm/shmem.c).
+        "tmpfs" => FileHandle::new(1, &[key.generation, low, high]),
+        _ => None,
     }
 }
 
-fn links(mount: &Path, mut handle: Handle, key: &FileKey) -> Option<u64> {
+fn links(mount: &Path, handle: FileHandle, key: &FileKey) -> Option<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mount = rustix::fs::open(mount, flags, Mode::empty()).ok()?;
-    // SAFETY: a whole `struct file_handle` with as many bytes behind it as it says.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_open_by_handle_at,
-            mount.as_raw_fd(),
-            &raw mut handle,
-            libc::O_PATH | libc::O_CLOEXEC,
-        )
+    let file = match sys::open_by_handle(mount, handle) {
+        Ok(file) => file,
+        Err(error) => return (error.raw_os_error() == Some(libc::ESTALE)).then_some(0),
     };
-    if fd < 0 {
-        let error = std::io::Error::last_os_error();
-        return (error.raw_os_error() == Some(libc::ESTALE)).then_some(0);
-    }
-    // SAFETY: a descriptor that the kernel has just given us.
-    let file = unsafe { OwnedFd::from_raw_fd(fd as i32) };
     let stat = rustix::fs::fstat(&file).ok()?;
     (stat.st_ino == key.ino).then_some(stat.st_nlink)
 }
