@@ -15,7 +15,7 @@ use pinwatch::kernel::feature::FeatureName;
 use pinwatch::kernel::plan::{AttachMode, Choices};
 use pinwatch::listing::escape;
 use pinwatch::model::LeasePolicy;
-use pinwatch::source::{self, trace::Clocks};
+use pinwatch::source::{self, clocks::Clocks};
 use pinwatch::wire::{self, Reply, Request};
 use tracing_subscriber::EnvFilter;
 

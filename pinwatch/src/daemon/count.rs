@@ -7,8 +7,8 @@ use tracing::{info, warn};
 use super::Watch;
 use crate::kernel::bpf::BpfError;
 use crate::model::{Gap, KernelCount, Table};
-use crate::source::aside::Aside;
-use crate::source::proc::vmstat;
+use crate::source::blocking::TimedWorker;
+use crate::source::host::vmstat;
 use crate::source::trace::Snapshot;
 
 /// So often the count is looked at, at most: direct I/O moves it, and what is wanted is its least.
@@ -20,22 +20,22 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Has the CPUs add their parts of the count.
 pub struct Refresh {
-    aside: Aside,
+    worker: TimedWorker,
     /// Whether all of them did when last asked.
     fresh: bool,
 }
 
 impl Default for Refresh {
     fn default() -> Self {
-        Self { aside: Aside::new("pinwatch-vmstat"), fresh: true }
+        Self { worker: TimedWorker::new("pinwatch-vmstat"), fresh: true }
     }
 }
 
 impl Refresh {
     fn ask(&mut self) -> bool {
-        let fresh = self.aside.ask(vmstat::refresh, PATIENCE).unwrap_or(false);
+        let fresh = self.worker.call_timeout(vmstat::refresh, PATIENCE).unwrap_or(false);
         match (std::mem::replace(&mut self.fresh, fresh), fresh) {
-            (true, false) if self.aside.is_stuck() => warn!(
+            (true, false) if self.worker.is_hung() => warn!(
                 "a CPU has not run a kernel worker for a second: what it keeps of the kernel's count of pinned pages is not known"
             ),
             (true, false) => {

@@ -10,7 +10,9 @@ use tracing::{debug, warn};
 use super::Watch;
 use super::history::{Breaks, History};
 use crate::model::{Event, LeasePolicy, Table};
-use crate::source::trace::{Clocks, OVERLAYFS, Snapshot, Told};
+use crate::source::clocks::Clocks;
+use crate::source::leases::OVERLAYFS;
+use crate::source::trace::{RingRecord, Snapshot};
 
 /// A look that nobody asked for comes no sooner than so many times as long as the latest one took: it is to cost 5 % of one
 /// CPU at most, and 20 % while leases on pinned files change all the time.
@@ -108,18 +110,18 @@ impl Watch {
         let (clocks, history) = (Clocks::now(), &mut self.follow.history);
         while let Some(item) = ring.next() {
             self.follow.received += 1;
-            match Told::read(&item) {
-                Some(Told::Modules) => modules_changed = true,
-                Some(Told::Unclaimed) => unclaimed = true,
-                Some(Told::Refused(event)) => refused.push(event),
-                Some(Told::Pin(pin)) => {
+            match RingRecord::parse(&item) {
+                Some(RingRecord::Modules) => modules_changed = true,
+                Some(RingRecord::Unclaimed) => unclaimed = true,
+                Some(RingRecord::Refused(event)) => refused.push(event),
+                Some(RingRecord::Pin(pin)) => {
                     let (sequence, what) = (pin.event.sequence, pin.event.what);
                     debug!(sequence, pid = pin.event.pid, what, "pin");
                     if self.follow.followers > 0 {
                         history.pin(&pin, clocks);
                     }
                 }
-                Some(Told::Lease(lease)) => {
+                Some(RingRecord::Lease(lease)) => {
                     let file = lease.file;
                     // Of a lease through overlayfs only a look tells what is below.
                     let is_pinned = history.is_pinned(&file) || lease.magic == OVERLAYFS;

@@ -12,7 +12,8 @@ use super::metrics::Distribution;
 use crate::model::{
     CoverageState, Event, File, FileId, FileIndex, Happened, LeaseTag, Outcome, Pin, PinId, Table, Who,
 };
-use crate::source::trace::{Clocks, nameless};
+use crate::source::clocks::Clocks;
+use crate::source::file_records::nameless;
 use leases::Leases;
 pub(super) use leases::comm;
 

@@ -8,7 +8,9 @@ use tracing::warn;
 use super::Watch;
 use super::history::comm;
 use crate::model::{Reason, Refusal, Subsystem, Who};
-use crate::source::trace::{Clocks, Snapshot, nameless, reason};
+use crate::source::clocks::Clocks;
+use crate::source::file_records::nameless;
+use crate::source::trace::{Snapshot, reason};
 
 /// So many are kept.
 const KEPT: usize = 1000;

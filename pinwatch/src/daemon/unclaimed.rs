@@ -7,7 +7,8 @@ use tracing::warn;
 
 use super::Watch;
 use crate::kernel::bpf::BpfError;
-use crate::source::trace::{Callers, Clocks};
+use crate::source::clocks::Clocks;
+use crate::source::stacks::Callers;
 
 /// So many are looked at each time: with more of them each is looked at less often.
 const AT_ONCE: usize = 1000;

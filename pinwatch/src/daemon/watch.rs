@@ -26,7 +26,11 @@ use crate::kernel::plan::{Choices, Hook, Method, Plan, Verdict};
 use crate::kernel::raw;
 use crate::kernel::sys;
 use crate::model::{FullMap, Gap, Subsystem, Table};
-use crate::source::trace::{Clocks, FileStates, LeaseRules, Snapshot, Whereabouts};
+use crate::source::clocks::Clocks;
+use crate::source::files::FileStates;
+use crate::source::leases::LeaseRules;
+use crate::source::process_contexts::ProcessContexts;
+use crate::source::trace::Snapshot;
 
 /// Why watching cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +61,7 @@ pub struct Watch {
     plan: Plan,
     choices: Choices,
     pub(super) states: FileStates,
-    whereabouts: Whereabouts,
+    contexts: ProcessContexts,
     /// Since when each subsystem is watched, nanoseconds since the epoch.
     since: BTreeMap<FeatureName, i64>,
     /// Hooks that could not be attached, and why.
@@ -127,7 +131,7 @@ impl Watch {
             plan,
             choices: settings.choices.clone(),
             states: FileStates::default(),
-            whereabouts: Whereabouts::default(),
+            contexts: ProcessContexts::default(),
             since: BTreeMap::new(),
             failed: BTreeMap::new(),
             modules,
@@ -376,11 +380,11 @@ impl Watch {
             self.plan.feature(FeatureName::Leases).is_some_and(|feature| feature.state == State::On);
         let times = |lease| self.follow.history.times(lease);
         let rules = LeaseRules { watched, hugetlb: self.hugetlb_leases, times: &times };
-        let (states, whereabouts) = (&mut self.states, &mut self.whereabouts);
+        let (states, contexts) = (&mut self.states, &mut self.contexts);
         let mut table = snapshot.table(
             Clocks::now(),
             states,
-            whereabouts,
+            contexts,
             &mut self.programs,
             &rules,
             &self.unclaimed.callers,

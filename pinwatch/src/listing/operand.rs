@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use super::escape;
 use super::select::Place;
 use crate::model::Device;
-use crate::source::proc::mounts;
+use crate::source::host::mounts;
 
 /// A file operand. An error is a sentence for the user: the file is there, but cannot be looked at.
 pub fn file(written: &OsStr) -> Result<Place, String> {

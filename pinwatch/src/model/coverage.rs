@@ -91,7 +91,7 @@ pub struct OnFile<'a> {
 }
 
 /// The verdict for a pin with these holders on one file with these leases.
-pub fn on_file(holders: &BTreeSet<ProcessIndex>, leases: &[OnFile<'_>]) -> Coverage {
+pub fn coverage_on_file(holders: &BTreeSet<ProcessIndex>, leases: &[OnFile<'_>]) -> Coverage {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let live: Vec<&OnFile<'_>> = leases.iter().filter(|on| on.lease.state != LeaseState::Expired).collect();
     let mut pids: Vec<u32> = live.iter().flat_map(|on| on.pids.iter().copied()).collect();
@@ -130,7 +130,7 @@ fn strength(lease: &Lease) -> CoverageState {
 }
 
 /// The verdict for a pin on several files: that of the file which is worst off.
-pub fn worst(verdicts: impl IntoIterator<Item = Coverage>) -> Coverage {
+pub fn weakest(verdicts: impl IntoIterator<Item = Coverage>) -> Coverage {
     let rank = |coverage: &Coverage| CoverageState::ALL.iter().position(|state| *state == coverage.state);
     let nothing = || Coverage { state: CoverageState::NotApplicable, ..Coverage::default() };
     verdicts.into_iter().max_by_key(rank).unwrap_or_else(nothing)

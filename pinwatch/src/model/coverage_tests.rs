@@ -28,7 +28,7 @@ fn check(holders: &[u32], leases: &[(Lease, &[u32])], expected: (CoverageState, 
         .iter()
         .map(|(lease, holders)| OnFile { lease, holders: processes(holders), pids: holders.to_vec() })
         .collect();
-    let coverage = on_file(&processes(holders), &on);
+    let coverage = coverage_on_file(&processes(holders), &on);
     let said = (coverage.state, coverage.covered, &coverage.lease_pids[..]);
     assert_eq!(said, expected, "{holders:?} with {leases:?}");
     assert_eq!(coverage.holders as usize, holders.len());
@@ -69,7 +69,7 @@ fn seconds_are_those_of_the_break() {
     for (left, said) in [(Some(9), Some(9)), (None, None)] {
         let breaking = lease(LeaseKind::Lease, LeaseMode::Write, LeaseState::Breaking { seconds_left: left });
         let on = OnFile { lease: &breaking, holders: processes(&[1]), pids: vec![1] };
-        let coverage = on_file(&processes(&[1]), &[on]);
+        let coverage = coverage_on_file(&processes(&[1]), &[on]);
         assert_eq!((coverage.state, coverage.seconds_left), (CoverageState::Breaking, said));
     }
 }
@@ -77,10 +77,10 @@ fn seconds_are_those_of_the_break() {
 #[test]
 fn the_worst_file_counts() {
     let of = |state| Coverage { state, ..Coverage::default() };
-    assert_eq!(worst([]).state, CoverageState::NotApplicable);
-    assert_eq!(worst([of(CoverageState::Write), of(CoverageState::None)]).state, CoverageState::None);
-    assert_eq!(worst([of(CoverageState::Partial), of(CoverageState::Read)]).state, CoverageState::Partial);
-    assert_eq!(worst([of(CoverageState::None), of(CoverageState::Unknown)]).state, CoverageState::Unknown);
+    assert_eq!(weakest([]).state, CoverageState::NotApplicable);
+    assert_eq!(weakest([of(CoverageState::Write), of(CoverageState::None)]).state, CoverageState::None);
+    assert_eq!(weakest([of(CoverageState::Partial), of(CoverageState::Read)]).state, CoverageState::Partial);
+    assert_eq!(weakest([of(CoverageState::None), of(CoverageState::Unknown)]).state, CoverageState::Unknown);
     let mut words: Vec<&str> = CoverageState::ALL.iter().map(|state| state.word()).collect();
     words.sort_unstable();
     words.dedup();

@@ -87,6 +87,12 @@ impl Table {
         FileIndex(at as u32)
     }
 
+    /// Adds a process; gives its place.
+    pub fn add_process(&mut self, process: Process) -> ProcessIndex {
+        self.processes.push(process);
+        ProcessIndex((self.processes.len() - 1) as u32)
+    }
+
     /// Whether no process keeps a pin: nobody can let it go.
     pub fn is_unheld(&self, pin: &Pin) -> bool {
         matches!(self.held_state(pin), HeldState::Unheld | HeldState::InFlight)

@@ -181,8 +181,8 @@ mod tests {
     use super::*;
     use crate::model::object::{Object, io_uring, unclaimed};
     use crate::model::{
-        Backing, Coverage, Extents, File, HeldState, Lease, LeaseKind, LeaseMode, LeaseState, Mode, Origin,
-        Part, PinId, Reason, Subsystem, Who,
+        Backing, Coverage, Doubts, Extents, File, HeldState, Lease, LeaseKind, LeaseMode, LeaseState, Mode,
+        Origin, Part, PinId, Reason, Subsystem, Who,
     };
 
     const MAKER: u32 = 1000;
@@ -216,8 +216,7 @@ mod tests {
             pages: sequence,
             address: Some(0x7f00_0000),
             parts: smallvec![part],
-            exact: true,
-            doubt: None,
+            doubts: Doubts::NONE,
             orphan_pages: None,
             creator: Some(ProcessIndex(creator)),
             holding: holding.map(HoldingIndex),
@@ -352,8 +351,7 @@ mod tests {
     #[test]
     fn no_bare_address_of_the_kernel_is_shown() {
         let stack = ["pin_it+0x18", "0xffffffffc0000018", "0x18 [pintest]"].map(str::to_owned);
-        let unclaimed =
-            |stack| Object::from(unclaimed::Object { stack, ..unclaimed::Object::default() });
+        let unclaimed = |stack| Object::from(unclaimed::Object { stack, ..unclaimed::Object::default() });
         let mut with = table();
         with.pins[1].object = unclaimed(stack.to_vec());
         assert_eq!(with.clone().redact_for(ROOT), with);

@@ -6,7 +6,7 @@ use pinwatch_common::{Actor, FileKey, LeaseEvent, event, lease_flag, left};
 
 use super::Pending;
 use crate::model::{Breaker, Happened, LeaseKind, LeaseMode, LeaseTag, Name, Outcome, Who};
-use crate::source::trace::{breaker, lease_kind, lease_mode};
+use crate::source::leases::{breaker, kind as lease_kind, mode as lease_mode};
 
 /// A thread that waits for one lease after the other is between two of them for much less, nanoseconds.
 const BETWEEN: i64 = 10_000_000;

@@ -15,8 +15,8 @@ use crate::daemon::Watch;
 use crate::kernel::bpf::Programs;
 use crate::kernel::plan::Method;
 use crate::model::{LeasePolicy, Outcome, Subsystem, Table};
-use crate::source::proc::vmstat;
-use crate::source::trace::Clocks;
+use crate::source::clocks::Clocks;
+use crate::source::host::vmstat;
 use crate::source::trace::Snapshot;
 
 /// A scrape looks anew if the latest look took no longer than this.

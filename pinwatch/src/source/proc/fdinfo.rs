@@ -1,6 +1,6 @@
 //! `/proc/PID/fdinfo/FD` of an io_uring. Pure.
 
-use super::bounded;
+use crate::source::host::bounded;
 
 /// One registered buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, MemfdFlags};
 
 use super::maps::Mapping;
-use super::mounts;
 use crate::model::{Backing, Device, File, FileId, FileIndex, Name};
-
-/// What the kernel appends to the name of a file that has none any more.
-const DELETED: &[u8] = b" (deleted)";
+use crate::source::host::mounts;
+use crate::source::host::open_file::DELETED;
 
 /// File systems whose shared pages io_uring has never pinned: EOPNOTSUPP up to 6.1, EFAULT since (docs/kernel-notes.md, What can
 /// be pinned where).
@@ -27,26 +25,6 @@ const MAGIC: [(u32, &str); 7] = [
     (0x794c_7630, "overlay"),
     (0x0000_6969, "nfs"),
 ];
-
-/// A file that a process has open, seen through its link in procfs.
-pub struct Opened {
-    /// The file itself.
-    pub stat: rustix::fs::Stat,
-    /// The name it was opened by.
-    pub path: Name,
-    /// Whether no name is left.
-    pub deleted: bool,
-}
-
-impl Opened {
-    /// The one behind a link; `None` if it was closed meanwhile.
-    pub fn at(link: &Path) -> Option<Self> {
-        let stat = rustix::fs::stat(link).ok()?;
-        let target = rustix::fs::readlink(link, Vec::new()).ok()?.into_bytes();
-        let path = Name::from(target.strip_suffix(DELETED).unwrap_or(&target));
-        Some(Self { deleted: stat.st_nlink == 0, stat, path })
-    }
-}
 
 /// What tells mappings apart that have different answers: device, inode, whether shared, name.
 type Key = (Device, u64, bool, Vec<u8>);

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-use super::locks::{self, Lock};
-use super::{Collector, bounded, process};
+use super::Collector;
 use crate::model::{
     Backing, Coverage, Device, File, FileId, FileIndex, Holder, Holding, Lease, LeaseState, Name, Pin,
     ProcessIndex, Table, Via,
 };
-use crate::source::weigh;
+use crate::source::coverage::apply_coverage;
+use crate::source::host::locks::{self, Lock};
+use crate::source::host::{bounded, process};
 
 /// `PROC_PID_INIT_INO` (include/linux/proc_ns.h): the first pid namespace. In others `/proc/locks` leaves out leases.
 const FIRST_NAMESPACE: u64 = 0xeffffffc;
@@ -136,7 +137,7 @@ pub fn judge(table: &mut Table, leases: Leases, kernel: (u32, u32)) {
     let hugetlb = kernel < (7, 0);
     let is_unclear =
         |pin: &Pin| pin.parts.iter().any(|part| part.file.is_some_and(|at| unclear.contains(&at)));
-    weigh::weigh(table, all, hugetlb, |_, pin| denied || is_unclear(pin));
+    apply_coverage(table, all, hugetlb, |_, pin| denied || is_unclear(pin));
     // What is not known to be on a file may be on one without a lease.
     for pin in &mut table.pins {
         if pin.parts.iter().any(|part| part.backing == Backing::Unknown) {

@@ -1,7 +1,7 @@
 //! `/proc/PID/maps`: which memory is mapped at an address now. Pure.
 
-use super::bounded;
 use crate::model::Device;
+use crate::source::host::bounded;
 
 /// One mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]

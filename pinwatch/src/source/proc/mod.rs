@@ -4,23 +4,15 @@
 //! Everything here races with the processes it looks at, and everything it reads may be hostile: all is bounded,
 //! and what vanishes meanwhile is left out. What cannot be known is in [`Table::gaps`].
 
-mod bounded;
 mod fdinfo;
 mod files;
 mod leases;
-pub mod locks;
 mod maps;
-pub mod mounts;
-mod netlink;
-mod nodes;
-pub mod process;
-pub mod rdma;
+mod rdma;
 mod same_file;
 mod scan;
-pub mod symbols;
 mod uring;
 mod uverbs;
-pub mod vmstat;
 mod xdp;
 
 use std::collections::HashMap;
@@ -28,11 +20,10 @@ use std::io;
 use std::path::Path;
 
 use self::files::Files;
-pub use self::files::Opened;
-pub use self::nodes::Nodes;
-use self::process::Users;
 use self::scan::Scan;
 use crate::model::{Gap, PinId, ProcessIndex, Subsystem, Table};
+use crate::source::host::process::{self, Users};
+use crate::source::host::{bounded, mounts};
 
 /// What this source can never know; always part of [`Table::gaps`].
 const BY_NATURE: [Gap; 2] = [Gap::ProcfsSubsystems, Gap::ProcfsMappedFiles];

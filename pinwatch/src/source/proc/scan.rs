@@ -6,8 +6,9 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::{bounded, maps, process};
+use super::maps;
 use crate::model::Device;
+use crate::source::host::{bounded, process};
 
 /// An anchor that a process has mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,15 +6,16 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::Collector;
 use super::fdinfo::{self, Buffer, RingInfo};
 use super::maps::{self, Mapping};
 use super::same_file::{self, Descriptor, Group};
 use super::scan::{Anchor, Scan};
-use super::{Collector, bounded};
 use crate::model::{
     Backing, Coverage, CoverageState, Doubt, Gap, Holder, Holding, HoldingIndex, Mode, Origin, Pin,
     ProcessIndex, Segment, Subsystem, Via, object, parts_of,
 };
+use crate::source::host::bounded;
 
 /// How long, over all rings, to wait for busy ones.
 const PATIENCE: Duration = Duration::from_millis(1500);

@@ -6,17 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use super::scan::{Scan, UverbsFd};
-use super::{Collector, bounded, same_file};
+use super::{Collector, same_file};
 use crate::model::{Device, Gap, Holder, Holding, HoldingIndex, Via};
-
-/// A context of a device, as the netlink lists it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Context {
-    /// Its number on the device.
-    pub number: u32,
-    /// The process that opened it; `None` once that is gone.
-    pub opener: Option<u32>,
-}
+use crate::source::host::bounded;
+use crate::source::host::rdma::Context;
 
 impl same_file::Descriptor for UverbsFd {
     fn pid(&self) -> u32 {

@@ -6,10 +6,11 @@ use std::path::Path;
 
 use rustix::net::netlink;
 
-use super::netlink::{attribute, dump, u32_at, u64_at};
+use super::Collector;
 use super::scan::Scan;
-use super::{Collector, bounded, process};
 use crate::model::{Coverage, Doubt, Gap, Holder, Holding, Mode, Origin, Part, Pin, Subsystem, Via, object};
+use crate::source::host::netlink::{attribute, dump, u32_at, u64_at};
+use crate::source::host::{bounded, process};
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;

@@ -3,16 +3,9 @@
 //! What is in the maps is exact for pins made since the programs were attached. What is older, and what the kernel says it
 //! lost, is in `Table::gaps`.
 
-mod callers;
-mod calls;
-mod events;
-mod files;
-mod holders;
-mod leases;
-mod lookup;
-mod names;
 mod records;
 mod refusals;
+mod ring;
 
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
@@ -22,80 +15,20 @@ use pinwatch_common::{
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
-use crate::model::{File, Gap, Holding, Name, Namespaces, Process, ProcessIndex, Table, parts_of};
-use crate::source::proc::process::{self, Users};
-use crate::source::proc::{Nodes, locks, rdma};
+use crate::model::{File, Gap, Holding, ProcessIndex, Table, parts_of};
+use crate::source::clocks::Clocks;
+use crate::source::file_records;
+use crate::source::files::{FileStates, Files};
+use crate::source::holders::{self, HoldingRows, Holdings};
+use crate::source::host::char_devices::CharDevices;
+use crate::source::host::process::{self, Users};
+use crate::source::host::{locks, rdma};
+use crate::source::leases::{self, LeaseRules};
+use crate::source::process_contexts::{ProcessContexts, describe, taker};
+use crate::source::stacks::Callers;
 
-pub use callers::Callers;
-pub use events::Told;
-pub use files::{FileStates, nameless};
-use holders::{Holdings, Places};
-pub use leases::{OVERLAYFS, breaker, kind as lease_kind, mode as lease_mode};
 pub use refusals::reason;
-
-/// The clocks at one moment, to turn the kernel's time since boot into time of day.
-#[derive(Clone, Copy, Debug)]
-pub struct Clocks {
-    /// CLOCK_REALTIME, nanoseconds since the epoch.
-    pub realtime: i64,
-    /// CLOCK_BOOTTIME, nanoseconds.
-    pub boottime: i64,
-}
-
-impl Clocks {
-    /// Both clocks now.
-    pub fn now() -> Self {
-        let read = |id| {
-            let time = rustix::time::clock_gettime(id);
-            time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
-        };
-        Self {
-            realtime: read(rustix::time::ClockId::Realtime),
-            boottime: read(rustix::time::ClockId::Boottime),
-        }
-    }
-
-    /// Time of day of a moment since boot.
-    pub fn of(self, boottime: u64) -> i64 {
-        self.realtime - self.boottime + i64::try_from(boottime).unwrap_or(i64::MAX / 2)
-    }
-}
-
-/// What there is to know of leases beforehand.
-pub struct LeaseRules<'a> {
-    /// Whether they are looked at.
-    pub watched: bool,
-    /// Whether this kernel grants them on hugetlbfs.
-    pub hugetlb: bool,
-    /// When one was taken, and since when it is being broken, by the kernel's object.
-    pub times: &'a dyn Fn(u64) -> (Option<i64>, Option<i64>),
-}
-
-/// Where a process runs.
-#[derive(Clone, Default)]
-struct Place {
-    cgroup: Option<Name>,
-    namespaces: Namespaces,
-}
-
-/// Where processes run that pins are of, by pid and start: one that is gone is nowhere any more, and yet it is asked which
-/// service or container it was.
-#[derive(Default)]
-pub struct Whereabouts(HashMap<(u32, u64), Place>);
-
-impl Whereabouts {
-    /// The one of a process, remembered if it is gone.
-    fn of(&mut self, pid: u32, start: u64, alive: bool) -> Place {
-        if alive {
-            let place = Place { cgroup: process::cgroup(pid), namespaces: process::namespaces(pid) };
-            // It may have ended meanwhile, and another have its number.
-            if is_alive(pid, start) {
-                self.0.insert((pid, start), place);
-            }
-        }
-        self.0.get(&(pid, start)).cloned().unwrap_or_default()
-    }
-}
+pub use ring::RingRecord;
 
 /// Everything in the maps, once.
 pub struct Snapshot {
@@ -177,22 +110,22 @@ impl Snapshot {
         &self,
         clocks: Clocks,
         states: &mut FileStates,
-        whereabouts: &mut Whereabouts,
+        contexts: &mut ProcessContexts,
         programs: &mut Programs,
         rules: &LeaseRules<'_>,
         callers: &Callers,
     ) -> Table {
         let makers: HashSet<(u32, u64)> = self.pins.iter().map(|(_, pin)| maker(pin)).collect();
-        whereabouts.0.retain(|process, _| makers.contains(process));
+        contexts.retain(&makers);
         let mut table = Table::default();
         let mut users = Users::default();
         // By pid, start and name: exec makes another program of a process, whose name then was not the pin's creator's.
         let mut processes: HashMap<(u32, u64, [u8; 16]), ProcessIndex> = HashMap::default();
-        let mut files = files::Files::new(&self.files, &self.long_paths);
+        let mut files = Files::new(&self.files, &self.long_paths);
         table.pins.reserve(self.pins.len());
         let mut anchors = Vec::with_capacity(self.pins.len());
         let mut segments = Vec::new();
-        let nodes = Nodes::default();
+        let nodes = CharDevices::default();
         let mut unknown = 0;
         for (key, record) in &self.pins {
             if callers.under_way.contains(&record.sequence) {
@@ -205,8 +138,8 @@ impl Snapshot {
             anchors.push((*key, record.anchor));
             let (pid, start) = maker(record);
             let creator = *processes.entry((pid, start, record.comm)).or_insert_with(|| {
-                let process = process(pid, start, &record.comm, record.uid, &mut users, whereabouts);
-                add(&mut table.processes, process)
+                let process = describe(pid, start, &record.comm, record.uid, &mut users, contexts);
+                table.add_process(process)
             });
             records::segments(record, &self.extents, &mut files, &mut segments);
             table.pins.push(records::pin(record, object, creator, parts_of(&segments), clocks));
@@ -214,8 +147,8 @@ impl Snapshot {
         let mut add_process = |record: &HolderRecord| {
             *processes.entry((record.pid, record.start, record.comm)).or_insert_with(|| {
                 let process =
-                    process(record.pid, record.start, &record.comm, record.uid, &mut users, whereabouts);
-                add(&mut table.processes, process)
+                    describe(record.pid, record.start, &record.comm, record.uid, &mut users, contexts);
+                table.add_process(process)
             })
         };
         let mut waiters = HashMap::default();
@@ -240,12 +173,13 @@ impl Snapshot {
                 (None, None)
             }
         };
-        table.files = files.into_files(&self.pins, states, programs);
+        let makers = self.pins.iter().map(|(_, pin)| (pin.first.file, (pin.pid_tgid >> 32) as u32));
+        table.files = files.into_rows(makers, states, programs);
         if let Some(holdings) = &holdings {
-            let mut places = Places::new(holdings);
+            let mut rows = HoldingRows::new(holdings);
             let mut pins = std::mem::take(&mut table.pins);
             for (pin, (object, anchor)) in pins.iter_mut().zip(anchors) {
-                pin.holding = places.of(object, anchor, &mut table);
+                pin.holding = rows.row_of(object, anchor, &mut table);
             }
             table.pins = pins;
             if let Some(found) = found {
@@ -270,7 +204,7 @@ impl Snapshot {
             true => programs.some("LONG_PATHS", &[*key]).ok()?.into_iter().next().map(|(_, path)| path),
             false => None,
         };
-        Some(files::named(key, &record, long.as_ref()))
+        Some(file_records::named(key, &record, long.as_ref()))
     }
 
     /// Takes memory regions out, and out of the kernel's map, that are released though nobody saw it; how many they were. The
@@ -327,60 +261,6 @@ impl Snapshot {
         }
         Ok((Holdings { by_anchor, shared }, pass.leases))
     }
-}
-
-fn add(processes: &mut Vec<Process>, process: Process) -> ProcessIndex {
-    processes.push(process);
-    ProcessIndex((processes.len() - 1) as u32)
-}
-
-/// A process as the kernel saw it, `start` being nanoseconds since boot, and whether it still is.
-fn process(
-    pid: u32,
-    start: u64,
-    comm: &[u8],
-    uid: u32,
-    users: &mut Users,
-    whereabouts: &mut Whereabouts,
-) -> Process {
-    let alive = is_alive(pid, start);
-    let Place { cgroup, namespaces } = whereabouts.of(pid, start, alive);
-    Process {
-        pid,
-        start: Some(start / NANOSECONDS_PER_TICK),
-        comm: Name::from(names::until_nul(comm)),
-        uid: Some(uid),
-        user: users.name(uid),
-        alive,
-        cgroup,
-        namespaces,
-    }
-}
-
-/// Who took a lease, by process id. The kernel keeps no more of it than that number, which may be another process's by now:
-/// it is believed of one that has the lease's file, and of the kernel's own threads where no process has it.
-fn taker(table: &mut Table, pid: u32, kept: &Holding, users: &mut Users) -> Option<ProcessIndex> {
-    if pid == 0 {
-        return None;
-    }
-    let holders = kept.holders.iter().map(|holder| holder.process);
-    let is_it = |at: &ProcessIndex| table.process(*at).is_some_and(|process| process.pid == pid);
-    if let Some(at) = holders.into_iter().find(is_it) {
-        return Some(at);
-    }
-    let is_kernel = kept.holders.is_empty() && process::stat(pid).is_some_and(|stat| stat.kernel);
-    let described = is_kernel.then(|| process::describe(pid, users)).flatten();
-    let process = described.unwrap_or_else(|| Process { pid, ..Process::default() });
-    let known = table.processes.iter().position(|other| *other == process);
-    Some(known.map_or_else(|| add(&mut table.processes, process), |at| ProcessIndex(at as u32)))
-}
-
-/// `/proc/PID/stat` counts the start in ticks of 1/100 s.
-const NANOSECONDS_PER_TICK: u64 = 10_000_000;
-
-/// Whether this very process still is; `start` in nanoseconds since boot.
-fn is_alive(pid: u32, start: u64) -> bool {
-    process::stat(pid).is_some_and(|stat| stat.start == start / NANOSECONDS_PER_TICK && !stat.ended())
 }
 
 /// Who made a pin: process id, and start in nanoseconds since boot.

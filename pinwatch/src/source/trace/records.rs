@@ -7,14 +7,16 @@ use pinwatch_common::{
     doubt, extent_flag, subsystems::Kind,
 };
 
-use super::files::Files;
-use super::{Callers, Clocks, names};
 use crate::model::object::{io_uring, rdma, udmabuf, v4l2, vfio, xdp};
 use crate::model::{
     Backing, Coverage, CoverageState, Doubt, Doubts, Mode, Object, Origin, Parts, Pin, PinId, ProcessIndex,
     Segment,
 };
-use crate::source::proc::Nodes;
+use crate::source::clocks::Clocks;
+use crate::source::file_records;
+use crate::source::files::Files;
+use crate::source::host::char_devices::CharDevices;
+use crate::source::stacks::Callers;
 
 /// Base pages: all that this version runs on has them of 4 KiB.
 pub const PAGE: u64 = 4096;
@@ -23,11 +25,11 @@ pub const PAGE: u64 = 4096;
 pub fn object(
     record: &PinRecord,
     devices: &HashMap<u32, DeviceName>,
-    nodes: &Nodes,
+    nodes: &CharDevices,
     callers: &Callers,
 ) -> Option<Object> {
     let device = || {
-        let name = devices.get(&record.device).map(|device| names::until_nul(&device.name));
+        let name = devices.get(&record.device).map(|device| file_records::until_nul(&device.name));
         name.map_or_else(
             || format!("device {}", record.device),
             |name| String::from_utf8_lossy(name).into_owned(),
@@ -99,7 +101,7 @@ fn segment(extent: &ExtentRecord, files: &mut Files<'_>) -> Segment {
     if !has(extent_flag::FILE) || (has(extent_flag::PRIVATE) && !has(extent_flag::PAGE_FILE)) {
         return anonymous;
     }
-    let (backing, file) = files.of(&extent.file);
+    let (backing, file) = files.intern(&extent.file);
     Segment { backing, file: Some(file), offset: extent.offset, length: extent.length }
 }
 
@@ -179,7 +181,8 @@ mod tests {
 
     #[test]
     fn pages_are_those_touched() {
-        let object = object(&record(), &HashMap::default(), &Nodes::default(), &Callers::default()).unwrap();
+        let object =
+            object(&record(), &HashMap::default(), &CharDevices::default(), &Callers::default()).unwrap();
         let clocks = Clocks { realtime: 1_000_000, boottime: 400 };
         let pin = pin(&record(), object, ProcessIndex(0), Parts::new(), clocks);
         assert_eq!((pin.pages, pin.bytes, pin.created), (2, 32, Some(999_600)));
@@ -189,14 +192,14 @@ mod tests {
     #[test]
     fn unknown_numbers_and_kinds() {
         assert_eq!(
-            object(&record(), &HashMap::default(), &Nodes::default(), &Callers::default()),
+            object(&record(), &HashMap::default(), &CharDevices::default(), &Callers::default()),
             Some(io_uring::Object::Buffer { ring_fd: Some(0), slot: None }.into())
         );
         assert_eq!(
             object(
                 &PinRecord { kind: 99, ..record() },
                 &HashMap::default(),
-                &Nodes::default(),
+                &CharDevices::default(),
                 &Callers::default()
             ),
             None
@@ -209,7 +212,7 @@ mod tests {
         for (access, mode) in [(0, Mode::ReadOnly), (4, Mode::ReadOnly), (1, Mode::ReadWrite)] {
             let record = PinRecord { kind: Kind::RdmaMr as u32, number: access, ..record() };
             let object =
-                object(&record, &HashMap::default(), &Nodes::default(), &Callers::default()).unwrap();
+                object(&record, &HashMap::default(), &CharDevices::default(), &Callers::default()).unwrap();
             assert_eq!(pin(&record, object, ProcessIndex(0), Parts::new(), clocks).mode, mode);
         }
     }
@@ -217,7 +220,8 @@ mod tests {
     #[test]
     fn hostile_lengths_do_not_overflow() {
         let record = PinRecord { address: u64::MAX - 1, length: u64::MAX, ..record() };
-        let object = object(&record, &HashMap::default(), &Nodes::default(), &Callers::default()).unwrap();
+        let object =
+            object(&record, &HashMap::default(), &CharDevices::default(), &Callers::default()).unwrap();
         let clocks = Clocks { realtime: 0, boottime: 0 };
         assert!(pin(&record, object, ProcessIndex(0), Parts::new(), clocks).pages >= 1);
     }

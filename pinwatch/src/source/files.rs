@@ -5,37 +5,34 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use pinwatch_common::{FileKey, FileRecord, LongPath, PinRecord, S_DAX, magic, path_flag};
+use pinwatch_common::{FileKey, FileRecord, LongPath, path_flag};
 
+use super::file_records::{self, backing, named, nameless};
+use super::host::mounts;
 use super::lookup::Lookup;
-use super::names;
 use crate::kernel::bpf::Programs;
-use crate::model::{Backing, Device, File, FileId, FileIndex, Name};
-use crate::source::proc::mounts;
-
-/// A character device that can be mapped and pinned as memory is device-dax; all others map `VM_IO`, which GUP refuses.
-const S_IFMT: u32 = 0o170_000;
-const S_IFCHR: u32 = 0o020_000;
+use crate::model::{Backing, Device, File, FileIndex};
 
 /// The files of one table.
 pub struct Files<'a> {
     records: &'a HashMap<FileKey, FileRecord>,
     long_paths: &'a HashMap<FileKey, LongPath>,
     keys: Vec<FileKey>,
-    places: HashMap<FileKey, (Backing, FileIndex)>,
+    rows: HashMap<FileKey, (Backing, FileIndex)>,
 }
 
 impl<'a> Files<'a> {
+    /// None yet. `records` and `long_paths`: what the kernel knows of them.
     pub fn new(
         records: &'a HashMap<FileKey, FileRecord>,
         long_paths: &'a HashMap<FileKey, LongPath>,
     ) -> Self {
-        Self { records, long_paths, keys: Vec::new(), places: HashMap::default() }
+        Self { records, long_paths, keys: Vec::new(), rows: HashMap::default() }
     }
 
-    /// The place of a file in the table, and what kind of memory its pages are.
-    pub fn of(&mut self, key: &FileKey) -> (Backing, FileIndex) {
-        *self.places.entry(*key).or_insert_with(|| {
+    /// The row of a file in the table, which is made if it is new, and what kind of memory its pages are.
+    pub fn intern(&mut self, key: &FileKey) -> (Backing, FileIndex) {
+        *self.rows.entry(*key).or_insert_with(|| {
             self.keys.push(*key);
             let backing = self.records.get(key).map_or(Backing::File, backing);
             (backing, FileIndex((self.keys.len() - 1) as u32))
@@ -47,18 +44,18 @@ impl<'a> Files<'a> {
         self.keys.iter().map(|key| ((key.dev, key.ino), *key)).collect()
     }
 
-    /// All files, in the order of their places.
-    pub fn into_files(
+    /// All files, in the order of their rows. `makers`: files, and a process that has pinned each.
+    pub fn into_rows(
         self,
-        pins: &[(u64, PinRecord)],
+        makers: impl Iterator<Item = (FileKey, u32)>,
         states: &mut FileStates,
         programs: &mut Programs,
     ) -> Vec<File> {
         states.refresh();
-        // One creator for each file is enough to look through its eyes.
+        // One for each file is enough to see its name as that process does.
         let mut creators: HashMap<FileKey, u32> = HashMap::default();
-        for (_, pin) in pins {
-            creators.entry(pin.first.file).or_insert((pin.pid_tgid >> 32) as u32);
+        for (file, pid) in makers {
+            creators.entry(file).or_insert(pid);
         }
         self.keys
             .iter()
@@ -77,35 +74,6 @@ impl<'a> Files<'a> {
                 File { deleted, ..file }
             })
             .collect()
-    }
-}
-
-/// A file of which nothing but its identity is known.
-pub fn nameless(key: &FileKey) -> File {
-    let id = FileId { dev: Device::from_kernel(key.dev), ino: key.ino, generation: Some(key.generation) };
-    File { id, path: Name::default(), path_complete: false, fstype: String::new(), deleted: None, dax: false }
-}
-
-/// A file as its record has it; whether it still has its name is not looked at.
-pub fn named(key: &FileKey, record: &FileRecord, long: Option<&LongPath>) -> File {
-    let (path, path_complete) = names::path(record, long);
-    File {
-        path: Name::from(path),
-        path_complete,
-        fstype: String::from_utf8_lossy(names::until_nul(&record.fstype)).into_owned(),
-        dax: record.mode >> 16 & S_DAX != 0,
-        ..nameless(key)
-    }
-}
-
-fn backing(record: &FileRecord) -> Backing {
-    if record.mode & S_IFMT == S_IFCHR {
-        return Backing::Devdax;
-    }
-    match record.magic {
-        magic::TMPFS | magic::RAMFS => Backing::Shmem,
-        magic::HUGETLBFS => Backing::Hugetlb,
-        _ => Backing::File,
     }
 }
 
@@ -152,7 +120,7 @@ impl FileStates {
         let mount = self.mounts.get(&dev).cloned().or_else(theirs)?;
         // Renamed: the dentry has another name now. (tmpfs finds no inode by its handle, so that this is the only way.)
         if let Some((again, long)) = programs.look_again(record)
-            && let (path, true) = names::path(&again, long.as_ref())
+            && let (path, true) = file_records::path(&again, long.as_ref())
             && self.lookup.is_there(key, &path, &roots)?
         {
             return Some(false);

@@ -9,11 +9,11 @@ use std::time::Duration;
 use pinwatch_common::FileKey;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 
-use super::nameless;
+use super::blocking::TimedWorker;
+use super::file_records::nameless;
+use super::host::open_file::OpenFile;
 use crate::kernel::sys::{self, FileHandle};
 use crate::model::{Device, File, FileId};
-use crate::source::aside::Aside;
-use crate::source::proc::Opened;
 
 /// A disk that sleeps takes longer; it will have answered the next time.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -33,20 +33,20 @@ enum Asked {
 
 /// Asks file systems.
 pub struct Lookup {
-    aside: Aside,
+    worker: TimedWorker,
     /// What owes an answer.
-    stuck: Vec<(Asked, Aside)>,
+    hung: Vec<(Asked, TimedWorker)>,
     unanswered: usize,
 }
 
 impl Default for Lookup {
     fn default() -> Self {
-        Self { aside: thread(), stuck: Vec::new(), unanswered: 0 }
+        Self { worker: thread(), hung: Vec::new(), unanswered: 0 }
     }
 }
 
-fn thread() -> Aside {
-    Aside::new("pinwatch-files")
+fn thread() -> TimedWorker {
+    TimedWorker::new("pinwatch-files")
 }
 
 impl Lookup {
@@ -71,10 +71,12 @@ impl Lookup {
     }
 
     /// A file that a process has open, by its descriptor.
-    pub fn behind(&mut self, pid: u32, fd: u32, id: FileId) -> Option<Opened> {
+    pub fn behind(&mut self, pid: u32, fd: u32, id: FileId) -> Option<OpenFile> {
         let link = PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
         // Closed meanwhile, the number may be another file's.
-        self.ask(Asked::Device(id.dev), move || Opened::at(&link).filter(|file| file.stat.st_ino == id.ino))?
+        self.ask(Asked::Device(id.dev), move || {
+            OpenFile::at(&link).filter(|file| file.stat.st_ino == id.ino)
+        })?
     }
 
     /// A file that a process has open, by which one it is.
@@ -85,12 +87,12 @@ impl Lookup {
         let (ino, dev) = (key.ino, Device::from_kernel(key.dev));
         // Where stat tells another device than the kernel's (btrfs, overlayfs) a file has no name here.
         let is_it =
-            move |file: &Opened| file.stat.st_ino == ino && Device::from_user(file.stat.st_dev) == dev;
+            move |file: &OpenFile| file.stat.st_ino == ino && Device::from_user(file.stat.st_dev) == dev;
         let found = self.ask(Asked::Descriptors(pid), move || {
             let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().take(DESCRIPTORS);
-            fds.filter_map(|fd| Opened::at(&fd.path())).find(is_it)
+            fds.filter_map(|fd| OpenFile::at(&fd.path())).find(is_it)
         });
-        let Opened { path, deleted, .. } = found??;
+        let OpenFile { path, deleted, .. } = found??;
         Some(File { path, path_complete: true, deleted: Some(deleted), ..nameless(key) })
     }
 
@@ -99,11 +101,11 @@ impl Lookup {
         asked: Asked,
         question: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        self.stuck.retain_mut(|(_, aside)| aside.is_stuck());
-        let owes = self.stuck.len() == MOST || self.stuck.iter().any(|(owing, _)| *owing == asked);
-        let answer = if owes { None } else { self.aside.ask(question, PATIENCE) };
-        if self.aside.is_stuck() {
-            self.stuck.push((asked, std::mem::replace(&mut self.aside, thread())));
+        self.hung.retain_mut(|(_, worker)| worker.is_hung());
+        let owes = self.hung.len() == MOST || self.hung.iter().any(|(owing, _)| *owing == asked);
+        let answer = if owes { None } else { self.worker.call_timeout(question, PATIENCE) };
+        if self.worker.is_hung() {
+            self.hung.push((asked, std::mem::replace(&mut self.worker, thread())));
         }
         self.unanswered += usize::from(answer.is_none());
         answer
@@ -181,7 +183,7 @@ mod tests {
         drop(let_go);
         let again =
             std::iter::repeat_with(|| lookup.ask(Asked::Descriptors(1), || true)).find(Option::is_some);
-        assert_eq!((again, lookup.stuck.len()), (Some(Some(true)), 0));
+        assert_eq!((again, lookup.hung.len()), (Some(Some(true)), 0));
     }
 
     #[test]

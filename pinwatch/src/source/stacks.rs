@@ -4,8 +4,8 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use pinwatch_common::WitnessRecord;
 
+use super::host::symbols::{self, Modules, Symbol};
 use crate::model::object::unclaimed;
-use crate::source::proc::symbols::{self, Modules, Symbol};
 
 /// The code that asked for a pin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,11 +1,11 @@
-//! What the kernel's programs tell as it happens, as it comes out of the ring buffer.
+//! Records that the BPF programs write to the ring buffer as things happen.
 
 use pinwatch_common::{Event, LeaseEvent, PinEvent, RefusedEvent, event};
 
 use crate::kernel::sys::read_record as record;
 
-/// One thing that was told.
-pub enum Told {
+/// One decoded record.
+pub enum RingRecord {
     /// Modules came or went.
     Modules,
     /// A pin was made that nobody has claimed yet.
@@ -18,9 +18,9 @@ pub enum Told {
     Lease(LeaseEvent),
 }
 
-impl Told {
+impl RingRecord {
     /// From the bytes of a record; `None` for what this version does not know.
-    pub fn read(bytes: &[u8]) -> Option<Self> {
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let event: Event = record(bytes)?;
         match event.what {
             event::MODULES => Some(Self::Modules),
@@ -40,12 +40,12 @@ mod tests {
     #[test]
     fn short_and_unknown_records_are_left_out() {
         let mut bytes = vec![0_u8; size_of::<LeaseEvent>()];
-        assert!(Told::read(&bytes).is_none());
+        assert!(RingRecord::parse(&bytes).is_none());
         bytes[16] = event::LEASE_TAKEN as u8;
-        assert!(matches!(Told::read(&bytes), Some(Told::Lease(_))));
-        assert!(Told::read(&bytes[..size_of::<LeaseEvent>() - 1]).is_none());
+        assert!(matches!(RingRecord::parse(&bytes), Some(RingRecord::Lease(_))));
+        assert!(RingRecord::parse(&bytes[..size_of::<LeaseEvent>() - 1]).is_none());
         bytes[16] = event::MODULES as u8;
-        assert!(matches!(Told::read(&bytes[..size_of::<Event>()]), Some(Told::Modules)));
-        assert!(Told::read(&[]).is_none());
+        assert!(matches!(RingRecord::parse(&bytes[..size_of::<Event>()]), Some(RingRecord::Modules)));
+        assert!(RingRecord::parse(&[]).is_none());
     }
 }

@@ -4,12 +4,17 @@ use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap as HashMap;
 
-use crate::model::coverage::{on_file, worst};
+use crate::model::coverage::{coverage_on_file, weakest};
 use crate::model::{Backing, Coverage, CoverageState, FileIndex, Lease, OnFile, Pin, ProcessIndex, Table};
 
 /// Puts the leases into the table, and their verdicts into its pins. `hugetlb`: whether there are leases on hugetlbfs.
 /// `doubtful`: whether there may be a lease for a pin though none is known.
-pub fn weigh(table: &mut Table, leases: Vec<Lease>, hugetlb: bool, doubtful: impl Fn(&Table, &Pin) -> bool) {
+pub fn apply_coverage(
+    table: &mut Table,
+    leases: Vec<Lease>,
+    hugetlb: bool,
+    doubtful: impl Fn(&Table, &Pin) -> bool,
+) {
     let mut on_files: HashMap<FileIndex, Vec<OnFile<'_>>> = HashMap::default();
     for lease in &leases {
         for file in lease.files() {
@@ -68,5 +73,8 @@ fn verdict(
     }
     let Some(holding) = holding else { return Coverage::default() };
     let holders: BTreeSet<ProcessIndex> = holding.holders.iter().map(|holder| holder.process).collect();
-    worst(files().map(|file| on_files.get(&file).map_or_else(none, |leases| on_file(&holders, leases))))
+    weakest(
+        files()
+            .map(|file| on_files.get(&file).map_or_else(none, |leases| coverage_on_file(&holders, leases))),
+    )
 }

@@ -17,19 +17,19 @@ pub struct Holdings {
 }
 
 /// Gives each pin its holding, each holding being in the table once.
-pub struct Places<'a> {
+pub struct HoldingRows<'a> {
     holdings: &'a Holdings,
     by_anchor: HashMap<u64, HoldingIndex>,
 }
 
-impl<'a> Places<'a> {
+impl<'a> HoldingRows<'a> {
     /// None given yet.
     pub fn new(holdings: &'a Holdings) -> Self {
         Self { holdings, by_anchor: HashMap::default() }
     }
 
     /// The place of a pin's holding; `None` if its anchor is not known (0).
-    pub fn of(&mut self, object: u64, anchor: u64, table: &mut Table) -> Option<HoldingIndex> {
+    pub fn row_of(&mut self, object: u64, anchor: u64, table: &mut Table) -> Option<HoldingIndex> {
         if anchor == 0 {
             return None;
         }

@@ -5,20 +5,22 @@ use std::collections::BTreeSet;
 use pinwatch_common::{FileKey, LeaseRecord, WaiterRecord, lease_flag};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
-use super::files::{Files, nameless};
+use super::clocks::Clocks;
+use super::coverage::apply_coverage;
+use super::file_records::nameless;
+use super::files::Files;
+use super::host::locks::Lock;
+use super::host::open_file::OpenFile;
 use super::lookup::Lookup;
-use super::{Clocks, LeaseRules, calls, names};
+use super::{file_records, syscalls};
 use crate::kernel::bpf::Programs;
 use crate::model::{
     Breaker, FileId, FileIndex, Gap, Holding, Lease, LeaseKind, LeaseMode, LeaseState, Name, Pin,
     ProcessIndex, Table, Via, Waiter, Who,
 };
-use crate::source::proc::Opened;
-use crate::source::proc::locks::Lock;
-use crate::source::weigh;
 
-/// A lease whose file has its place already.
-pub struct Found {
+/// A lease whose file has its place in the table already.
+pub struct ResolvedLease {
     /// The kernel's object; 0 if it is known from `/proc/locks` only.
     object: u64,
     file: FileIndex,
@@ -28,6 +30,16 @@ pub struct Found {
     pid: u32,
     /// If the file is one of overlayfs, those below it, whose pages are pinned; or why they are not known.
     below: Option<Result<Vec<FileKey>, String>>,
+}
+
+/// What there is to know of leases beforehand.
+pub struct LeaseRules<'a> {
+    /// Whether they are looked at.
+    pub watched: bool,
+    /// Whether this kernel grants them on hugetlbfs.
+    pub hugetlb: bool,
+    /// When one was taken, and since when it is being broken, by the kernel's object.
+    pub times: &'a dyn Fn(u64) -> (Option<i64>, Option<i64>),
 }
 
 /// `OVERLAYFS_SUPER_MAGIC` (include/uapi/linux/magic.h)
@@ -61,14 +73,14 @@ pub fn find(
     locks: &[Lock],
     files: &mut Files<'_>,
     programs: &mut dyn Kernel,
-) -> Vec<Found> {
-    let mut found: Vec<Found> = records
+) -> Vec<ResolvedLease> {
+    let mut found: Vec<ResolvedLease> = records
         .iter()
         .filter_map(|(object, record)| {
             let (mode, state) = (mode(record.kind)?, state(record, &mut || programs.ticks()));
-            let (_, file) = files.of(&record.key);
+            let (_, file) = files.intern(&record.key);
             let below = (record.magic == OVERLAYFS).then(|| programs.below(record));
-            Some(Found {
+            Some(ResolvedLease {
                 object: *object,
                 file,
                 kind: kind(record.flags),
@@ -88,8 +100,8 @@ pub fn find(
         let key = keys.get(&(lock.dev, lock.ino)).copied().unwrap_or(unknown);
         let state =
             if lock.breaking { LeaseState::Breaking { seconds_left: None } } else { LeaseState::Active };
-        let (_, file) = files.of(&key);
-        found.push(Found {
+        let (_, file) = files.intern(&key);
+        found.push(ResolvedLease {
             object: 0,
             file,
             kind: lock.kind,
@@ -141,7 +153,7 @@ fn state(record: &LeaseRecord, ticks: &mut impl FnMut() -> u64) -> LeaseState {
 
 /// Who wants what of a leased file. `call` and `wanted` are as the kernel's programs have them.
 pub fn breaker(who: Who, call: i32, wanted: u32) -> Breaker {
-    let call = calls::name(call).map(Name::from);
+    let call = syscalls::name(call).map(Name::from);
     Breaker { who, call, wants: mode(wanted).unwrap_or(LeaseMode::Write) }
 }
 
@@ -154,11 +166,11 @@ pub fn waiters(
     let mut by_file: HashMap<FileIndex, Vec<Waiter>> = HashMap::default();
     for record in records {
         let actor = &record.actor;
-        let comm = Name::from(names::until_nul(&actor.comm));
+        let comm = Name::from(file_records::until_nul(&actor.comm));
         let who = Who { pid: actor.pid, comm, uid: Some(actor.uid) };
         let waiter =
             Waiter { breaker: breaker(who, actor.call, record.wanted), since: clocks.of(record.since) };
-        by_file.entry(files.of(&record.file).1).or_default().push(waiter);
+        by_file.entry(files.intern(&record.file).1).or_default().push(waiter);
     }
     by_file
 }
@@ -166,7 +178,7 @@ pub fn waiters(
 /// Puts the leases into the table, and their verdicts into its pins. `by_object`: who holds what, by the kernel's object.
 /// `taker`: the place in the table of the process that took a lease, by its number and by who has the leased file.
 pub fn judge(
-    found: Vec<Found>,
+    found: Vec<ResolvedLease>,
     by_object: &HashMap<u64, Holding>,
     waiters: HashMap<FileIndex, Vec<Waiter>>,
     table: &mut Table,
@@ -193,7 +205,7 @@ pub fn judge(
             }
             None => {}
         }
-        let Found { object, file, kind, mode, state, pid, .. } = lease;
+        let ResolvedLease { object, file, kind, mode, state, pid, .. } = lease;
         let taker = taker(table, pid, &holding);
         let holding = table.add_holding(holding);
         let (taken, broken) = (rules.times)(object);
@@ -213,7 +225,7 @@ pub fn judge(
     let doubtful = |table: &Table, pin: &Pin| {
         !overlaid.is_empty() && table.holders(pin).iter().any(|holder| overlaid.contains(&holder.process))
     };
-    weigh::weigh(table, leases, rules.hugetlb, doubtful);
+    apply_coverage(table, leases, rules.hugetlb, doubtful);
 }
 
 /// A leased file that is not pinned has no name yet: its holder's descriptor has one.
@@ -228,7 +240,7 @@ fn name(table: &mut Table, at: FileIndex, holding: &Holding, lookup: &mut Lookup
     });
     let id = file.id;
     let named = link.into_iter().find_map(|(pid, fd)| lookup.behind(pid, fd, id));
-    if let (Some(Opened { path, deleted, .. }), Some(file)) = (named, table.files.get_mut(at.0 as usize)) {
+    if let (Some(OpenFile { path, deleted, .. }), Some(file)) = (named, table.files.get_mut(at.0 as usize)) {
         (file.path, file.path_complete, file.deleted) = (path, true, Some(deleted));
     }
 }
@@ -298,7 +310,7 @@ mod tests {
         let (records, paths) = (HashMap::default(), HashMap::default());
         let mut files = Files::new(&records, &paths);
         let key = FileKey { ino: 5, dev: 9, generation: 3 };
-        files.of(&key);
+        files.intern(&key);
         let lock =
             Lock { kind: LeaseKind::Layout, mode: LeaseMode::Read, breaking: false, pid: 77, dev: 9, ino: 5 };
         let found = find(&[], &[lock.clone(), Lock { ino: 6, ..lock }], &mut files, &mut Nothing);

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 /// Those that were asked for, by device number as the kernel has it (`dev_t`).
 #[derive(Default)]
-pub struct Nodes(RefCell<HashMap<u32, String>>);
+pub struct CharDevices(RefCell<HashMap<u32, String>>);
 
-impl Nodes {
+impl CharDevices {
     /// The name of a device, as under `/dev`; its numbers if it has none (any more).
     pub fn name(&self, number: u32) -> String {
         self.0.borrow_mut().entry(number).or_insert_with(|| look_up(number)).clone()
@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn a_device_has_a_name_or_numbers() {
-        let nodes = Nodes::default();
+        let nodes = CharDevices::default();
         assert_eq!(nodes.name(1 << 20 | 3), "null");
         assert_eq!(nodes.name(0xfff << 20 | 7), "device 4095:7");
     }

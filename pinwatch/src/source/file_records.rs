@@ -1,6 +1,13 @@
-//! Names as the BPF programs wrote them.
+//! From the kernel's record of a file to the model's file: its identity, its kind of memory, and its names as the BPF programs
+//! wrote them. Pure.
 
-use pinwatch_common::{FileRecord, LongPath, SHORT_PATH, path_flag};
+use pinwatch_common::{FileKey, FileRecord, LongPath, S_DAX, SHORT_PATH, magic, path_flag};
+
+use crate::model::{Backing, Device, File, FileId, Name};
+
+/// A character device that can be mapped and pinned as memory is device-dax; all others map `VM_IO`, which GUP refuses.
+const S_IFMT: u32 = 0o170_000;
+const S_IFCHR: u32 = 0o020_000;
 
 /// What stands before the first NUL, or all.
 pub fn until_nul(bytes: &[u8]) -> &[u8] {
@@ -31,6 +38,36 @@ pub fn path(file: &FileRecord, long: Option<&LongPath>) -> (Vec<u8>, bool) {
         path.remove(0);
     }
     (path, whole)
+}
+
+/// A file of which nothing but its identity is known.
+pub fn nameless(key: &FileKey) -> File {
+    let id = FileId { dev: Device::from_kernel(key.dev), ino: key.ino, generation: Some(key.generation) };
+    File { id, path: Name::default(), path_complete: false, fstype: String::new(), deleted: None, dax: false }
+}
+
+/// A file as its record has it; whether it still has its name is not looked at.
+pub fn named(key: &FileKey, record: &FileRecord, long: Option<&LongPath>) -> File {
+    let (path, path_complete) = path(record, long);
+    File {
+        path: Name::from(path),
+        path_complete,
+        fstype: String::from_utf8_lossy(until_nul(&record.fstype)).into_owned(),
+        dax: record.mode >> 16 & S_DAX != 0,
+        ..nameless(key)
+    }
+}
+
+/// What kind of memory the pages of a file are.
+pub fn backing(record: &FileRecord) -> Backing {
+    if record.mode & S_IFMT == S_IFCHR {
+        return Backing::Devdax;
+    }
+    match record.magic {
+        magic::TMPFS | magic::RAMFS => Backing::Shmem,
+        magic::HUGETLBFS => Backing::Hugetlb,
+        _ => Backing::File,
+    }
 }
 
 #[cfg(test)]
