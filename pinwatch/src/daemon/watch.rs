@@ -30,7 +30,7 @@ use crate::source::clocks::Clocks;
 use crate::source::files::FileStates;
 use crate::source::leases::LeaseRules;
 use crate::source::process_contexts::ProcessContexts;
-use crate::source::trace::Snapshot;
+use crate::source::trace::{Context, Snapshot};
 
 /// Why watching cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -380,15 +380,9 @@ impl Watch {
             self.plan.feature(FeatureName::Leases).is_some_and(|feature| feature.state == State::On);
         let times = |lease| self.follow.history.times(lease);
         let rules = LeaseRules { watched, hugetlb: self.hugetlb_leases, times: &times };
-        let (states, contexts) = (&mut self.states, &mut self.contexts);
-        let mut table = snapshot.table(
-            Clocks::now(),
-            states,
-            contexts,
-            &mut self.programs,
-            &rules,
-            &self.unclaimed.callers,
-        );
+        let mut cx =
+            Context { programs: &mut self.programs, states: &mut self.states, contexts: &mut self.contexts };
+        let mut table = snapshot.table(Clocks::now(), &rules, &self.unclaimed.callers, &mut cx);
         table.policy = Some(self.follow.policy());
         table.watching_since = self.since.values().min().copied();
         let losses = self.programs.losses()?;

@@ -4,34 +4,53 @@ use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap as HashMap;
 
+use super::observation::LeaseObservations;
 use crate::model::coverage::{coverage_on_file, weakest};
-use crate::model::{Backing, Coverage, CoverageState, FileIndex, Lease, OnFile, Pin, ProcessIndex, Table};
+use crate::model::{
+    Backing, Coverage, CoverageState, FileIndex, Lease, OnFile, Part, Pin, ProcessIndex, Table,
+};
 
-/// Puts the leases into the table, and their verdicts into its pins. `hugetlb`: whether there are leases on hugetlbfs.
-/// `doubtful`: whether there may be a lease for a pin though none is known.
-pub fn apply_coverage(
-    table: &mut Table,
-    leases: Vec<Lease>,
-    hugetlb: bool,
-    doubtful: impl Fn(&Table, &Pin) -> bool,
-) {
+/// Puts the leases into the table, and their verdicts into its pins.
+pub fn apply_coverage(table: &mut Table, seen: LeaseObservations) {
     let mut on_files: HashMap<FileIndex, Vec<OnFile<'_>>> = HashMap::default();
-    for lease in &leases {
+    for lease in &seen.leases {
         for file in lease.files() {
             on_files.entry(file).or_default().push(on(table, lease));
         }
     }
     let mut pins = std::mem::take(&mut table.pins);
     for pin in &mut pins {
-        pin.coverage = verdict(table, pin, &on_files, hugetlb);
-        let is_bad =
-            matches!(pin.coverage.state, CoverageState::None | CoverageState::Other | CoverageState::Partial);
-        if is_bad && doubtful(table, pin) {
+        pin.coverage = verdict(table, pin, &on_files, seen.hugetlb);
+        if is_doubtful(table, pin, &seen) {
             pin.coverage = Coverage::default();
         }
     }
     table.pins = pins;
-    table.leases = Some(leases);
+    table.leases = Some(seen.leases);
+}
+
+/// Whether the verdict on a pin may be another because of a lease or a file that the source has not seen.
+fn is_doubtful(table: &Table, pin: &Pin, seen: &LeaseObservations) -> bool {
+    let is_unknown = |part: &Part| part.backing == Backing::Unknown;
+    if seen.unknown_may_be_files && pin.parts.iter().any(is_unknown) {
+        return true;
+    }
+    let could_be_better = match pin.coverage.state {
+        CoverageState::None | CoverageState::Other | CoverageState::Partial => true,
+        CoverageState::Write
+        | CoverageState::Read
+        | CoverageState::Delegation
+        | CoverageState::Layout
+        | CoverageState::Breaking
+        | CoverageState::NotApplicable
+        | CoverageState::Unknown => false,
+    };
+    let is_unclear = |part: &Part| part.file.is_some_and(|file| seen.unclear_files.contains(&file));
+    let by_whom = || table.holders(pin).iter().any(|holder| seen.unclear_holders.contains(&holder.process));
+    could_be_better
+        && (seen.some_unseen
+            || !seen.unclear_files.is_empty() && pin.parts.iter().any(is_unclear)
+            || !seen.unclear_holders.is_empty() && by_whom())
 }
 
 fn on<'a>(table: &Table, lease: &'a Lease) -> OnFile<'a> {

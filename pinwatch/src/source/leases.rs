@@ -1,22 +1,22 @@
 //! Leases: what the pass over all processes saw, what `/proc/locks` has besides, and the verdict for each pin.
 
-use std::collections::BTreeSet;
-
 use pinwatch_common::{FileKey, LeaseRecord, WaiterRecord, lease_flag};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
+use super::assemble::Assembler;
 use super::clocks::Clocks;
-use super::coverage::apply_coverage;
 use super::file_records::nameless;
 use super::files::Files;
 use super::host::locks::Lock;
 use super::host::open_file::OpenFile;
 use super::lookup::Lookup;
+use super::observation::LeaseObservations;
+use super::process_contexts::Processes;
 use super::{file_records, syscalls};
 use crate::kernel::bpf::Programs;
 use crate::model::{
-    Breaker, FileId, FileIndex, Gap, Holding, Lease, LeaseKind, LeaseMode, LeaseState, Name, Pin,
-    ProcessIndex, Table, Via, Waiter, Who,
+    Breaker, FileId, FileIndex, Gap, Holding, Lease, LeaseKind, LeaseMode, LeaseState, Name, Table, Via,
+    Waiter, Who,
 };
 
 /// A lease whose file has its place in the table already.
@@ -68,7 +68,7 @@ const USUAL_TICKS: u64 = 250;
 
 /// The leases of the pass, and those that only `/proc/locks` has: no process has their file open, the kernel itself does
 /// (nfsd).
-pub fn find(
+pub fn resolve(
     records: &[(u64, LeaseRecord)],
     locks: &[Lock],
     files: &mut Files<'_>,
@@ -175,57 +175,55 @@ pub fn waiters(
     by_file
 }
 
-/// Puts the leases into the table, and their verdicts into its pins. `by_object`: who holds what, by the kernel's object.
-/// `taker`: the place in the table of the process that took a lease, by its number and by who has the leased file.
-pub fn judge(
+/// The leases with all that is known of them, and what is in doubt. `by_object`: who holds what, by the kernel's object.
+pub fn observe(
     found: Vec<ResolvedLease>,
     by_object: &HashMap<u64, Holding>,
-    waiters: HashMap<FileIndex, Vec<Waiter>>,
-    table: &mut Table,
+    waiters: &HashMap<FileIndex, Vec<Waiter>>,
     rules: &LeaseRules<'_>,
     lookup: &mut Lookup,
-    mut taker: impl FnMut(&mut Table, u32, &Holding) -> Option<ProcessIndex>,
-) {
-    let mut leases = Vec::with_capacity(found.len());
-    // Who has a lease on an overlay's file, and nothing tells which is below.
-    let mut overlaid: BTreeSet<ProcessIndex> = BTreeSet::new();
-    let mut reason = None;
+    processes: &mut Processes<'_>,
+    into: &mut Assembler,
+) -> LeaseObservations {
+    let mut seen = LeaseObservations { hugetlb: rules.hugetlb, ..LeaseObservations::default() };
+    seen.leases.reserve(found.len());
+    let table = into.rows();
     let by_id: HashMap<FileId, FileIndex> = (table.files.iter().enumerate())
         .map(|(at, file)| (file.id, FileIndex(u32::try_from(at).unwrap_or(u32::MAX))))
         .collect();
+    let mut reason = None;
     for lease in found {
         let holding = by_object.get(&lease.object).cloned().unwrap_or_else(Holding::nobody);
         name(table, lease.file, &holding, lookup);
         let mut below = Vec::new();
         match lease.below {
             Some(Ok(keys)) => below.extend(keys.iter().filter_map(|key| by_id.get(&nameless(key).id))),
+            // It may be on the file of any pin of its holders.
             Some(Err(why)) => {
-                overlaid.extend(holding.holders.iter().map(|holder| holder.process));
+                seen.unclear_holders.extend(holding.holders.iter().map(|holder| holder.process));
                 reason = Some(why);
             }
             None => {}
         }
         let ResolvedLease { object, file, kind, mode, state, pid, .. } = lease;
-        let taker = taker(table, pid, &holding);
+        let taker = processes.lease_taker(pid, &holding, table);
         let holding = table.add_holding(holding);
         let (taken, broken) = (rules.times)(object);
         let broken = broken.filter(|_| state != LeaseState::Active);
-        let waiters = Vec::new();
-        leases.push(Lease { file, below, kind, mode, state, taker, holding, taken, broken, waiters });
+        // Who waits does so for the leases that are being broken, all of them.
+        let waiters = match state {
+            LeaseState::Active => Vec::new(),
+            LeaseState::Breaking { .. } | LeaseState::Expired => {
+                waiters.get(&file).cloned().unwrap_or_default()
+            }
+        };
+        seen.leases.push(Lease { file, below, kind, mode, state, taker, holding, taken, broken, waiters });
     }
-    // Who waits does so for the leases that are being broken, all of them.
-    for lease in leases.iter_mut().filter(|lease| lease.state != LeaseState::Active) {
-        lease.waiters = waiters.get(&lease.file).cloned().unwrap_or_default();
-    }
-    leases.sort_by_key(|lease| (lease.file, lease.kind, lease.taker));
+    seen.leases.sort_by_key(|lease| (lease.file, lease.kind, lease.taker));
     if let Some(why) = reason {
-        table.gaps.push(Gap::OverlayLeases { why });
+        into.add_gap(Gap::OverlayLeases { why });
     }
-    // A lease that was taken through overlayfs may be on the file of any pin of its holders, unless the file below is known.
-    let doubtful = |table: &Table, pin: &Pin| {
-        !overlaid.is_empty() && table.holders(pin).iter().any(|holder| overlaid.contains(&holder.process))
-    };
-    apply_coverage(table, leases, rules.hugetlb, doubtful);
+    seen
 }
 
 /// A leased file that is not pinned has no name yet: its holder's descriptor has one.
@@ -276,10 +274,10 @@ mod tests {
         let (records, paths) = (HashMap::default(), HashMap::default());
         let mut files = Files::new(&records, &paths);
         let record = LeaseRecord { magic: OVERLAYFS, kind: 1, ..record(lease_flag::LEASE, 0) };
-        let found = find(&[(16, record)], &[], &mut files, &mut Nothing);
+        let found = resolve(&[(16, record)], &[], &mut files, &mut Nothing);
         assert_eq!(found[0].below, Some(Err("nobody knows".to_owned())));
         let plain = LeaseRecord { magic: 0, ..record };
-        assert_eq!(find(&[(16, plain)], &[], &mut files, &mut Nothing)[0].below, None);
+        assert_eq!(resolve(&[(16, plain)], &[], &mut files, &mut Nothing)[0].below, None);
     }
 
     #[test]
@@ -313,7 +311,7 @@ mod tests {
         files.intern(&key);
         let lock =
             Lock { kind: LeaseKind::Layout, mode: LeaseMode::Read, breaking: false, pid: 77, dev: 9, ino: 5 };
-        let found = find(&[], &[lock.clone(), Lock { ino: 6, ..lock }], &mut files, &mut Nothing);
+        let found = resolve(&[], &[lock.clone(), Lock { ino: 6, ..lock }], &mut files, &mut Nothing);
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].file, found[0].kind), (FileIndex(0), LeaseKind::Layout));
         assert_eq!(found[1].file, FileIndex(1));

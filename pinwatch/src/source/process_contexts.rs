@@ -39,8 +39,56 @@ impl ProcessContexts {
     }
 }
 
+/// The processes of one table, each of them once.
+pub struct Processes<'a> {
+    contexts: &'a mut ProcessContexts,
+    users: Users,
+    /// By pid, start and name: exec makes another program of a process, whose name then was not the pin's creator's.
+    rows: HashMap<(u32, u64, [u8; 16]), ProcessIndex>,
+}
+
+impl<'a> Processes<'a> {
+    /// None yet.
+    pub fn new(contexts: &'a mut ProcessContexts) -> Self {
+        Self { contexts, users: Users::default(), rows: HashMap::default() }
+    }
+
+    /// The row of a process, which is added if it is new; `start` in nanoseconds since boot.
+    pub fn intern(
+        &mut self,
+        pid: u32,
+        start: u64,
+        comm: [u8; 16],
+        uid: u32,
+        table: &mut Table,
+    ) -> ProcessIndex {
+        let Self { contexts, users, rows } = self;
+        *rows
+            .entry((pid, start, comm))
+            .or_insert_with(|| table.add_process(describe(pid, start, &comm, uid, users, contexts)))
+    }
+
+    /// Who took a lease, by process id. The kernel keeps no more of it than that number, which may be another process's by
+    /// now: it is believed of one that has the lease's file, and of the kernel's own threads where no process has it.
+    pub fn lease_taker(&mut self, pid: u32, holding: &Holding, table: &mut Table) -> Option<ProcessIndex> {
+        if pid == 0 {
+            return None;
+        }
+        let mut holders = holding.holders.iter().map(|holder| holder.process);
+        let is_it = |at: &ProcessIndex| table.process(*at).is_some_and(|process| process.pid == pid);
+        if let Some(at) = holders.find(is_it) {
+            return Some(at);
+        }
+        let is_kernel = holding.holders.is_empty() && process::stat(pid).is_some_and(|stat| stat.kernel);
+        let described = is_kernel.then(|| process::describe(pid, &mut self.users)).flatten();
+        let process = described.unwrap_or_else(|| Process { pid, ..Process::default() });
+        let known = table.processes.iter().position(|other| *other == process);
+        Some(known.map_or_else(|| table.add_process(process), |at| ProcessIndex(at as u32)))
+    }
+}
+
 /// A process as the kernel saw it, `start` being nanoseconds since boot, and whether it still is.
-pub fn describe(
+fn describe(
     pid: u32,
     start: u64,
     comm: &[u8],
@@ -62,28 +110,10 @@ pub fn describe(
     }
 }
 
-/// Who took a lease, by process id. The kernel keeps no more of it than that number, which may be another process's by now:
-/// it is believed of one that has the lease's file, and of the kernel's own threads where no process has it.
-pub fn taker(table: &mut Table, pid: u32, holding: &Holding, users: &mut Users) -> Option<ProcessIndex> {
-    if pid == 0 {
-        return None;
-    }
-    let holders = holding.holders.iter().map(|holder| holder.process);
-    let is_it = |at: &ProcessIndex| table.process(*at).is_some_and(|process| process.pid == pid);
-    if let Some(at) = holders.into_iter().find(is_it) {
-        return Some(at);
-    }
-    let is_kernel = holding.holders.is_empty() && process::stat(pid).is_some_and(|stat| stat.kernel);
-    let described = is_kernel.then(|| process::describe(pid, users)).flatten();
-    let process = described.unwrap_or_else(|| Process { pid, ..Process::default() });
-    let known = table.processes.iter().position(|other| *other == process);
-    Some(known.map_or_else(|| table.add_process(process), |at| ProcessIndex(at as u32)))
-}
-
 /// `/proc/PID/stat` counts the start in ticks of 1/100 s.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
 /// Whether this very process still is; `start` in nanoseconds since boot.
-pub fn is_alive(pid: u32, start: u64) -> bool {
+fn is_alive(pid: u32, start: u64) -> bool {
     process::stat(pid).is_some_and(|stat| stat.start == start / NANOSECONDS_PER_TICK && !stat.ended())
 }

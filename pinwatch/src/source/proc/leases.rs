@@ -7,12 +7,11 @@ use std::path::Path;
 
 use super::Collector;
 use crate::model::{
-    Backing, Coverage, Device, File, FileId, FileIndex, Holder, Holding, Lease, LeaseState, Name, Pin,
-    ProcessIndex, Table, Via,
+    Device, File, FileId, FileIndex, Holder, Holding, Lease, LeaseState, Name, ProcessIndex, Table, Via,
 };
-use crate::source::coverage::apply_coverage;
 use crate::source::host::locks::{self, Lock};
 use crate::source::host::{bounded, process};
+use crate::source::observation::LeaseObservations;
 
 /// `PROC_PID_INIT_INO` (include/linux/proc_ns.h): the first pid namespace. In others `/proc/locks` leaves out leases.
 const FIRST_NAMESPACE: u64 = 0xeffffffc;
@@ -21,7 +20,7 @@ const FIRST_NAMESPACE: u64 = 0xeffffffc;
 type Key = (u32, u64, u32);
 
 /// A lease, who has its file open, and the name it is open by.
-struct Found {
+struct ProcLease {
     lock: Lock,
     taker: Option<ProcessIndex>,
     holders: Vec<Holder>,
@@ -30,7 +29,7 @@ struct Found {
 
 /// The leases of this machine.
 pub struct Leases {
-    found: Vec<Found>,
+    found: Vec<ProcLease>,
     /// Whether some processes could not be looked into.
     denied: bool,
 }
@@ -61,7 +60,7 @@ pub fn find(cx: &mut Collector) -> Option<Leases> {
             }
         }
         let taker = cx.process(lock.pid);
-        Found { taker, holders, path: of.and_then(|of| of.path.clone()), lock }
+        ProcLease { taker, holders, path: of.and_then(|of| of.path.clone()), lock }
     });
     Some(Leases { found: found.collect(), denied })
 }
@@ -100,13 +99,17 @@ fn look(pid: u32, dir: &Path, into: &mut HashMap<Key, Descriptors>) -> std::io::
     Ok(())
 }
 
-/// Puts the leases into the table, and their verdicts into its pins.
-pub fn judge(table: &mut Table, leases: Leases, kernel: (u32, u32)) {
+/// The leases, and what is in doubt. `table` has the files and processes so far.
+pub fn observe(leases: Leases, kernel: (u32, u32), table: &mut Table) -> LeaseObservations {
     let Leases { found, denied } = leases;
-    let mut all = Vec::new();
-    // Files that have a lease of which nobody is known to have it open: who has it mapped would be covered.
-    let mut unclear: Vec<FileIndex> = Vec::new();
-    for Found { lock, taker, holders, path } in found {
+    let mut seen = LeaseObservations {
+        // Leases on hugetlbfs are refused from 7.0 on.
+        hugetlb: kernel < (7, 0),
+        some_unseen: denied,
+        unknown_may_be_files: true,
+        ..LeaseObservations::default()
+    };
+    for ProcLease { lock, taker, holders, path } in found {
         let id = FileId { dev: Device::from_kernel(lock.dev), ino: lock.ino, generation: None };
         let known = table.files.iter().position(|file| (file.id.dev, file.id.ino) == (id.dev, id.ino));
         let file = match known {
@@ -114,13 +117,14 @@ pub fn judge(table: &mut Table, leases: Leases, kernel: (u32, u32)) {
             None => table.add_file(named(id, path)),
         };
         let of_kernel = taker.and_then(|at| table.process(at)).is_some_and(|p| process::is_nfsd(p.pid));
+        // Nobody is known to have it open: who has it mapped would be covered.
         if holders.is_empty() && !of_kernel {
-            unclear.push(file);
+            seen.unclear_files.insert(file);
         }
         let state =
             if lock.breaking { LeaseState::Breaking { seconds_left: None } } else { LeaseState::Active };
         let holding = table.add_holding(Holding { holders, ..Holding::default() });
-        all.push(Lease {
+        seen.leases.push(Lease {
             file,
             below: Vec::new(),
             kind: lock.kind,
@@ -133,17 +137,7 @@ pub fn judge(table: &mut Table, leases: Leases, kernel: (u32, u32)) {
             waiters: Vec::new(),
         });
     }
-    // Leases on hugetlbfs are refused from 7.0 on.
-    let hugetlb = kernel < (7, 0);
-    let is_unclear =
-        |pin: &Pin| pin.parts.iter().any(|part| part.file.is_some_and(|at| unclear.contains(&at)));
-    apply_coverage(table, all, hugetlb, |_, pin| denied || is_unclear(pin));
-    // What is not known to be on a file may be on one without a lease.
-    for pin in &mut table.pins {
-        if pin.parts.iter().any(|part| part.backing == Backing::Unknown) {
-            pin.coverage = Coverage::default();
-        }
-    }
+    seen
 }
 
 fn named(id: FileId, path: Option<Vec<u8>>) -> File {

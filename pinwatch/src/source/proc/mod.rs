@@ -21,7 +21,8 @@ use std::path::Path;
 
 use self::files::Files;
 use self::scan::Scan;
-use crate::model::{Gap, PinId, ProcessIndex, Subsystem, Table};
+use crate::model::{Gap, ProcessIndex, Table};
+use crate::source::assemble::Assembler;
 use crate::source::host::process::{self, Users};
 use crate::source::host::{bounded, mounts};
 
@@ -30,7 +31,7 @@ const BY_NATURE: [Gap; 2] = [Gap::ProcfsSubsystems, Gap::ProcfsMappedFiles];
 
 /// What is gathered, and what all parts of this source need for it.
 pub struct Collector {
-    table: Table,
+    into: Assembler,
     files: Files,
     users: Users,
     processes: HashMap<u32, Option<ProcessIndex>>,
@@ -45,7 +46,7 @@ pub struct Collector {
 pub fn table() -> io::Result<Table> {
     let release = rustix::system::uname();
     let mut cx = Collector {
-        table: Table::default(),
+        into: Assembler::default(),
         files: Files::new(),
         users: Users::default(),
         processes: HashMap::new(),
@@ -62,27 +63,28 @@ pub fn table() -> io::Result<Table> {
     xdp::collect(&umems, &scan, &mut cx);
     cx.not_allowed(&scan);
     let leases = leases::find(&mut cx);
-    let mut table = Table { gaps: cx.gaps, ..cx.table };
-    table.files = cx.files.into_files();
+    let mut into = cx.into;
+    cx.gaps.into_iter().for_each(|gap| into.add_gap(gap));
+    into.set_files(cx.files.into_files());
     if let Some(leases) = leases {
-        leases::judge(&mut table, leases, cx.kernel);
+        let seen = leases::observe(leases, cx.kernel, into.rows());
+        into.apply_leases(seen);
     }
-    Ok(table)
+    Ok(into.finish())
 }
 
 impl Collector {
-    fn next_id(&mut self, subsystem: Subsystem) -> PinId {
+    /// A number for the next pin.
+    fn next_sequence(&mut self) -> u64 {
         self.sequence += 1;
-        PinId { subsystem, sequence: self.sequence }
+        self.sequence
     }
 
     /// The place of a process in the table; `None` once it is gone.
     fn process(&mut self, pid: u32) -> Option<ProcessIndex> {
-        let Self { table, users, .. } = self;
-        *self.processes.entry(pid).or_insert_with(|| {
-            table.processes.push(process::describe(pid, users)?);
-            Some(ProcessIndex((table.processes.len() - 1) as u32))
-        })
+        let Self { into, users, .. } = self;
+        let add = || Some(into.add_process(process::describe(pid, users)?));
+        *self.processes.entry(pid).or_insert_with(add)
     }
 
     /// How many base pages a range of bytes touches.

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use super::Collector;
 use super::scan::Scan;
 use super::uverbs;
-use crate::model::{Coverage, Doubt, Gap, HoldingIndex, Mode, Origin, Part, Pin, Subsystem, object};
+use crate::model::{Doubt, Gap, HoldingIndex, Mode, Origin, Subsystem, object};
 use crate::source::host::process;
 use crate::source::host::rdma::{self, Listing, Region};
+use crate::source::observation::{Held, Memory, PinObservation};
 
 /// Adds all memory regions that processes have registered.
 pub fn collect(scan: &Scan, cx: &mut Collector) {
@@ -59,9 +60,10 @@ pub fn collect(scan: &Scan, cx: &mut Collector) {
 fn add(device: &str, region: &Region, holding: Option<HoldingIndex>, cx: &mut Collector) {
     // The number is a thread's: libraries register from service threads.
     let creator = region.tid.and_then(process::thread_group).and_then(|pid| cx.process(pid));
-    let id = cx.next_id(Subsystem::Rdma);
-    cx.table.pins.push(Pin {
-        id,
+    let sequence = cx.next_sequence();
+    cx.into.observe(PinObservation {
+        origin: Origin::Proc,
+        sequence,
         object: object::rdma::Object::Region {
             device: device.to_owned(),
             mrn: region.mrn,
@@ -74,13 +76,10 @@ fn add(device: &str, region: &Region, holding: Option<HoldingIndex>, cx: &mut Co
         // Without the address it is not known how many pages the ends touch; an iova usually is the address.
         pages: cx.pages(region.iova.unwrap_or(0), region.length),
         address: None,
-        parts: Part::unknown(region.length),
+        memory: Memory::Unknown,
         doubts: [Doubt::MemoryUnknown, Doubt::MaybeNotPinned].into_iter().collect(),
-        orphan_pages: None,
         creator,
-        holding,
-        coverage: Coverage::default(),
+        held: holding.map_or(Held::Unknown, Held::By),
         created: None,
-        origin: Origin::Proc,
     });
 }

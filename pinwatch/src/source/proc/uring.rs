@@ -12,10 +12,10 @@ use super::maps::{self, Mapping};
 use super::same_file::{self, Descriptor, Group};
 use super::scan::{Anchor, Scan};
 use crate::model::{
-    Backing, Coverage, CoverageState, Doubt, Gap, Holder, Holding, HoldingIndex, Mode, Origin, Pin,
-    ProcessIndex, Segment, Subsystem, Via, object, parts_of,
+    Backing, Doubt, Gap, Holder, Holding, HoldingIndex, Mode, Origin, ProcessIndex, Segment, Via, object,
 };
 use crate::source::host::bounded;
+use crate::source::observation::{Held, Memory, PinObservation};
 
 /// How long, over all rings, to wait for busy ones.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -166,7 +166,7 @@ impl Run<'_> {
         };
         let ring_fd = group.iter().filter(|r| r.pid == owner).map(|r| r.fd).min();
         let holders = holders.into_iter().map(|(_, h)| h).collect();
-        let holding = cx.table.add_holding(Holding { holders, ..Holding::default() });
+        let holding = cx.into.add_holding(Holding { holders, ..Holding::default() });
         for &buffer in buffers {
             self.add_buffer(owner, ring_fd, buffer, creator, holding, cx);
         }
@@ -189,25 +189,20 @@ impl Run<'_> {
             n if n == buffer.length => Doubt::NoLongerMapped,
             _ => Doubt::PartlyUnmapped,
         };
-        let anonymous =
-            segments.iter().all(|s| matches!(s.backing, Backing::Anon | Backing::Device | Backing::Devdax));
-        let state = if anonymous { CoverageState::NotApplicable } else { CoverageState::Unknown };
-        let id = cx.next_id(Subsystem::IoUring);
-        cx.table.pins.push(Pin {
-            id,
+        let sequence = cx.next_sequence();
+        cx.into.observe(PinObservation {
+            origin: Origin::Proc,
+            sequence,
             object: object::io_uring::Object::Buffer { ring_fd, slot: Some(buffer.slot) }.into(),
             mode: Mode::ReadWrite,
             bytes: buffer.length,
             pages: cx.pages(buffer.address, buffer.length),
             address: Some(buffer.address),
-            parts: parts_of(&segments),
+            memory: Memory::Runs(&segments),
             doubts: doubt.into(),
-            orphan_pages: None,
             creator,
-            holding: Some(holding),
-            coverage: Coverage { state, ..Coverage::default() },
+            held: Held::By(holding),
             created: None,
-            origin: Origin::Proc,
         });
     }
 

@@ -63,7 +63,7 @@ pub fn holdings(
         let holders =
             via.into_iter().filter_map(|(pid, via)| Some(Holder { process: cx.process(pid)?, via }));
         let holding = Holding { holders: holders.collect(), ..Holding::default() };
-        holdings.insert(context, cx.table.add_holding(holding));
+        holdings.insert(context, cx.into.add_holding(holding));
     }
     holdings
 }

@@ -8,9 +8,10 @@ use rustix::net::netlink;
 
 use super::Collector;
 use super::scan::Scan;
-use crate::model::{Coverage, Doubt, Gap, Holder, Holding, Mode, Origin, Part, Pin, Subsystem, Via, object};
+use crate::model::{Doubt, Gap, Holder, Holding, Mode, Origin, Subsystem, Via, object};
 use crate::source::host::netlink::{attribute, dump, u32_at, u64_at};
 use crate::source::host::{bounded, process};
+use crate::source::observation::{Held, Memory, PinObservation};
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
@@ -92,7 +93,7 @@ fn parse_protocols(text: &[u8]) -> u64 {
 pub fn collect(umems: &Umems, scan: &Scan, cx: &mut Collector) {
     for (id, umem) in umems {
         let holders = holders(umem, scan, cx);
-        let pin_id = cx.next_id(Subsystem::Xdp);
+        let sequence = cx.next_sequence();
         let creator = match holders.as_slice() {
             [only] if scan.denied == 0 => Some(only.process),
             _ => None,
@@ -100,22 +101,20 @@ pub fn collect(umems: &Umems, scan: &Scan, cx: &mut Collector) {
         // Holders that cannot be seen are not the same as none.
         let known = scan.denied == 0 || !holders.is_empty();
         let holding = Holding { holders, ..Holding::default() };
-        let holding = known.then(|| cx.table.add_holding(holding));
-        cx.table.pins.push(Pin {
-            id: pin_id,
+        let holding = known.then(|| cx.into.add_holding(holding));
+        cx.into.observe(PinObservation {
+            origin: Origin::Proc,
+            sequence,
             object: object::xdp::Object { umem: *id }.into(),
             mode: Mode::ReadWrite,
             bytes: umem.size,
             pages: umem.pages,
             address: None,
-            parts: Part::unknown(umem.size),
+            memory: Memory::Unknown,
             doubts: Doubt::MemoryUnknown.into(),
-            orphan_pages: None,
             creator,
-            holding,
-            coverage: Coverage::default(),
+            held: holding.map_or(Held::Unknown, Held::By),
             created: None,
-            origin: Origin::Proc,
         });
     }
     elsewhere(cx);

@@ -1,4 +1,4 @@
-//! Pins as the BPF programs recorded them: the maps are read whole, joined, and made into a table.
+//! Pins as the BPF programs recorded them: the maps are read whole and joined, and give observations.
 //!
 //! What is in the maps is exact for pins made since the programs were attached. What is older, and what the kernel says it
 //! lost, is in `Table::gaps`.
@@ -15,20 +15,38 @@ use pinwatch_common::{
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
-use crate::model::{File, Gap, Holding, ProcessIndex, Table, parts_of};
+use crate::model::{File, FileIndex, Gap, ProcessIndex, Table, Waiter};
+use crate::source::assemble::Assembler;
 use crate::source::clocks::Clocks;
 use crate::source::file_records;
 use crate::source::files::{FileStates, Files};
-use crate::source::holders::{self, HoldingRows, Holdings};
+use crate::source::holders::{self, Holdings};
 use crate::source::host::char_devices::CharDevices;
-use crate::source::host::process::{self, Users};
-use crate::source::host::{locks, rdma};
-use crate::source::leases::{self, LeaseRules};
-use crate::source::process_contexts::{ProcessContexts, describe, taker};
+use crate::source::host::{locks, process, rdma};
+use crate::source::leases::{self, LeaseRules, ResolvedLease};
+use crate::source::process_contexts::{ProcessContexts, Processes};
 use crate::source::stacks::Callers;
 
 pub use refusals::reason;
 pub use ring::RingRecord;
+
+/// What is asked besides the maps, and remembered from one time to the next.
+pub struct Context<'a> {
+    /// The loaded programs.
+    pub programs: &'a mut Programs,
+    /// Whether files still have their names.
+    pub states: &'a mut FileStates,
+    /// What processes belong to.
+    pub contexts: &'a mut ProcessContexts,
+}
+
+/// Who keeps what, and the leases.
+struct Seen {
+    holdings: Holdings,
+    /// `None` if leases are not looked at.
+    leases: Option<Vec<ResolvedLease>>,
+    waiters: HashMap<FileIndex, Vec<Waiter>>,
+}
 
 /// Everything in the maps, once.
 pub struct Snapshot {
@@ -109,24 +127,44 @@ impl Snapshot {
     pub fn table(
         &self,
         clocks: Clocks,
-        states: &mut FileStates,
-        contexts: &mut ProcessContexts,
-        programs: &mut Programs,
         rules: &LeaseRules<'_>,
         callers: &Callers,
+        cx: &mut Context<'_>,
     ) -> Table {
         let makers: HashSet<(u32, u64)> = self.pins.iter().map(|(_, pin)| maker(pin)).collect();
-        contexts.retain(&makers);
-        let mut table = Table::default();
-        let mut users = Users::default();
-        // By pid, start and name: exec makes another program of a process, whose name then was not the pin's creator's.
-        let mut processes: HashMap<(u32, u64, [u8; 16]), ProcessIndex> = HashMap::default();
+        cx.contexts.retain(&makers);
+        let mut processes = Processes::new(cx.contexts);
         let mut files = Files::new(&self.files, &self.long_paths);
-        table.pins.reserve(self.pins.len());
-        let mut anchors = Vec::with_capacity(self.pins.len());
-        let mut segments = Vec::new();
-        let nodes = CharDevices::default();
-        let mut unknown = 0;
+        let mut into = Assembler::with_room(self.pins.len());
+        self.observe_pins(clocks, callers, &mut files, &mut processes, &mut into);
+        let seen = self.observe_holders(clocks, rules, &mut files, &mut processes, cx.programs, &mut into);
+        let pinned = self.pins.iter().map(|(_, pin)| (pin.first.file, (pin.pid_tgid >> 32) as u32));
+        into.set_files(files.into_rows(pinned, cx.states, cx.programs));
+        if let Some(Seen { holdings, leases, waiters }) = seen {
+            into.resolve_holders(&holdings);
+            if let Some(leases) = leases {
+                let (by_anchor, lookup) = (&holdings.by_anchor, &mut cx.states.lookup);
+                let leases =
+                    leases::observe(leases, by_anchor, &waiters, rules, lookup, &mut processes, &mut into);
+                into.apply_leases(leases);
+            }
+        }
+        if let unanswered @ 1.. = cx.states.lookup.unanswered() {
+            into.add_gap(Gap::FileSystemSilent { files: unanswered as u64 });
+        }
+        into.finish()
+    }
+
+    /// The pins of the records.
+    fn observe_pins(
+        &self,
+        clocks: Clocks,
+        callers: &Callers,
+        files: &mut Files<'_>,
+        processes: &mut Processes<'_>,
+        into: &mut Assembler,
+    ) {
+        let (nodes, mut segments, mut unknown) = (CharDevices::default(), Vec::new(), 0);
         for (key, record) in &self.pins {
             if callers.under_way.contains(&record.sequence) {
                 continue;
@@ -135,66 +173,48 @@ impl Snapshot {
                 unknown += 1;
                 continue;
             };
-            anchors.push((*key, record.anchor));
             let (pid, start) = maker(record);
-            let creator = *processes.entry((pid, start, record.comm)).or_insert_with(|| {
-                let process = describe(pid, start, &record.comm, record.uid, &mut users, contexts);
-                table.add_process(process)
-            });
-            records::segments(record, &self.extents, &mut files, &mut segments);
-            table.pins.push(records::pin(record, object, creator, parts_of(&segments), clocks));
-        }
-        let mut add_process = |record: &HolderRecord| {
-            *processes.entry((record.pid, record.start, record.comm)).or_insert_with(|| {
-                let process =
-                    describe(record.pid, record.start, &record.comm, record.uid, &mut users, contexts);
-                table.add_process(process)
-            })
-        };
-        let mut waiters = HashMap::default();
-        let before = if rules.watched { locks::leases(process::is_nfsd) } else { Vec::new() };
-        let (holdings, found) = match self.holdings(programs, &mut add_process) {
-            Ok((holdings, records)) => {
-                let locks = if before.is_empty() {
-                    before
-                } else {
-                    locks::both(before, locks::leases(process::is_nfsd))
-                };
-                let found = rules.watched.then(|| leases::find(&records, &locks, &mut files, programs));
-                if !records.is_empty() {
-                    // After the leases: of who begins to wait only now, the lease is not seen to be broken.
-                    let waiting = programs.waiters().unwrap_or_default();
-                    waiters = leases::waiters(&waiting, clocks, &mut files);
-                }
-                (Some(holdings), found)
-            }
-            Err(error) => {
-                table.gaps.push(Gap::HoldersUnknown { why: error.to_string() });
-                (None, None)
-            }
-        };
-        let makers = self.pins.iter().map(|(_, pin)| (pin.first.file, (pin.pid_tgid >> 32) as u32));
-        table.files = files.into_rows(makers, states, programs);
-        if let Some(holdings) = &holdings {
-            let mut rows = HoldingRows::new(holdings);
-            let mut pins = std::mem::take(&mut table.pins);
-            for (pin, (object, anchor)) in pins.iter_mut().zip(anchors) {
-                pin.holding = rows.row_of(object, anchor, &mut table);
-            }
-            table.pins = pins;
-            if let Some(found) = found {
-                let taker = |table: &mut Table, pid, kept: &Holding| taker(table, pid, kept, &mut users);
-                let lookup = &mut states.lookup;
-                leases::judge(found, &holdings.by_anchor, waiters, &mut table, rules, lookup, taker);
-            }
-        }
-        if let unanswered @ 1.. = states.lookup.unanswered() {
-            table.gaps.push(Gap::FileSystemSilent { files: unanswered as u64 });
+            let creator = processes.intern(pid, start, record.comm, record.uid, into.rows());
+            records::segments(record, &self.extents, files, &mut segments);
+            into.observe(records::observation(record, *key, object, creator, &segments, clocks));
         }
         if unknown > 0 {
-            table.gaps.push(Gap::UnknownKind { pins: unknown });
+            into.add_gap(Gap::UnknownKind { pins: unknown });
         }
-        table
+    }
+
+    /// Who keeps the pins, and the leases that are seen on the way; `None` if that cannot be read.
+    fn observe_holders(
+        &self,
+        clocks: Clocks,
+        rules: &LeaseRules<'_>,
+        files: &mut Files<'_>,
+        processes: &mut Processes<'_>,
+        programs: &mut Programs,
+        into: &mut Assembler,
+    ) -> Option<Seen> {
+        let before = if rules.watched { locks::leases(process::is_nfsd) } else { Vec::new() };
+        let process = |record: &HolderRecord| {
+            processes.intern(record.pid, record.start, record.comm, record.uid, into.rows())
+        };
+        let (holdings, records) = match self.holdings(programs, process) {
+            Ok(found) => found,
+            Err(error) => {
+                into.add_gap(Gap::HoldersUnknown { why: error.to_string() });
+                return None;
+            }
+        };
+        let locks = match before.is_empty() {
+            true => before,
+            false => locks::both(before, locks::leases(process::is_nfsd)),
+        };
+        let leases = rules.watched.then(|| leases::resolve(&records, &locks, files, programs));
+        let mut waiters = HashMap::default();
+        if !records.is_empty() {
+            // After the leases: of who begins to wait only now, the lease is not seen to be broken.
+            waiters = leases::waiters(&programs.waiters().unwrap_or_default(), clocks, files);
+        }
+        Some(Seen { holdings, leases, waiters })
     }
 
     /// A file that was pinned at some time in the last minute, by its identity.

@@ -8,14 +8,12 @@ use pinwatch_common::{
 };
 
 use crate::model::object::{io_uring, rdma, udmabuf, v4l2, vfio, xdp};
-use crate::model::{
-    Backing, Coverage, CoverageState, Doubt, Doubts, Mode, Object, Origin, Parts, Pin, PinId, ProcessIndex,
-    Segment,
-};
+use crate::model::{Backing, Doubt, Doubts, Mode, Object, Origin, ProcessIndex, Segment};
 use crate::source::clocks::Clocks;
 use crate::source::file_records;
 use crate::source::files::Files;
 use crate::source::host::char_devices::CharDevices;
+use crate::source::observation::{Held, Memory, PinObservation};
 use crate::source::stacks::Callers;
 
 /// Base pages: all that this version runs on has them of 4 KiB.
@@ -126,11 +124,18 @@ pub fn pages(record: &PinRecord) -> u64 {
     last / PAGE - record.address / PAGE + 1
 }
 
-/// The pin of a record.
-pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Parts, clocks: Clocks) -> Pin {
-    let nothing_to_lease = parts.iter().all(|part| part.backing == Backing::Anon);
-    Pin {
-        id: PinId { subsystem: object.subsystem(), sequence: record.sequence },
+/// What a record says of its pin. `key`: the address of the kernel's object.
+pub fn observation<'a>(
+    record: &PinRecord,
+    key: u64,
+    object: Object,
+    creator: ProcessIndex,
+    runs: &'a [Segment],
+    clocks: Clocks,
+) -> PinObservation<'a> {
+    PinObservation {
+        origin: Origin::Trace,
+        sequence: record.sequence,
         mode: {
             let flags = record.number as u32;
             let by = |bits| if flags & bits == 0 { Mode::ReadOnly } else { Mode::ReadWrite };
@@ -150,17 +155,11 @@ pub fn pin(record: &PinRecord, object: Object, creator: ProcessIndex, parts: Par
             Ok(Kind::Unclaimed) => record.device == 0,
             _ => true,
         }),
-        parts,
+        memory: Memory::Runs(runs),
         doubts: doubts(record),
-        orphan_pages: None,
         creator: Some(creator),
-        holding: None,
-        coverage: Coverage {
-            state: if nothing_to_lease { CoverageState::NotApplicable } else { CoverageState::Unknown },
-            ..Coverage::default()
-        },
+        held: Held::Anchor { object: key, anchor: record.anchor },
         created: Some(clocks.of(record.created)),
-        origin: Origin::Trace,
     }
 }
 
@@ -184,9 +183,9 @@ mod tests {
         let object =
             object(&record(), &HashMap::default(), &CharDevices::default(), &Callers::default()).unwrap();
         let clocks = Clocks { realtime: 1_000_000, boottime: 400 };
-        let pin = pin(&record(), object, ProcessIndex(0), Parts::new(), clocks);
+        let pin = observation(&record(), 16, object, ProcessIndex(0), &[], clocks);
         assert_eq!((pin.pages, pin.bytes, pin.created), (2, 32, Some(999_600)));
-        assert_eq!(pin.id.to_string(), "u7");
+        assert_eq!((pin.sequence, pin.held), (7, Held::Anchor { object: 16, anchor: 0 }));
     }
 
     #[test]
@@ -213,7 +212,7 @@ mod tests {
             let record = PinRecord { kind: Kind::RdmaMr as u32, number: access, ..record() };
             let object =
                 object(&record, &HashMap::default(), &CharDevices::default(), &Callers::default()).unwrap();
-            assert_eq!(pin(&record, object, ProcessIndex(0), Parts::new(), clocks).mode, mode);
+            assert_eq!(observation(&record, 16, object, ProcessIndex(0), &[], clocks).mode, mode);
         }
     }
 
@@ -223,6 +222,6 @@ mod tests {
         let object =
             object(&record, &HashMap::default(), &CharDevices::default(), &Callers::default()).unwrap();
         let clocks = Clocks { realtime: 0, boottime: 0 };
-        assert!(pin(&record, object, ProcessIndex(0), Parts::new(), clocks).pages >= 1);
+        assert!(observation(&record, 16, object, ProcessIndex(0), &[], clocks).pages >= 1);
     }
 }
