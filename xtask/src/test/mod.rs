@@ -3,6 +3,8 @@
 
 mod cell;
 mod host;
+#[cfg(test)]
+mod links;
 mod list;
 mod manifest;
 mod results;
