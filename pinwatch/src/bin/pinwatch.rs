@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use pinwatch::daemon::metrics::Limits;
+use pinwatch::daemon::exporter::Limits;
 use pinwatch::daemon::{self, Settings, web};
 use pinwatch::kernel::feature::FeatureName;
 use pinwatch::kernel::plan::{AttachMode, Choices};
@@ -231,7 +231,7 @@ fn metrics(socket: &Path, require_lease: Option<LeasePolicy>) -> Result<String, 
         Err(error) => return Err(format!("cannot ask the daemon at {}: {error}", socket.display())),
     };
     let policy = require_lease.or(table.policy).unwrap_or_default();
-    daemon::metrics::text(&table, policy, Clocks::now().realtime).map_err(|error| error.to_string())
+    daemon::exporter::text(&table, policy, Clocks::now().realtime).map_err(|error| error.to_string())
 }
 
 /// Prints what was asked for.

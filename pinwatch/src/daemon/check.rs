@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::metrics::Limits;
+use super::exporter::Limits;
 use super::{Settings, Watch, probe, web};
 use crate::kernel::check::Check;
 use crate::kernel::facts::Depth;

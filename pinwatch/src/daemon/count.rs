@@ -5,6 +5,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::Watch;
+use super::exporter::Activity;
 use crate::kernel::bpf::BpfError;
 use crate::model::{Gap, KernelCount, Table};
 use crate::source::blocking::TimedWorker;
@@ -63,17 +64,17 @@ impl Watch {
     }
 
     fn look_and_count(&mut self) -> Result<Table, BpfError> {
-        let seen = self.seen();
+        let activity = self.activity();
         let (snapshot, mut table) = self.look()?;
-        table.kernel = self.count(&snapshot, seen);
+        table.kernel = self.count(&snapshot, activity);
         let surplus = table.kernel.and_then(|count| count.surplus());
         table.gaps.extend(surplus.map(|pages| Gap::Unattributed { pages }));
         Ok(table)
     }
 
-    /// Compares the kernel's count with what was read of pins a moment ago, `seen` being how many had been made and released
+    /// Compares the kernel's count with what was read of pins a moment ago, `activity` being how many had been made and released
     /// before that; `None` where the kernel does not count.
-    fn count(&mut self, snapshot: &Snapshot, seen: (u64, u64)) -> Option<KernelCount> {
+    fn count(&mut self, snapshot: &Snapshot, activity: Activity) -> Option<KernelCount> {
         let (attributed, unclaimed) = snapshot.references();
         let known = i64::try_from(attributed.saturating_add(unclaimed)).unwrap_or(i64::MAX);
         let (mut least, mut most, mut fresh) = (i64::MAX, i64::MIN, true);
@@ -90,7 +91,7 @@ impl Watch {
             }
         }
         let slack = if fresh { 0 } else { vmstat::slack() };
-        let uncertain = (self.seen() == seen).then(|| most.abs_diff(least).saturating_add(slack));
+        let uncertain = (self.activity() == activity).then(|| most.abs_diff(least).saturating_add(slack));
         Some(KernelCount { references: least, attributed, unclaimed, uncertain })
     }
 }

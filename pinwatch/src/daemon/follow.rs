@@ -67,16 +67,6 @@ impl Follow {
         self.history.breaks()
     }
 
-    /// When the latest look ended, and how long it took.
-    pub fn latest_look(&self) -> Option<(Instant, Duration)> {
-        self.looked
-    }
-
-    /// Whether a look that nobody asked for is due by its cost.
-    pub fn has_rested_long(&self) -> bool {
-        self.has_rested(REST)
-    }
-
     /// Takes note of a look: what it cost, and what it says.
     pub fn looked(&mut self, began: Instant, table: &Table, now: i64) {
         self.due = false;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use pinwatch_common::{FileKey, LeaseEvent, PinEvent, event, subsystems::Kind};
 use tracing::warn;
 
-use super::metrics::Distribution;
+use super::exporter::Distribution;
 use crate::model::{
     CoverageState, Event, File, FileId, FileIndex, Happened, LeaseTag, Outcome, Pin, PinId, Table, Who,
 };

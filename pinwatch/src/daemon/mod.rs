@@ -4,12 +4,13 @@
 
 mod check;
 mod count;
+pub mod exporter;
 mod follow;
 mod heal;
 mod history;
 mod instance;
-pub mod metrics;
 mod refused;
+mod scrape;
 mod socket;
 mod unclaimed;
 mod watch;
@@ -49,7 +50,7 @@ pub struct Settings {
     /// Which pins are to have a lease.
     pub policy: LeasePolicy,
     /// What metrics tell by name.
-    pub limits: metrics::Limits,
+    pub limits: exporter::Limits,
     /// HTTP.
     pub web: web::Settings,
     /// Whether the kernel counts how often and how long BPF programs run.

@@ -14,9 +14,9 @@ use tracing::{debug, info, warn};
 
 use super::Settings;
 use super::count::Refresh;
+use super::exporter::{Exporter, Pass, References};
 use super::follow::Follow;
 use super::heal::Healing;
-use super::metrics::Kept;
 use super::refused::Refusals;
 use super::unclaimed::Unclaimed;
 use crate::kernel::bpf::{BpfError, LoadOptions, Losses, Programs};
@@ -28,6 +28,7 @@ use crate::kernel::sys;
 use crate::model::{FullMap, Gap, Subsystem, Table};
 use crate::source::clocks::Clocks;
 use crate::source::files::FileStates;
+use crate::source::host::vmstat;
 use crate::source::leases::LeaseRules;
 use crate::source::process_contexts::ProcessContexts;
 use crate::source::trace::{Context, Snapshot};
@@ -84,8 +85,8 @@ pub struct Watch {
     pub(super) refresh: Refresh,
     /// What happens.
     pub(super) follow: Follow,
-    /// What the next scrape gets.
-    pub(super) metrics: Kept,
+    /// What scrapes get.
+    pub(super) exporter: Exporter,
 }
 
 /// The facts, with the one that only trying tells.
@@ -144,7 +145,7 @@ impl Watch {
             unclaimed: Unclaimed::default(),
             refresh: Refresh::default(),
             follow: Follow::default(),
-            metrics: Kept::new(settings.limits),
+            exporter: Exporter::new(settings.limits),
         };
         watch.follow = Follow::new(watch.programs.take_events(), settings.policy);
         watch.attach_breaks();
@@ -374,8 +375,10 @@ impl Watch {
         self.drain();
         self.follow_modules();
         self.look_at_unclaimed();
-        let seen = self.seen();
+        let activity = self.activity();
         let snapshot = self.snapshot()?;
+        let (attributed, unclaimed) = snapshot.references();
+        let held = vmstat::pins().map(vmstat::Pins::held);
         let watched =
             self.plan.feature(FeatureName::Leases).is_some_and(|feature| feature.state == State::On);
         let times = |lease| self.follow.history.times(lease);
@@ -390,7 +393,14 @@ impl Watch {
         gaps.append(&mut table.gaps);
         table.gaps = gaps;
         self.follow.looked(began, &table, Clocks::now().realtime);
-        self.metrics.looked(&table, self.follow.policy(), began, seen, &snapshot);
+        self.exporter.observe(&Pass {
+            table: &table,
+            policy: self.follow.policy(),
+            began,
+            activity,
+            entries: snapshot.entries(),
+            references: References { attributed, unclaimed, held },
+        });
         Ok((snapshot, table))
     }
 

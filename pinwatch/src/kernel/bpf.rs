@@ -279,7 +279,7 @@ impl Programs {
         if let Some(links) = self.links.remove(name) {
             // Programs on a module's function go with their links; aya's own stay, and keep their counts.
             if links.iter().any(|link| matches!(link, Link::Module(_))) {
-                let (first, twin) = self.misses_of(name, &links);
+                let (first, twin) = misses_of(&self.counts_with(name, &links), name);
                 let past = self.past_misses.entry(name.to_owned()).or_default();
                 *past = (past.0 + first, past.1 + twin);
             }
@@ -357,63 +357,90 @@ impl Programs {
 
     /// How many calls at most no instance of a hook's program has seen: those that the first missed, less those that the
     /// second saw in its place, and never more than the second missed.
-    fn missed(&self, recovered: impl Fn(u32) -> u64) -> u64 {
+    fn missed(&self, counts: &Counts, recovered: impl Fn(u32) -> u64) -> u64 {
+        let unmarked = recovered(counter::UNMARKED);
         HookId::ALL
             .into_iter()
             .map(|id| {
                 let hook = id.name();
                 let (mut first, mut twin) = self.past_misses.get(hook).copied().unwrap_or_default();
-                let now = self.links.get(hook).map(|links| self.misses_of(hook, links)).unwrap_or_default();
+                let now = if self.links.contains_key(hook) { misses_of(counts, hook) } else { (0, 0) };
                 first += now.0;
                 twin += now.1;
-                let seen = recovered(id.recovered()).saturating_sub(recovered(counter::UNMARKED));
+                let seen = recovered(id.recovered()).saturating_sub(unmarked);
                 let trampolines = first.saturating_sub(seen);
                 let lost = if self.offsets.backups == 0 { trampolines } else { trampolines.min(twin) };
-                lost + self.own_misses(&format!("{hook}_kprobe"))
-                    + self.own_misses(&format!("{hook}_kretprobe"))
+                lost + counts.missed(&format!("{hook}_kprobe")) + counts.missed(&format!("{hook}_kretprobe"))
             })
             .sum()
     }
 
-    /// What the kernel counts of each program that is loaded.
-    pub fn run_counts(&self) -> Vec<(String, ProgramCounts)> {
+    /// What the kernel counts of each program that is loaded: a call for each.
+    pub fn counts(&self) -> Counts {
         let own = self.ebpf.programs().filter_map(|(name, program)| {
             Some((name.to_owned(), raw::program_counts(program.fd().ok()?.as_fd()).ok()?))
         });
-        // Those on functions of modules have the names of aya's own, which are not loaded then.
-        let mut all: BTreeMap<String, ProgramCounts> = own.collect();
+        let mut counts = Counts { own: own.collect(), modules: BTreeMap::new() };
         for (hook, links) in &self.links {
-            for link in links {
-                if let Link::Module(link) = link
-                    && let Ok(counts) = raw::program_counts(link.program())
-                {
-                    let sum = all.entry((*hook).to_owned()).or_default();
-                    sum.runs += counts.runs;
-                    sum.nanoseconds += counts.nanoseconds;
-                }
+            counts.add(hook, links);
+        }
+        counts
+    }
+
+    /// The same of a hook whose links are `links`.
+    fn counts_with(&self, hook: &str, links: &[Link]) -> Counts {
+        let mut counts = self.counts();
+        counts.add(hook, links);
+        counts
+    }
+}
+
+/// What the kernel counts of programs.
+pub struct Counts {
+    /// aya's own, by name.
+    own: BTreeMap<String, ProgramCounts>,
+    /// Those on functions of modules, by hook, in the order in which they were attached.
+    modules: BTreeMap<String, Vec<ProgramCounts>>,
+}
+
+impl Counts {
+    fn add(&mut self, hook: &str, links: &[Link]) {
+        let counts = links.iter().filter_map(|link| match link {
+            Link::Module(link) => Some(raw::program_counts(link.program()).unwrap_or_default()),
+            Link::Entry(_) | Link::Exit(_) | Link::Probe(_) => None,
+        });
+        let counts: Vec<ProgramCounts> = counts.collect();
+        if !counts.is_empty() {
+            self.modules.insert(hook.to_owned(), counts);
+        }
+    }
+
+    /// How often the kernel skipped one of aya's programs.
+    fn missed(&self, program: &str) -> u64 {
+        self.own.get(program).map_or(0, |counts| counts.missed)
+    }
+
+    /// How often and how long programs ran, by name; those on functions of a module under their hook's.
+    pub fn runs(self) -> Vec<(String, ProgramCounts)> {
+        let mut all = self.own;
+        for (hook, counts) in self.modules {
+            let sum = all.entry(hook).or_default();
+            for counts in counts {
+                sum.runs += counts.runs;
+                sum.nanoseconds += counts.nanoseconds;
             }
         }
         all.into_iter().collect()
     }
+}
 
-    /// How often the kernel skipped one of aya's programs.
-    fn own_misses(&self, program: &str) -> u64 {
-        match self.ebpf.program(program).map(|program| program.fd()) {
-            Some(Ok(fd)) => raw::program_counts(fd.as_fd()).map_or(0, |counts| counts.missed),
-            _ => 0,
-        }
-    }
-
-    /// How often the kernel skipped the first and the second instance of a hook's trampolines. The twin is attached first,
-    /// see `Hook::programs`.
-    fn misses_of(&self, hook: &str, links: &[Link]) -> (u64, u64) {
-        let module = |link: Option<&Link>| match link {
-            Some(Link::Module(link)) => raw::program_counts(link.program()).map_or(0, |counts| counts.missed),
-            _ => 0,
-        };
-        let twin = if links.len() > 1 { module(links.first()) } else { 0 };
-        (self.own_misses(hook) + module(links.last()), self.own_misses(&format!("{hook}_backup")) + twin)
-    }
+/// How often the kernel skipped the first and the second instance of a hook's trampolines. The twin is attached first, see
+/// `Hook::programs`.
+fn misses_of(counts: &Counts, hook: &str) -> (u64, u64) {
+    let modules = counts.modules.get(hook).map(Vec::as_slice).unwrap_or_default();
+    let first = modules.last().map_or(0, |counts| counts.missed);
+    let twin = if modules.len() > 1 { modules[0].missed } else { 0 };
+    (counts.missed(hook) + first, counts.missed(&format!("{hook}_backup")) + twin)
 }
 
 /// An error with its causes in one line. Of the verifier's log, which has thousands of lines, the first and the last ones

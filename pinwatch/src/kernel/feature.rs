@@ -163,6 +163,10 @@ pub enum State {
 }
 
 impl State {
+    /// All there are.
+    pub const ALL: [Self; 6] =
+        [Self::On, Self::Degraded, Self::Waiting, Self::Absent, Self::Disabled, Self::Off];
+
     /// The word in `pinwatch check`.
     pub fn word(self) -> &'static str {
         match self {

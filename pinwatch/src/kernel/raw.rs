@@ -51,6 +51,35 @@ pub fn entry<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<
     }
 }
 
+/// All values of an array that has `length` of them, in one call.
+///
+/// # Errors
+/// What the kernel says; `ErrorKind::UnexpectedEof` if there are fewer.
+pub fn array<V: Pod>(map: BorrowedFd<'_>, length: usize) -> io::Result<Vec<V>> {
+    let mut keys = vec![0_u32; length];
+    let mut values: Vec<MaybeUninit<V>> = Vec::with_capacity(length);
+    values.resize_with(length, MaybeUninit::zeroed);
+    let mut next = 0_u32;
+    let mut attr = empty_attr();
+    attr.batch.map_fd = map.as_raw_fd() as u32;
+    attr.batch.out_batch = &raw mut next as u64;
+    attr.batch.keys = keys.as_mut_ptr() as u64;
+    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.count = length as u32;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        Ok(_) => {}
+        // The end of the map.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+        Err(error) => return Err(error),
+    }
+    // SAFETY: the kernel has written `count`.
+    if (unsafe { attr.batch.count } as usize) < length || !keys.iter().copied().eq(0..length as u32) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // SAFETY: as many were written by the kernel, and any bytes are valid for a Pod.
+    Ok(values.into_iter().map(|value| unsafe { value.assume_init() }).collect())
+}
+
 /// All entries of a hash map. An entry that is there from beginning to end is given exactly once; one that comes or goes
 /// meanwhile may be given or not.
 ///

@@ -67,6 +67,10 @@ pub enum Backing {
 }
 
 impl Backing {
+    /// All that this version knows.
+    pub const ALL: [Self; 7] =
+        [Self::File, Self::Shmem, Self::Hugetlb, Self::Devdax, Self::Anon, Self::Device, Self::Unknown];
+
     /// The word used in columns, JSON and options.
     pub fn word(self) -> &'static str {
         match self {

@@ -16,6 +16,9 @@ pub enum LeaseKind {
 }
 
 impl LeaseKind {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Lease, Self::Delegation, Self::Layout];
+
     /// The word used in columns and JSON.
     pub fn word(self) -> &'static str {
         match self {
@@ -60,6 +63,9 @@ pub enum LeaseState {
 }
 
 impl LeaseState {
+    /// All there are; of one that is being broken it is not said how long.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Breaking { seconds_left: None }, Self::Expired];
+
     /// The word used in columns and JSON.
     pub fn word(self) -> &'static str {
         match self {

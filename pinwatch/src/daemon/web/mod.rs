@@ -98,7 +98,7 @@ impl Web {
 
     /// Serves, in tasks of the local set, for as long as that lives.
     pub fn serve(mut self, watch: &Rc<RefCell<Watch>>) {
-        watch.borrow_mut().metrics.configured = self.has_config.then_some(true);
+        watch.borrow_mut().exporter.http.configured = self.has_config.then_some(true);
         if let Some(error) = &self.unavailable {
             warn!(%error, "metrics are not served: {ADDRESS} is not free; --web.listen-address chooses another");
         }
@@ -123,7 +123,7 @@ impl Web {
                 }
             };
             let Ok(place) = self.places.clone().try_acquire_owned() else {
-                watch.borrow_mut().metrics.turned_away += 1;
+                watch.borrow_mut().exporter.http.turned_away += 1;
                 continue;
             };
             let (web, watch) = (self.clone(), watch.clone());
@@ -173,11 +173,11 @@ impl Web {
             Ok(false) => {}
             Ok(true) => {
                 info!("the web configuration was read again");
-                watch.borrow_mut().metrics.configured = Some(true);
+                watch.borrow_mut().exporter.http.configured = Some(true);
             }
             Err(error) => {
                 warn!(%error, "the new web configuration cannot be used: the old one stays in use");
-                watch.borrow_mut().metrics.configured = Some(false);
+                watch.borrow_mut().exporter.http.configured = Some(false);
             }
         }
         loaded.config.clone()
@@ -193,7 +193,7 @@ impl Web {
         let mut response = match self.doorman.check(&config.users, header).await {
             Answer::Welcome => pages::answer(&request, &self.path, watch),
             Answer::Unknown => {
-                watch.borrow_mut().metrics.unauthorized += 1;
+                watch.borrow_mut().exporter.http.unauthorized += 1;
                 pages::unauthorized()
             }
             Answer::Later => pages::later(),

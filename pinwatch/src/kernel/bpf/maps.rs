@@ -11,7 +11,7 @@ use pinwatch_common::{
     subsystems::Subsystem,
 };
 
-use super::{BpfError, Losses, Programs};
+use super::{BpfError, Counts, Losses, Programs};
 use crate::kernel::raw;
 use crate::kernel::undisturbed::Undisturbed;
 
@@ -51,6 +51,14 @@ impl Programs {
         let found = self.ebpf.map(map).ok_or_else(|| failed("not there".to_owned()))?;
         let array: Array<&MapData, V> = Array::try_from(found).map_err(|error| failed(error.to_string()))?;
         array.get(&at, 0).map_err(|error| failed(error.to_string()))
+    }
+
+    /// All values of an array, in one call: each has its price (see [`Undisturbed`]), and a scrape reads many.
+    fn array<V: Pod>(&self, map: &'static str, length: u32) -> Result<Vec<V>, BpfError> {
+        let failed = |error| BpfError::Map { map, error };
+        let fd = self.maps.get(map).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let _undisturbed = Undisturbed::begin();
+        raw::array(fd.as_fd(), length as usize).map_err(failed)
     }
 
     /// All entries of a hash map.
@@ -191,7 +199,7 @@ impl Programs {
     /// # Errors
     /// [`BpfError::Map`]
     pub fn totals(&self) -> Result<Vec<Totals>, BpfError> {
-        Subsystem::ALL.into_iter().map(|subsystem| self.element("TOTALS", subsystem as u32)).collect()
+        self.array("TOTALS", Subsystem::ALL.len() as u32)
     }
 
     /// How many entries a map has room for.
@@ -207,20 +215,30 @@ impl Programs {
     /// # Errors
     /// [`BpfError::Map`]
     pub fn losses(&self) -> Result<Losses, BpfError> {
+        self.losses_by(&self.counts())
+    }
+
+    /// The same where the kernel's counts have been read already.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]
+    pub fn losses_by(&self, counts: &Counts) -> Result<Losses, BpfError> {
+        let counters: Vec<u64> = self.array("COUNTERS", counter::COUNT)?;
+        let counter = |which: u32| counters[which as usize];
         Ok(Losses {
-            calls: self.missed(|which| self.counter(which).unwrap_or(0)),
-            returns: self.counter(counter::RETURNS_MISSED)?,
+            calls: self.missed(counts, counter),
+            returns: counter(counter::RETURNS_MISSED),
             full: [
-                self.counter(counter::PINS_FULL)?,
-                self.counter(counter::EXTENTS_FULL)?,
-                self.counter(counter::FILES_FULL)?,
-                self.counter(counter::CALLS_FULL)?,
-                self.counter(counter::SHARES_FULL)?,
-                self.counter(counter::LEASES_FULL)?,
-                self.counter(counter::WAITERS_FULL)?,
+                counter(counter::PINS_FULL),
+                counter(counter::EXTENTS_FULL),
+                counter(counter::FILES_FULL),
+                counter(counter::CALLS_FULL),
+                counter(counter::SHARES_FULL),
+                counter(counter::LEASES_FULL),
+                counter(counter::WAITERS_FULL),
             ],
-            replaced: self.counter(counter::REPLACED)?,
-            events: self.counter(counter::EVENTS_LOST)?,
+            replaced: counter(counter::REPLACED),
+            events: counter(counter::EVENTS_LOST),
         })
     }
 }

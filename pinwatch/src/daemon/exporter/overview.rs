@@ -1,7 +1,10 @@
-//! What a table comes to: totals by closed sets of words, and nothing that a user could choose.
+//! The totals of a table, by closed sets of words: what a scrape gives without looking at any pin.
+//!
+//! Nothing here has a value that a user could choose; that is in `groups`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::catalogue;
 use super::families::Families;
 use super::groups::{Groups, Limits};
 use crate::model::{
@@ -90,88 +93,45 @@ impl Overview {
     }
 
     /// The metrics of it. `now` in nanoseconds since the epoch.
-    pub fn tell(&self, now: i64, families: &mut Families) {
+    pub fn emit(&self, now: i64, families: &mut Families) {
         let rows = |of: fn(&Total) -> u64| {
             self.kinds.iter().map(move |((subsystem, backing, coverage), total)| {
-                let words = [subsystem.word(), backing.word(), coverage.word()];
-                (words.map(str::to_owned).to_vec(), of(total) as f64)
+                ([subsystem.word(), backing.word(), coverage.word()], of(total) as f64)
             })
         };
-        let labels = ["subsystem", "backing", "coverage"];
-        families.gauges(
-            "pinwatch_pins",
-            "Long-term pins: kernel objects that keep pages where they are.",
-            &labels,
-            rows(|total| total.pins),
-        );
-        families.gauges(
-            "pinwatch_pinned_bytes",
-            "Bytes of memory that long-term pins keep.",
-            &labels,
-            rows(|total| total.bytes),
-        );
-        for (name, what, total) in [
-            ("unleased", "that the policy wants to have a lease and that have none", self.unleased),
-            ("unheld", "that no process holds, so that nobody can let them go", self.unheld),
-            (
-                "deleted_file",
-                "on files whose name is gone, so that their space is lost to everybody",
-                self.deleted,
-            ),
+        families.values(catalogue::PINS, rows(|total| total.pins));
+        families.values(catalogue::PINNED_BYTES, rows(|total| total.bytes));
+        for (pins, bytes, total) in [
+            (catalogue::UNLEASED_PINS, catalogue::UNLEASED_BYTES, self.unleased),
+            (catalogue::UNHELD_PINS, catalogue::UNHELD_BYTES, self.unheld),
+            (catalogue::DELETED_FILE_PINS, catalogue::DELETED_FILE_BYTES, self.deleted),
         ] {
-            families.gauge(
-                &format!("pinwatch_{name}_pins"),
-                &format!("Long-term pins {what}."),
-                total.pins as f64,
-            );
-            families.gauge(
-                &format!("pinwatch_{name}_bytes"),
-                &format!("Bytes of long-term pins {what}."),
-                total.bytes as f64,
-            );
+            families.value(pins, total.pins as f64);
+            families.value(bytes, total.bytes as f64);
         }
-        families.gauge(
-            "pinwatch_unleased_oldest_seconds",
-            "Age of the oldest pin that the policy wants to have a lease and that has none; 0 if there is none.",
-            age(now, self.unleased_since),
-        );
-        families.gauge(
-            "pinwatch_complete",
-            "Whether every pin that exists is counted: 1, or 0 if some may be missing, as those made before pinwatch began to watch.",
-            f64::from(u8::from(self.complete)),
-        );
+        families.value(catalogue::UNLEASED_OLDEST_SECONDS, age(now, self.unleased_since));
+        families.value(catalogue::COMPLETE, f64::from(u8::from(self.complete)));
         // Those that a pass over the pins can open have a series from the start. `unattributed` takes more than a pass: see
         // pinwatch_kernel_pin_references.
         let is_known = |code: &GapCode| !code.is_of_procfs() && *code != GapCode::Unattributed;
         let codes = GapCode::ALL.iter().filter(|code| is_known(code) || self.gaps.contains_key(code));
-        families.gauges(
-            "pinwatch_gaps",
-            "Open gaps, the reasons why the table may not be exact, by their code in the JSON of lspins; 0 for those that are not open.",
-            &["code"],
-            codes.map(|code| {
-                (vec![code.word().to_owned()], self.gaps.get(code).copied().unwrap_or(0) as f64)
-            }),
-        );
+        let open = |code: &GapCode| self.gaps.get(code).copied().unwrap_or(0) as f64;
+        families.values(catalogue::GAPS, codes.map(|code| ([code.word()], open(code))));
         if let Some(since) = self.watching_since {
-            families.gauge(
-                "pinwatch_watching_since_timestamp_seconds",
-                "Since when pins are watched, in seconds since the Unix epoch.",
-                since as f64 / 1e9,
-            );
+            families.value(catalogue::WATCHING_SINCE, since as f64 / 1e9);
         }
         if let Some(leases) = &self.leases {
-            leases.tell(now, families);
+            leases.emit(now, families);
         }
-        self.groups.tell(families);
+        self.groups.emit(families);
     }
 }
 
 impl Leases {
     fn of(leases: &[Lease], table: &Table) -> Self {
         let mut all = Self::default();
-        let states = [LeaseState::Active, LeaseState::Breaking { seconds_left: None }, LeaseState::Expired];
-        for kind in [LeaseKind::Lease, LeaseKind::Delegation, LeaseKind::Layout] {
-            for state in states {
+        for kind in LeaseKind::ALL {
+            for state in LeaseState::ALL {
                 all.counts.insert((kind.word(), state.word()), 0);
             }
         }
@@ -196,26 +156,11 @@ impl Leases {
         all
     }
 
-    fn tell(&self, now: i64, families: &mut Families) {
-        let rows = self
-            .counts
-            .iter()
-            .map(|((kind, state), count)| (vec![(*kind).to_owned(), (*state).to_owned()], *count as f64));
-        families.gauges("pinwatch_leases", "Leases on files, pinned or not.", &["kind", "state"], rows);
-        families.gauge(
-            "pinwatch_lease_waiters",
-            "Processes that wait for leases to go.",
-            self.waiters as f64,
-        );
-        families.gauge(
-            "pinwatch_pinned_lease_waiters",
-            "Processes that wait for leases on pinned files to go.",
-            self.pinned_waiters as f64,
-        );
-        families.gauge(
-            "pinwatch_pinned_lease_oldest_wait_seconds",
-            "For how long the first of the processes has waited that wait for leases on pinned files; 0 if none does.",
-            age(now, self.waiting_since),
-        );
+    fn emit(&self, now: i64, families: &mut Families) {
+        let rows = self.counts.iter().map(|((kind, state), count)| ([*kind, *state], *count as f64));
+        families.values(catalogue::LEASES, rows);
+        families.value(catalogue::LEASE_WAITERS, self.waiters as f64);
+        families.value(catalogue::PINNED_LEASE_WAITERS, self.pinned_waiters as f64);
+        families.value(catalogue::PINNED_LEASE_OLDEST_WAIT_SECONDS, age(now, self.waiting_since));
     }
 }

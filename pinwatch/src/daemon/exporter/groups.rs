@@ -1,8 +1,9 @@
-//! What is asked for by name: bytes by user, by cgroup and by file. Off unless asked for, and never more groups than that;
-//! the rest is folded into one.
+//! The metrics by name: pinned bytes by user, by cgroup and by file. They are off by default, and there are never more groups
+//! than asked for: the rest is folded into one.
 
 use rustc_hash::FxHashMap as HashMap;
 
+use super::catalogue;
 use super::families::Families;
 use crate::listing::escape;
 use crate::model::{Name, Pin, Process, Table};
@@ -22,32 +23,30 @@ pub struct Limits {
 }
 
 /// A group: its labels' values, and its bytes.
-type Group = (Vec<String>, u64);
+type Group<const N: usize> = ([String; N], u64);
 
 /// One kind of group.
-#[derive(Clone, Debug, Default)]
-struct Kind {
-    rows: Vec<Group>,
+#[derive(Clone, Debug)]
+struct Kind<const N: usize> {
+    rows: Vec<Group<N>>,
     folded: usize,
 }
 
-impl Kind {
+impl<const N: usize> Kind<N> {
     /// The largest of the groups, and the others as one. Labels that turn out the same, be it by a hostile name, are one
     /// group.
-    fn of(groups: impl IntoIterator<Item = Group>, limit: usize) -> Self {
-        let mut by_label: HashMap<Vec<String>, u64> = HashMap::default();
-        let mut width = 0;
+    fn of(groups: impl IntoIterator<Item = Group<N>>, limit: usize) -> Self {
+        let mut by_label: HashMap<[String; N], u64> = HashMap::default();
         for (labels, bytes) in groups {
-            width = labels.len();
             let sum = by_label.entry(labels).or_default();
             *sum = sum.saturating_add(bytes);
         }
-        let mut rows: Vec<Group> = by_label.into_iter().collect();
+        let mut rows: Vec<Group<N>> = by_label.into_iter().collect();
         rows.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let rest = rows.split_off(rows.len().min(limit));
         if !rest.is_empty() {
             let bytes = rest.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-            let other = vec![OTHER.to_owned(); width];
+            let other = std::array::from_fn(|_| OTHER.to_owned());
             match rows.iter_mut().find(|(labels, _)| *labels == other) {
                 Some((_, sum)) => *sum = sum.saturating_add(bytes),
                 None => rows.push((other, bytes)),
@@ -56,31 +55,22 @@ impl Kind {
         Self { rows, folded: rest.len() }
     }
 
-    fn tell(&self, what: &str, labels: &[&str], families: &mut Families) {
-        let help = format!(
-            "Bytes of memory that long-term pins keep, by {what}: the largest ones, and all others as \"{OTHER}\"."
-        );
-        let name = format!("pinwatch_{what}_pinned_bytes");
-        families.gauges(&name, &help, labels, self.rows.iter().map(|(l, bytes)| (l.clone(), *bytes as f64)));
+    fn rows(&self) -> impl Iterator<Item = ([String; N], f64)> {
+        self.rows.iter().map(|(labels, bytes)| (labels.clone(), *bytes as f64))
     }
 }
 
 /// All kinds that are asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
-    users: Option<Kind>,
-    cgroups: Option<Kind>,
-    files: Option<Kind>,
+    users: Option<Kind<2>>,
+    cgroups: Option<Kind<2>>,
+    files: Option<Kind<3>>,
 }
 
 impl Groups {
     /// Groups a table's pins by who made them, and by file.
     pub fn of(table: &Table, limits: Limits) -> Self {
-        let kind = |limit: usize,
-                    groups: &dyn Fn() -> HashMap<u32, u64>,
-                    label: &dyn Fn(u32) -> Vec<String>| {
-            (limit > 0).then(|| Kind::of(groups().into_iter().map(|(at, bytes)| (label(at), bytes)), limit))
-        };
         let creator = |at: u32| table.processes.get(at as usize);
         let by_creator = || by(table, |pin, add| add(pin.creator.map_or(u32::MAX, |at| at.0), pin.bytes));
         let by_file = || {
@@ -93,31 +83,38 @@ impl Groups {
             })
         };
         Self {
-            users: kind(limits.users, &by_creator, &|at| user(creator(at))),
-            cgroups: kind(limits.cgroups, &by_creator, &|at| cgroup(creator(at))),
-            files: kind(limits.files, &by_file, &|at| file(table, at)),
+            users: kind(limits.users, by_creator, |at| user(creator(at))),
+            cgroups: kind(limits.cgroups, by_creator, |at| cgroup(creator(at))),
+            files: kind(limits.files, by_file, |at| file(table, at)),
         }
     }
 
     /// The metrics of it.
-    pub fn tell(&self, families: &mut Families) {
-        let all = [
-            ("user", &["user", "uid"][..], &self.users),
-            ("cgroup", &["slice", "pod"], &self.cgroups),
-            ("file", &["file", "device", "inode"], &self.files),
-        ];
+    pub fn emit(&self, families: &mut Families) {
         let mut folded = Vec::new();
-        for (what, labels, kind) in all {
-            if let Some(kind) = kind {
-                kind.tell(what, labels, families);
-                folded.push((vec![what.to_owned()], kind.folded as f64));
-            }
+        if let Some(users) = &self.users {
+            families.values(catalogue::USER_PINNED_BYTES, users.rows());
+            folded.push((["user"], users.folded as f64));
         }
-        if !folded.is_empty() {
-            let help = "How many groups are not told apart but folded into \"other\".";
-            families.gauges("pinwatch_folded_groups", help, &["by"], folded);
+        if let Some(cgroups) = &self.cgroups {
+            families.values(catalogue::CGROUP_PINNED_BYTES, cgroups.rows());
+            folded.push((["cgroup"], cgroups.folded as f64));
         }
+        if let Some(files) = &self.files {
+            families.values(catalogue::FILE_PINNED_BYTES, files.rows());
+            folded.push((["file"], files.folded as f64));
+        }
+        families.values(catalogue::FOLDED_GROUPS, folded);
     }
+}
+
+/// The groups of one kind, if they are asked for: `groups` gives bytes by number, `labels` what a number stands for.
+fn kind<const N: usize>(
+    limit: usize,
+    groups: impl Fn() -> HashMap<u32, u64>,
+    labels: impl Fn(u32) -> [String; N],
+) -> Option<Kind<N>> {
+    (limit > 0).then(|| Kind::of(groups().into_iter().map(|(at, bytes)| (labels(at), bytes)), limit))
 }
 
 /// Bytes by a number that `groups` gives for each pin.
@@ -131,23 +128,23 @@ fn by(table: &Table, groups: impl Fn(&Pin, &mut dyn FnMut(u32, u64))) -> HashMap
     sums
 }
 
-fn user(process: Option<&Process>) -> Vec<String> {
+fn user(process: Option<&Process>) -> [String; 2] {
     let uid = process.and_then(|process| process.uid);
     let name = process.and_then(|process| process.user.as_deref()).map(|name| escape::name(name.as_bytes()));
-    vec![name.unwrap_or_default(), uid.map(|uid| uid.to_string()).unwrap_or_default()]
+    [name.unwrap_or_default(), uid.map(|uid| uid.to_string()).unwrap_or_default()]
 }
 
 /// The outermost slice, and the pod if it is one's.
-fn cgroup(process: Option<&Process>) -> Vec<String> {
+fn cgroup(process: Option<&Process>) -> [String; 2] {
     let path = process.and_then(|process| process.cgroup.as_ref()).map(Name::as_bytes).unwrap_or_default();
     let slice = path.split(|byte| *byte == b'/').find(|part| part.ends_with(b".slice")).unwrap_or_default();
     let pod = process.and_then(|process| process.workload().pod).unwrap_or_default();
-    vec![escape::name(slice), pod]
+    [escape::name(slice), pod]
 }
 
-fn file(table: &Table, at: u32) -> Vec<String> {
-    let Some(file) = table.files.get(at as usize) else { return vec![String::new(); 3] };
-    vec![escape::name(file.path.as_bytes()), file.id.dev.to_string(), file.id.ino.to_string()]
+fn file(table: &Table, at: u32) -> [String; 3] {
+    let Some(file) = table.files.get(at as usize) else { return Default::default() };
+    [escape::name(file.path.as_bytes()), file.id.dev.to_string(), file.id.ino.to_string()]
 }
 
 #[cfg(test)]
@@ -156,8 +153,8 @@ mod tests {
     use crate::listing::sample;
     use crate::model::ProcessIndex;
 
-    fn group(label: &str, bytes: u64) -> Group {
-        (vec![label.to_owned()], bytes)
+    fn group(label: &str, bytes: u64) -> Group<1> {
+        ([label.to_owned()], bytes)
     }
 
     #[test]
@@ -166,7 +163,7 @@ mod tests {
         assert_eq!(kind.rows, [group("b", 5), group("a", 4), group(OTHER, 3)]);
         assert_eq!(kind.folded, 1);
         assert_eq!(Kind::of([group("a", 1)], 2).rows, [group("a", 1)]);
-        assert!(Kind::of([], 2).rows.is_empty());
+        assert!(Kind::<1>::of([], 2).rows.is_empty());
     }
 
     #[test]
@@ -190,7 +187,7 @@ mod tests {
             table.pins.push(pin.clone());
         }
         let mut families = Families::default();
-        Groups::of(&table, Limits { users: 3, cgroups: 3, files: 3 }).tell(&mut families);
+        Groups::of(&table, Limits { users: 3, cgroups: 3, files: 3 }).emit(&mut families);
         let text = families.text().unwrap();
         let of = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
         assert_eq!(of("pinwatch_user_pinned_bytes{"), 4, "{text}");

@@ -1,42 +1,56 @@
-//! Prometheus metrics: what the table comes to, and what the daemon knows of itself. No path, process or address is among the
-//! labels, unless the administrator asks for the largest of them.
+//! Prometheus metrics: the totals of the table, and what the daemon knows of itself.
+//!
+//! What belongs here: which metrics there are (`catalogue`), their text (`families`), what is kept between scrapes and when a
+//! scrape needs a new pass (`scrape`). What does not: reading maps, making a pass, HTTP. The daemon hands over what is to be
+//! exported by value.
+//!
+//! No path, process or address is among the labels, unless the administrator asks for the largest of them.
 
+mod catalogue;
 mod families;
 mod groups;
+mod labels;
 mod overview;
-mod own;
+mod process;
+mod reference;
+mod report;
+mod scrape;
 
 pub use families::{Distribution, Families};
 pub use groups::Limits;
+pub use labels::Label;
 pub use overview::Overview;
-pub use own::Kept;
+pub use reference::text as reference;
+pub use report::{References, Report};
+pub use scrape::{Activity, Exporter, Pass};
 
 use crate::model::{LeasePolicy, Table};
 
-/// Why there is no text.
+/// Why there is no text: a defect.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the metrics: {0}")]
-pub struct MetricsError(#[from] prometheus::Error);
+pub enum MetricsError {
+    /// The same metric was put into one reply twice.
+    #[error("cannot write the metrics: {0} is there twice")]
+    Twice(String),
+    /// The text cannot be written.
+    #[error("cannot write the metrics: {0}")]
+    Encode(#[from] prometheus::Error),
+}
 
-/// The metrics of a table in the text format. `now` in nanoseconds since the Unix epoch.
+/// The metrics of a table in the text format, for `pinwatch metrics` without a daemon. `now` in nanoseconds since the Unix
+/// epoch.
 ///
 /// # Errors
-/// [`MetricsError`], which nothing in a table leads to.
+/// [`MetricsError`], which is a defect.
 pub fn text(table: &Table, policy: LeasePolicy, now: i64) -> Result<String, MetricsError> {
     let mut families = Families::default();
-    Overview::of(table, policy, Limits::default()).tell(now, &mut families);
+    Overview::of(table, policy, Limits::default()).emit(now, &mut families);
     build_info(&mut families);
     families.text()
 }
 
 fn build_info(families: &mut Families) {
-    let version = vec![env!("CARGO_PKG_VERSION").to_owned()];
-    families.gauges(
-        "pinwatch_build_info",
-        "The version of pinwatch; always 1.",
-        &["version"],
-        [(version, 1.0)],
-    );
+    families.values(catalogue::BUILD_INFO, [([env!("CARGO_PKG_VERSION")], 1.0)]);
 }
 
 #[cfg(test)]
