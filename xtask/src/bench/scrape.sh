@@ -1,6 +1,7 @@
 
 # The guest's part of `bench scrape`, run by bash with -icount: what a scrape costs the daemon with few pins and with $1 pins
-# over $2 files, and what one costs node_exporter. Prints `scraped WHAT SERIES NANOSECONDS`: CPU time of the server for one.
+# over $2 files, and what one costs node_exporter. Prints `scraped WHAT SERIES NANOSECONDS`: CPU time of the server for one; and
+# `scraping NANOSECONDS SECONDS`: CPU time of the daemon while it has $1 pins and is scraped every 15 s, passes over them included.
 
 count=$1 files=$2
 URL=http://127.0.0.1:9746/metrics
@@ -15,19 +16,32 @@ spent() {
   echo "$sum"
 }
 
-# The mean of so many scrapes, after one that is not counted. A second apart, so that none gets another's answer.
+# The median of so many scrapes, after one that is not counted. A second apart, so that none gets another's answer. Between
+# scrapes the daemon makes passes over all pins: one that falls into a scrape's time is not of that scrape. `scraping` has them.
 scrape() {
   local what=$1 pid=$2 url=$3 before series
   curl -s -m 60 -o /run/scraped "$url" || { echo "$what does not answer"; return; }
   series=$(grep -vc '^#' /run/scraped)
-  local sum=0
+  local each=()
   for _ in $(seq $SCRAPES); do
     sleep 1
     before=$(spent "$pid")
     curl -s -m 60 -H 'Accept-Encoding: gzip' -o /dev/null "$url"
-    sum=$((sum + $(spent "$pid") - before))
+    each+=($(($(spent "$pid") - before)))
   done
-  echo "scraped $what $series $((sum / SCRAPES))"
+  echo "$what, each: ${each[*]}"
+  echo "scraped $what $series $(printf '%s\n' "${each[@]}" | sort -n | sed -n "$((SCRAPES / 2))p")"
+}
+
+# What it costs to be scraped every 15 s while nothing changes, for a minute.
+scraping() {
+  local before began=$EPOCHREALTIME
+  before=$(spent "$daemon")
+  for _ in {1..4}; do
+    sleep 15
+    curl -s -m 60 -H 'Accept-Encoding: gzip' -o /dev/null "$URL"
+  done
+  echo "scraping $(($(spent "$daemon") - before)) $(((${EPOCHREALTIME/./} - ${began/./}) / 1000000))"
 }
 
 daemon=$(pgrep -x pinwatch)
@@ -50,6 +64,7 @@ scrape few "$daemon" "$URL"
 kill "$many_PID"; wait "$many_PID" 2>/dev/null
 make "$count" "$files"
 scrape many "$daemon" "$URL"
+scraping
 prometheus-node-exporter --web.listen-address=127.0.0.1:9100 > /run/node.log 2>&1 &
 node=$!
 for _ in {1..300}; do

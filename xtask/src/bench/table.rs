@@ -149,6 +149,8 @@ pub fn holders(output: &str) -> (String, bool) {
 const SCRAPE_PART: f64 = 0.25;
 /// It does not grow with the number of pins: what differs is noise.
 const SCRAPE_GROWTH: f64 = 1.25;
+/// The daemon may use this part of one CPU while it is scraped, passes over all pins included.
+const SCRAPING_PART: f64 = 0.05;
 /// More series a scrape does not have.
 const SERIES: u32 = 500;
 
@@ -167,6 +169,13 @@ pub fn scrape(output: &str) -> (String, bool) {
     else {
         return ("not measured\n".to_owned(), false);
     };
+    let scraping = output.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        ["scraping", nanoseconds, seconds] => {
+            Some(nanoseconds.parse::<f64>().ok()? / 1e9 / seconds.parse::<f64>().ok()?)
+        }
+        _ => None,
+    });
+    let Some(scraping) = scraping else { return ("not measured\n".to_owned(), false) };
     let mut text = String::new();
     let mut good = true;
     let word = |within: bool| if within { "within" } else { "OVER" };
@@ -180,6 +189,14 @@ pub fn scrape(output: &str) -> (String, bool) {
         good &= ratio <= most;
         let _ = writeln!(text, "{what:<26} {ratio:.3}, budget <= {most}: {}", word(ratio <= most));
     }
+    good &= scraping <= SCRAPING_PART;
+    let _ = writeln!(
+        text,
+        "scraped every 15 s, passes included: {:.2} % of one CPU, budget <= {} %: {}",
+        scraping * 100.0,
+        SCRAPING_PART * 100.0,
+        word(scraping <= SCRAPING_PART)
+    );
     good &= series < SERIES;
     let _ = writeln!(text, "{series} series, budget < {SERIES}: {}", word(series < SERIES));
     (text, good)
@@ -258,13 +275,18 @@ mod tests {
     #[test]
     fn scrapes_are_compared_with_node_exporter_and_with_few_pins() {
         let of = |few: u32, many: u32, series: u32| {
-            format!("scraped few 150 {few}\nscraped many {series} {many}\nscraped node_exporter 700 1000\n")
+            format!(
+                "scraped few 150 {few}\nscraped many {series} {many}\nscraping 3000000000 60\nscraped node_exporter 700 1000\n"
+            )
         };
         assert!(scrape(&of(240, 250, 499)).1);
         assert!(!scrape(&of(240, 251, 499)).1, "more than a quarter");
         assert!(!scrape(&of(100, 126, 499)).1, "it grows");
         assert!(!scrape(&of(240, 250, 500)).1, "too many series");
         assert!(!scrape("scraped few 150 1\n").1);
+        let passes = |line: &str| of(240, 250, 499).replace("scraping 3000000000 60", line);
+        assert!(!scrape(&passes("scraping 3000000001 60")).1, "too much between scrapes");
+        assert!(!scrape(&passes("")).1);
     }
 
     #[test]
