@@ -160,7 +160,7 @@ catalogue! {
             "Number of long-term pins released since pinwatch was started.";
         REGISTRATION_BYTES = histogram "pinwatch_registration_bytes" [Subsystem] "bytes"
             "Sizes of the long-term pins made since pinwatch was started, in bytes.";
-        REFUSED = counter "pinwatch_refused_total" [Subsystem, Reason] "calls"
+        REFUSED = counter "pinwatch_refused_total" [Subsystem, Reason] "pins"
             "Number of pins that the kernel refused, by the likely reason; `lspins --refused` lists the latest ones.";
     }
 
@@ -209,7 +209,7 @@ catalogue! {
             "Time since the latest pass in seconds if a pin or a lease has changed since; otherwise 0. Deleted files and closed descriptors, which no hook reports, are found by the next pass.";
         SCRAPE_DURATION_SECONDS = gauge "pinwatch_scrape_duration_seconds" [] "seconds"
             "Time that it took to collect these metrics, in seconds.";
-        BPF_RUNS = counter "pinwatch_bpf_runs_total" [Program] "calls"
+        BPF_RUNS = counter "pinwatch_bpf_runs_total" [Program] "runs"
             "Number of runs of a BPF program while the kernel counted them: with --metrics.bpf or kernel.bpf_stats_enabled.";
         BPF_RUN_SECONDS = counter "pinwatch_bpf_run_seconds_total" [Program] "seconds"
             "Time that a BPF program ran while the kernel counted it, in seconds: with --metrics.bpf or kernel.bpf_stats_enabled.";
@@ -243,7 +243,7 @@ catalogue! {
         FILE_PINNED_BYTES = gauge "pinwatch_file_pinned_bytes" [File, Device, Inode] "bytes"
             "Bytes of memory in long-term pins, by file: the largest ones, and all others as \"other\".";
         FOLDED_GROUPS = gauge "pinwatch_folded_groups" [Grouping] "groups"
-            "Number of users, slices or pods, or files that are counted as \"other\".";
+            "Number of groups (users, slices or pods, files) that are counted as \"other\".";
     }
 }
 
