@@ -129,7 +129,7 @@ catalogue! {
         DELETED_FILE_PINS = gauge "pinwatch_deleted_file_pins" [] "pins"
             "Number of pins on files that have been deleted.";
         DELETED_FILE_BYTES = gauge "pinwatch_deleted_file_bytes" [] "bytes"
-            "Bytes of the pins on files that have been deleted: the file system gets this space back only when they are released.";
+            "Bytes of the pins on files that have been deleted: this memory is free only when they are released.";
         COMPLETE = gauge "pinwatch_complete" [] "boolean"
             "1 if every pin on the machine is counted, 0 if some may be missing; `lspins -v` prints the reasons.";
         GAPS = gauge "pinwatch_gaps" [Gap] "gaps"
