@@ -252,14 +252,16 @@ fn run(options: &Options) -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let settings = Settings {
         socket: options.socket.clone(),
-        choices: options.hooks.choices(),
-        max_pins: options.max_pins,
-        bpf_log: options.log >= tracing::Level::DEBUG,
-        policy: options.require_lease.0,
-        limits: Limits {
-            users: options.metrics.users,
-            cgroups: options.metrics.cgroups,
-            files: options.metrics.files,
+        core: daemon::core::Options {
+            choices: options.hooks.choices(),
+            max_pins: options.max_pins,
+            bpf_log: options.log >= tracing::Level::DEBUG,
+            policy: options.require_lease.0,
+            limits: Limits {
+                users: options.metrics.users,
+                cgroups: options.metrics.cgroups,
+                files: options.metrics.files,
+            },
         },
         statistics: options.metrics.bpf_statistics,
         web: web::Settings {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::exporter::Limits;
-use super::{Settings, Watch, probe, web};
+use super::hooks::{Hooks, probe};
 use crate::kernel::check::Check;
 use crate::kernel::facts::Depth;
 use crate::kernel::plan::{Choices, Method, Plan, Verdict};
-use crate::model::LeasePolicy;
-use crate::wire;
+
+/// Room for pins: none is recorded long enough to matter.
+const MAX_PINS: u32 = 64;
 
 /// Looks at this kernel, and attaches what the plan has for it, unless nothing can be.
 pub fn check(choices: &Choices) -> Check {
@@ -17,24 +17,14 @@ pub fn check(choices: &Choices) -> Check {
     if plan.verdict() == Verdict::Unusable {
         return Check::new(&facts, &plan, &[]);
     }
-    let settings = Settings {
-        socket: wire::SOCKET.into(),
-        choices: choices.clone(),
-        max_pins: 64,
-        bpf_log: false,
-        policy: LeasePolicy::default(),
-        limits: Limits::default(),
-        web: web::Settings::default(),
-        statistics: false,
-    };
-    let results: Vec<(&str, Result<Method, String>)> = match Watch::start(&settings) {
-        Ok(watch) => {
-            let attached: BTreeMap<_, _> =
-                watch.programs().attached().iter().map(|(name, attached)| (*name, attached.method)).collect();
-            let failed = watch.failed_hooks();
+    let results: Vec<(&str, Result<Method, String>)> = match Hooks::start(choices, MAX_PINS, false) {
+        Ok(hooks) => {
+            let report = hooks.report();
+            let attached: BTreeMap<&str, Option<Method>> = report.hooks.iter().copied().collect();
             let result = |name: &'static str| match attached.get(name) {
-                Some(method) => Ok(*method),
-                None => Err(failed.get(name).cloned().unwrap_or_else(|| "it was not attached".to_owned())),
+                Some(Some(method)) => Ok(*method),
+                Some(None) | None => Err((report.failed.get(name))
+                    .map_or_else(|| "it was not attached".to_owned(), |(_, reason)| reason.clone())),
             };
             plan.hooks.iter().map(|hook| (hook.name(), result(hook.name()))).collect()
         }

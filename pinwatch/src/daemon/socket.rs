@@ -1,4 +1,4 @@
-//! The Unix socket: who asks, what they may see, and bounds for those who are slow.
+//! The Unix socket: one request a client, each answered with what its user may see, within bounds for those who are slow.
 
 use std::cell::RefCell;
 use std::fs;
@@ -11,15 +11,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{debug, warn};
 
-use super::{DaemonError, Watch};
+use super::core::Core;
+use super::error::DaemonError;
+use super::events::FollowError;
 use crate::wire::{self, Request, WireError};
 
-/// So many clients are served at once; more are turned away at once, which is better than never.
+/// So many clients are served at once; more are turned away at once, which is better than to let them wait for ever.
 pub const MAX_CLIENTS: usize = 64;
-/// A client that does not say what it wants, or does not take its answer, for so long, is given up.
+/// A client that takes longer than this to send its request, or to read its reply, is disconnected.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// So often a follower is told what is new.
+/// So often a follower is sent what is new.
 const NEWS: Duration = Duration::from_millis(200);
 
 /// Listens at a path. What a daemon left behind there is removed: the instance lock says that none runs.
@@ -45,21 +47,15 @@ pub fn bind(path: &Path) -> Result<UnixListener, DaemonError> {
 }
 
 /// Answers one client.
-pub async fn answer(mut stream: UnixStream, watch: &RefCell<Watch>) {
+pub async fn answer(mut stream: UnixStream, core: &RefCell<Core>) {
     let exchange = async {
         let uid = stream.peer_cred()?.uid();
         let reply = match read_request(&mut stream).await {
-            Ok(Request::List {}) => list(watch, uid),
-            Ok(Request::Events { follow: false }) => {
-                wire::encode_events(&watch.borrow().events_after(0, uid))
-            }
+            Ok(Request::List {}) => list(core, uid),
+            Ok(Request::Events { follow: false }) => wire::encode_events(&core.borrow().events_after(0, uid)),
             Ok(Request::Events { follow: true }) => return Ok(Some(uid)),
-            Ok(Request::Refused {}) => {
-                let mut watch = watch.borrow_mut();
-                watch.drain();
-                wire::encode_refused(&watch.refusals.visible_to(uid))
-            }
-            Ok(Request::Metrics {}) => metrics(watch, uid),
+            Ok(Request::Refused {}) => wire::encode_refused(&core.borrow_mut().refused(uid)),
+            Ok(Request::Metrics {}) => metrics(core, uid),
             Err(WireError::Io(error)) => return Err(error),
             Err(error) => wire::encode_error(&format!("the daemon did not understand: {error}")),
         };
@@ -72,7 +68,7 @@ pub async fn answer(mut stream: UnixStream, watch: &RefCell<Watch>) {
     match tokio::time::timeout(PATIENCE, exchange).await {
         Ok(Ok(None)) => {}
         Ok(Ok(Some(uid))) => {
-            if let Err(error) = follow(stream, watch, uid).await {
+            if let Err(error) = follow(stream, core, uid).await {
                 debug!(%error, "a follower went away");
             }
         }
@@ -81,27 +77,27 @@ pub async fn answer(mut stream: UnixStream, watch: &RefCell<Watch>) {
     }
 }
 
-/// Tells of events until the client goes away, or does not take them.
-async fn follow(mut stream: UnixStream, watch: &RefCell<Watch>, uid: u32) -> io::Result<()> {
-    let _follower = match Follower::enter(watch) {
+/// Sends events until the client goes away, or does not take them.
+async fn follow(mut stream: UnixStream, core: &RefCell<Core>, uid: u32) -> io::Result<()> {
+    let _follower = match Follower::enter(core) {
         Ok(follower) => follower,
-        Err(sentence) => {
-            let refusal = wire::encode_error(&sentence).unwrap_or_default();
+        Err(error) => {
+            let refusal = wire::encode_error(&error.to_string()).unwrap_or_default();
             return send(&mut stream, &refusal).await;
         }
     };
-    let mut told = 0;
+    let mut sent = 0;
     let mut first = true;
     loop {
         let (latest, events) = {
-            let watch = watch.borrow();
-            (watch.latest_event(), watch.events_after(told, uid))
+            let core = core.borrow();
+            (core.latest_event(), core.events_after(sent, uid))
         };
         if first || !events.is_empty() {
             let reply = wire::encode_events(&events).map_err(io::Error::other)?;
             send(&mut stream, &reply).await?;
         }
-        (told, first) = (latest, false);
+        (sent, first) = (latest, false);
         // A client has nothing more to say: what can be read is its end, or not meant for us.
         let mut byte = [0u8];
         if tokio::time::timeout(NEWS, stream.read(&mut byte)).await.is_ok() {
@@ -118,19 +114,19 @@ async fn send(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Somebody who follows, for as long as this lives.
-struct Follower<'a>(&'a RefCell<Watch>);
+struct Follower<'a>(&'a RefCell<Core>);
 
 impl<'a> Follower<'a> {
-    fn enter(watch: &'a RefCell<Watch>) -> Result<Self, String> {
-        watch.borrow_mut().follower(true)?;
-        Ok(Self(watch))
+    fn enter(core: &'a RefCell<Core>) -> Result<Self, FollowError> {
+        core.borrow_mut().add_follower()?;
+        Ok(Self(core))
     }
 }
 
 impl Drop for Follower<'_> {
     fn drop(&mut self) {
-        if let Err(sentence) = self.0.borrow_mut().follower(false) {
-            warn!(sentence, "pins are told of though nobody follows");
+        if let Err(error) = self.0.borrow_mut().remove_follower() {
+            warn!(%error, "cannot stop the BPF programs from reporting each pin; that costs some time");
         }
     }
 }
@@ -144,18 +140,18 @@ async fn read_request(stream: &mut UnixStream) -> Result<Request, WireError> {
     wire::decode_request(&body)
 }
 
-fn list(watch: &RefCell<Watch>, uid: u32) -> Result<Vec<u8>, WireError> {
-    match watch.borrow_mut().counted() {
+fn list(core: &RefCell<Core>, uid: u32) -> Result<Vec<u8>, WireError> {
+    match core.borrow_mut().table_with_totals() {
         Ok(table) => wire::encode_table(&table.redact_for(uid)),
         Err(error) => wire::encode_error(&error.to_string()),
     }
 }
 
-fn metrics(watch: &RefCell<Watch>, uid: u32) -> Result<Vec<u8>, WireError> {
+fn metrics(core: &RefCell<Core>, uid: u32) -> Result<Vec<u8>, WireError> {
     if uid != 0 {
         return wire::encode_error("the metrics of the whole machine are for root");
     }
-    match watch.borrow_mut().scrape() {
+    match core.borrow_mut().scrape() {
         Ok(text) => wire::encode_metrics(&text),
         Err(error) => wire::encode_error(&error.to_string()),
     }

@@ -22,7 +22,7 @@ pub use labels::Label;
 pub use overview::Overview;
 pub use reference::text as reference;
 pub use report::{References, Report};
-pub use scrape::{Activity, Exporter, Pass};
+pub use scrape::{Activity, Exporter, HttpCounts, Pass};
 
 use crate::model::{LeasePolicy, Table};
 

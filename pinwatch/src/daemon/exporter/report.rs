@@ -75,6 +75,15 @@ fn sizes(of: &Totals) -> Distribution {
     }
 }
 
+/// How long waits for leases took, in seconds.
+fn waits(of: &Breaks) -> Distribution {
+    Distribution {
+        buckets: of.classes().map(|(bound, many)| (bound as f64 / 1e9, many)).collect(),
+        larger: of.longer(),
+        sum: of.nanoseconds() as f64 / 1e9,
+    }
+}
+
 fn method_word(method: Option<Method>) -> &'static str {
     let [fentry, kprobe, none] = METHODS;
     match method {
@@ -109,7 +118,7 @@ impl Report<'_> {
         );
         let outcomes = Outcome::ALL.iter().zip(self.breaks.outcomes);
         families.values(catalogue::LEASE_BREAKS, outcomes.map(|(how, many)| ([how.word()], many as f64)));
-        families.distributions(catalogue::LEASE_WAIT_SECONDS, [([""; 0], self.breaks.waits())]);
+        families.distributions(catalogue::LEASE_WAIT_SECONDS, [([""; 0], waits(self.breaks))]);
     }
 
     fn emit_hooks(&self, families: &mut Families) {

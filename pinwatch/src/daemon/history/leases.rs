@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use pinwatch_common::{Actor, FileKey, LeaseEvent, event, lease_flag, left};
 
-use super::Pending;
+use super::pending::Pending;
 use crate::model::{Breaker, Happened, LeaseKind, LeaseMode, LeaseTag, Name, Outcome, Who};
 use crate::source::leases::{breaker, kind as lease_kind, mode as lease_mode};
 

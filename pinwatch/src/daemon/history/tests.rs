@@ -33,7 +33,7 @@ fn told(seconds: u64, what: u32, pid: u32, wanted: u32) -> LeaseEvent {
 
 fn all(history: &mut History, now: u64) -> Vec<Happened> {
     let before = history.latest();
-    history.tell((now * SECOND) as i64, |_, _| None);
+    history.publish((now * SECOND) as i64, |_, _| None);
     history.after(before, 0).into_iter().map(|event| event.what).collect()
 }
 
@@ -168,7 +168,7 @@ fn verdicts_that_change_are_told_and_only_to_those_concerned() {
     table.pins[1].coverage.state = CoverageState::None;
     let changed = history.observe(&table, i64::MAX / 2);
     assert_eq!(changed[0].id, table.pins[1].id);
-    history.tell(0, |_, _| None);
+    history.publish(0, |_, _| None);
     let events = history.after(0, 0);
     let (from, to) = (CoverageState::Write, CoverageState::None);
     assert_eq!((events.len(), &events[1].what), (2, &Happened::Coverage { from, to }));
@@ -206,7 +206,7 @@ fn many_pins_on_one_file_are_one_event_that_names_some() {
     history.observe(&table, 0);
     table.pins.iter_mut().for_each(|pin| pin.coverage.state = CoverageState::None);
     assert_eq!(history.observe(&table, 1).len(), 5000);
-    history.tell(2, |_, _| None);
+    history.publish(2, |_, _| None);
     let events = history.after(0, 0);
     assert_eq!((events.len(), events[0].pins.len(), events[0].pin_count), (1, Event::PINS, 5000));
 }

@@ -29,7 +29,8 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use super::{DaemonError, Watch};
+use super::core::Core;
+use super::error::DaemonError;
 use auth::{Answer, Doorman};
 use config::{Config, Loaded};
 use pages::Body;
@@ -97,8 +98,8 @@ impl Web {
     }
 
     /// Serves, in tasks of the local set, for as long as that lives.
-    pub fn serve(mut self, watch: &Rc<RefCell<Watch>>) {
-        watch.borrow_mut().exporter.http.configured = self.has_config.then_some(true);
+    pub fn serve(mut self, core: &Rc<RefCell<Core>>) {
+        core.borrow_mut().http().configured = self.has_config.then_some(true);
         if let Some(error) = &self.unavailable {
             warn!(%error, "metrics are not served: {ADDRESS} is not free; --web.listen-address chooses another");
         }
@@ -108,11 +109,11 @@ impl Web {
             let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
             let tls = web.loaded.borrow().config.tls.is_some();
             info!(address, tls, "metrics are served");
-            tokio::task::spawn_local(web.clone().accept(listener, watch.clone()));
+            tokio::task::spawn_local(web.clone().accept(listener, core.clone()));
         }
     }
 
-    async fn accept(self: Rc<Self>, listener: TcpListener, watch: Rc<RefCell<Watch>>) {
+    async fn accept(self: Rc<Self>, listener: TcpListener, core: Rc<RefCell<Core>>) {
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -123,12 +124,12 @@ impl Web {
                 }
             };
             let Ok(place) = self.places.clone().try_acquire_owned() else {
-                watch.borrow_mut().exporter.http.turned_away += 1;
+                core.borrow_mut().http().turned_away += 1;
                 continue;
             };
-            let (web, watch) = (self.clone(), watch.clone());
+            let (web, core) = (self.clone(), core.clone());
             tokio::task::spawn_local(async move {
-                if let Err(error) = web.connection(stream, &watch).await {
+                if let Err(error) = web.connection(stream, &core).await {
                     debug!(%error, "an HTTP client went away");
                 }
                 drop(place);
@@ -136,17 +137,17 @@ impl Web {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, watch: &RefCell<Watch>) -> io::Result<()> {
+    async fn connection(&self, stream: TcpStream, core: &RefCell<Core>) -> io::Result<()> {
         let mut stream = TimeoutStream::new(stream);
         stream.set_read_timeout(Some(PATIENCE));
         stream.set_write_timeout(Some(WRITE_PATIENCE));
         let stream = Box::pin(stream);
-        match self.config(watch).tls.clone() {
-            None => self.requests(stream, watch).await,
+        match self.config(core).tls.clone() {
+            None => self.requests(stream, core).await,
             Some(tls) => {
                 let handshake = TlsAcceptor::from(tls).accept(stream);
                 let stream = tokio::time::timeout(PATIENCE, handshake).await??;
-                self.requests(stream, watch).await
+                self.requests(stream, core).await
             }
         }
     }
@@ -154,9 +155,9 @@ impl Web {
     async fn requests(
         &self,
         io: impl AsyncRead + AsyncWrite + Unpin,
-        watch: &RefCell<Watch>,
+        core: &RefCell<Core>,
     ) -> io::Result<()> {
-        let service = service_fn(|request| self.answer(request, watch));
+        let service = service_fn(|request| self.answer(request, core));
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(PATIENCE)
@@ -167,17 +168,17 @@ impl Web {
     }
 
     /// The configuration as it is now; if it has errors, as it was.
-    fn config(&self, watch: &RefCell<Watch>) -> Arc<Config> {
+    fn config(&self, core: &RefCell<Core>) -> Arc<Config> {
         let mut loaded = self.loaded.borrow_mut();
         match loaded.follow() {
             Ok(false) => {}
             Ok(true) => {
                 info!("the web configuration was read again");
-                watch.borrow_mut().exporter.http.configured = Some(true);
+                core.borrow_mut().http().configured = Some(true);
             }
             Err(error) => {
                 warn!(%error, "the new web configuration cannot be used: the old one stays in use");
-                watch.borrow_mut().exporter.http.configured = Some(false);
+                core.borrow_mut().http().configured = Some(false);
             }
         }
         loaded.config.clone()
@@ -186,14 +187,14 @@ impl Web {
     async fn answer(
         &self,
         request: Request<Incoming>,
-        watch: &RefCell<Watch>,
+        core: &RefCell<Core>,
     ) -> Result<Response<Body>, Infallible> {
-        let config = self.config(watch);
+        let config = self.config(core);
         let header = request.headers().get(AUTHORIZATION);
         let mut response = match self.doorman.check(&config.users, header).await {
-            Answer::Welcome => pages::answer(&request, &self.path, watch),
+            Answer::Welcome => pages::answer(&request, &self.path, core),
             Answer::Unknown => {
-                watch.borrow_mut().exporter.http.unauthorized += 1;
+                core.borrow_mut().http().unauthorized += 1;
                 pages::unauthorized()
             }
             Answer::Later => pages::later(),

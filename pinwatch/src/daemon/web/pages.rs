@@ -11,7 +11,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tracing::error;
 
-use crate::daemon::Watch;
+use crate::daemon::core::Core;
 
 /// An answer's body.
 pub type Body = Full<Bytes>;
@@ -22,16 +22,16 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
 /// Answers a request.
-pub fn answer(request: &Request<Incoming>, metrics: &str, watch: &RefCell<Watch>) -> Response<Body> {
+pub fn answer(request: &Request<Incoming>, metrics: &str, core: &RefCell<Core>) -> Response<Body> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are answered\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match request.uri().path() {
-        path if path == metrics => scrape(request.headers(), watch),
+        path if path == metrics => scrape(request.headers(), core),
         "/-/healthy" => page(StatusCode::OK, TEXT, "pinwatch is healthy\n"),
-        "/-/ready" => match watch.borrow().ready() {
+        "/-/ready" => match core.borrow().ready() {
             Ok(()) => page(StatusCode::OK, TEXT, "pinwatch is ready\n"),
             Err(reason) => {
                 page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("pinwatch is not ready: {reason}\n"))
@@ -64,8 +64,8 @@ fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Respo
     response
 }
 
-fn scrape(headers: &HeaderMap, watch: &RefCell<Watch>) -> Response<Body> {
-    let text = match watch.borrow_mut().scrape() {
+fn scrape(headers: &HeaderMap, core: &RefCell<Core>) -> Response<Body> {
+    let text = match core.borrow_mut().scrape() {
         Ok(text) => text,
         Err(error) => {
             error!(%error, "a defect");

@@ -22,7 +22,7 @@ use crate::source::file_records;
 use crate::source::files::{FileStates, Files};
 use crate::source::holders::{self, Holdings};
 use crate::source::host::char_devices::CharDevices;
-use crate::source::host::{locks, process, rdma};
+use crate::source::host::{locks, process};
 use crate::source::leases::{self, LeaseRules, ResolvedLease};
 use crate::source::process_contexts::{ProcessContexts, Processes};
 use crate::source::stacks::Callers;
@@ -227,23 +227,17 @@ impl Snapshot {
         Some(file_records::named(key, &record, long.as_ref()))
     }
 
-    /// Takes memory regions out, and out of the kernel's map, that are released though nobody saw it; how many they were. The
-    /// RDMA netlink knows all that there are.
-    ///
-    /// # Errors
-    /// [`BpfError`]
-    pub fn heal(&mut self, programs: &mut Programs) -> Result<usize, BpfError> {
-        let is_region = |(_, record): &(u64, PinRecord)| record.kind == Kind::RdmaMr as u32;
-        if !self.pins.iter().any(is_region) {
-            return Ok(0);
-        }
-        let regions = rdma::Regions::read();
-        let is_gone = |pin: &mut (u64, PinRecord)| is_region(pin) && regions.lack(pin.1.device, pin.1.mrn);
-        let gone: Vec<(u64, PinRecord)> = self.pins.extract_if(.., is_gone).collect();
-        for (object, record) in &gone {
-            programs.forget(*object, record.sequence)?;
-        }
-        Ok(gone.len())
+    /// Whether any pin is an RDMA memory region.
+    pub fn has_regions(&self) -> bool {
+        self.pins.iter().any(|(_, pin)| is_region(pin))
+    }
+
+    /// Takes out the RDMA memory regions that are gone, by device index and number of the region; gives their objects and
+    /// sequence numbers.
+    pub fn take_regions(&mut self, is_gone: impl Fn(u32, u32) -> bool) -> Vec<(u64, u64)> {
+        let is_gone =
+            |entry: &mut (u64, PinRecord)| is_region(&entry.1) && is_gone(entry.1.device, entry.1.mrn);
+        self.pins.extract_if(.., is_gone).map(|(object, pin)| (object, pin.sequence)).collect()
     }
 
     /// Who keeps the pins' anchors, and the leases that were seen on the way; who keeps those is told by their own address.
@@ -281,6 +275,10 @@ impl Snapshot {
         }
         Ok((Holdings { by_anchor, shared }, pass.leases))
     }
+}
+
+fn is_region(pin: &PinRecord) -> bool {
+    pin.kind == Kind::RdmaMr as u32
 }
 
 /// Who made a pin: process id, and start in nanoseconds since boot.

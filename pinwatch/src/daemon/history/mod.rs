@@ -1,30 +1,35 @@
-//! What happened: from what the kernel's programs tell, and from how one look at the table differs from the one before.
-//! Nothing is looked at here.
+//! What happened: from the records of the BPF programs, and from how the table of one pass differs from the one before.
+//!
+//! It is fed by value and reads nothing itself; who may see an event is decided in the model.
 
+mod breaks;
 mod leases;
+mod pending;
+mod refused;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use pinwatch_common::{FileKey, LeaseEvent, PinEvent, event, subsystems::Kind};
 use tracing::warn;
 
-use super::exporter::Distribution;
 use crate::model::{
-    CoverageState, Event, File, FileId, FileIndex, Happened, LeaseTag, Outcome, Pin, PinId, Table, Who,
+    CoverageState, Event, File, FileId, FileIndex, Happened, LeaseTag, Pin, PinId, Table, Who,
 };
 use crate::source::clocks::Clocks;
 use crate::source::file_records::nameless;
+pub use breaks::Breaks;
 use leases::Leases;
-pub(super) use leases::comm;
+use pending::Pending;
+pub use refused::Refusals;
 
 /// So many breaks and verdicts are kept, and as many events of other kinds.
 pub const KEPT: usize = 1000;
 /// So many events may wait to be named; more are counted as lost.
 const PENDING: usize = 10_000;
 
-/// What is known of a file that has pins or leases, as of the latest look.
+/// What is known of a file that has pins or leases, as of the latest pass.
 #[derive(Default)]
-struct Place {
+struct FileHistory {
     file: Option<File>,
     pins: Vec<PinId>,
     pin_count: u64,
@@ -32,7 +37,7 @@ struct Place {
     leases: Vec<LeaseTag>,
 }
 
-impl Place {
+impl FileHistory {
     fn add(&mut self, pin: PinId, uids: &[u32]) {
         self.pin_count += 1;
         if self.pins.len() < Event::PINS {
@@ -42,60 +47,7 @@ impl Place {
     }
 }
 
-/// Something that happened to a file, not yet with all that is known of it.
-pub(super) struct Pending {
-    pub(super) time: i64,
-    pub(super) what: Happened,
-    pub(super) file: Option<FileKey>,
-    pub(super) pin: Option<PinId>,
-    pub(super) uids: Vec<u32>,
-}
-
-/// Bounds of the classes of waits, nanoseconds: up to the kernel's usual deadline, 45 s, and beyond.
-const WAITS: [u64; 10] = [
-    1_000_000,
-    10_000_000,
-    100_000_000,
-    1_000_000_000,
-    5_000_000_000,
-    15_000_000_000,
-    45_000_000_000,
-    90_000_000_000,
-    300_000_000_000,
-    900_000_000_000,
-];
-
-/// How waits for leases have ended.
-#[derive(Default)]
-pub struct Breaks {
-    /// By [`Outcome::ALL`].
-    pub outcomes: [u64; 4],
-    by_length: [u64; WAITS.len() + 1],
-    nanoseconds: u64,
-}
-
-impl Breaks {
-    fn add(&mut self, outcome: Outcome, waited: u64) {
-        for (count, known) in self.outcomes.iter_mut().zip(Outcome::ALL) {
-            *count += u64::from(known == outcome);
-        }
-        let class = WAITS.iter().position(|bound| waited <= *bound).unwrap_or(WAITS.len());
-        self.by_length[class] += 1;
-        self.nanoseconds = self.nanoseconds.saturating_add(waited);
-    }
-
-    /// How long they took, in seconds.
-    pub fn waits(&self) -> Distribution {
-        let bounds = WAITS.iter().map(|bound| *bound as f64 / 1e9);
-        Distribution {
-            buckets: bounds.zip(self.by_length).collect(),
-            larger: self.by_length[WAITS.len()],
-            sum: self.nanoseconds as f64 / 1e9,
-        }
-    }
-}
-
-/// The events, and what it takes to tell of the next ones.
+/// The events, and what it takes to make the next ones.
 #[derive(Default)]
 pub struct History {
     kept: VecDeque<Event>,
@@ -109,9 +61,9 @@ pub struct History {
     lost_before: u64,
     leases: Leases,
     coverage: HashMap<PinId, CoverageState>,
-    /// When the latest look was at which there was no lease anywhere: pins that were there then had none.
+    /// When the latest pass was at which there was no lease anywhere: pins that were there then had none.
     quiet: Option<i64>,
-    places: HashMap<FileId, Place>,
+    files: HashMap<FileId, FileHistory>,
     breaks: Breaks,
 }
 
@@ -122,35 +74,35 @@ fn id_of(key: &FileKey) -> FileId {
 
 impl History {
     /// Takes note of a pin that was made or released.
-    pub fn pin(&mut self, told: &PinEvent, clocks: Clocks) {
-        let subsystem = match Kind::try_from(told.event.kind) {
+    pub fn pin(&mut self, record: &PinEvent, clocks: Clocks) {
+        let subsystem = match Kind::try_from(record.event.kind) {
             Ok(kind) => kind.subsystem(),
             Err(unknown) => return warn!(%unknown, "what happened to a pin is not in the history"),
         };
-        let by = Who { pid: told.creator, comm: leases::comm(&told.comm), uid: Some(told.uid) };
-        let bytes = told.length;
-        let what = match told.event.what {
+        let by = Who { pid: record.creator, comm: leases::comm(&record.comm), uid: Some(record.uid) };
+        let bytes = record.length;
+        let what = match record.event.what {
             event::MADE => Happened::PinMade { by, bytes },
             _ => Happened::PinReleased { by, bytes },
         };
         self.add(Pending {
-            time: clocks.of(told.event.time),
+            time: clocks.of(record.event.time),
             what,
-            file: Some(told.file).filter(|file| *file != FileKey::default()),
-            pin: Some(PinId { subsystem, sequence: told.event.sequence }),
-            uids: vec![told.uid],
+            file: Some(record.file).filter(|file| *file != FileKey::default()),
+            pin: Some(PinId { subsystem, sequence: record.event.sequence }),
+            uids: vec![record.uid],
         });
     }
 
     /// Takes note of what happened to a lease.
-    pub fn lease(&mut self, told: &LeaseEvent, clocks: Clocks) {
-        let place = self.places.get(&id_of(&told.file));
+    pub fn lease(&mut self, record: &LeaseEvent, clocks: Clocks) {
+        let place = self.files.get(&id_of(&record.file));
         let listed = place.map_or(&[][..], |place| &place.leases);
-        let noted = self.leases.note(told, clocks.of(told.event.time), listed);
+        let noted = self.leases.note(record, clocks.of(record.event.time), listed);
         noted.into_iter().for_each(|pending| self.add(pending));
     }
 
-    /// The threads that wait for leases, as far as was told: thread id, and the key that the kernel's programs know it by.
+    /// The threads that wait for leases, as far as is known: thread id, and the key that the kernel's programs know it by.
     pub fn waiting(&self) -> Vec<(u32, u64)> {
         self.leases.waiting()
     }
@@ -178,20 +130,20 @@ impl History {
         self.leases.times(lease)
     }
 
-    /// Whether a file had pins at the latest look.
+    /// Whether a file had pins at the latest pass.
     pub fn is_pinned(&self, file: &FileKey) -> bool {
-        self.places.get(&id_of(file)).is_some_and(|place| !place.pins.is_empty())
+        self.files.get(&id_of(file)).is_some_and(|place| !place.pins.is_empty())
     }
 
-    /// Whether a file with pins had a lease at the latest look: then verdicts may change without an event, as when a
+    /// Whether a file with pins had a lease at the latest pass: then verdicts may change without an event, as when a
     /// descriptor is passed on or closed.
     pub fn watches(&self) -> bool {
-        self.places.values().any(|place| !place.pins.is_empty() && !place.leases.is_empty())
+        self.files.values().any(|place| !place.pins.is_empty() && !place.leases.is_empty())
     }
 
     /// Compares the table with the one before. Gives the pins whose verdict has changed.
     pub fn observe<'t>(&mut self, table: &'t Table, now: i64) -> Vec<&'t Pin> {
-        self.places.clear();
+        self.files.clear();
         if table.leases.as_ref().is_some_and(Vec::is_empty) && self.coverage.is_empty() {
             self.quiet = Some(now);
             return Vec::new();
@@ -199,11 +151,12 @@ impl History {
         let mut coverage = HashMap::with_capacity(self.coverage.len());
         let mut changed = Vec::new();
         // Of many pins on one file mostly all change together: that is one event.
-        let mut changes: BTreeMap<(Option<FileIndex>, CoverageState, CoverageState), Place> = BTreeMap::new();
+        let mut changes: BTreeMap<(Option<FileIndex>, CoverageState, CoverageState), FileHistory> =
+            BTreeMap::new();
         for pin in &table.pins {
             let uids = uids(table, pin);
             for file in pin.parts.iter().filter_map(|part| table.file(part.file?)) {
-                self.place(file).add(pin.id, &uids);
+                self.file_history(file).add(pin.id, &uids);
             }
             let to = pin.coverage.state;
             let was_there = || pin.created.zip(self.quiet).is_some_and(|(made, quiet)| made <= quiet);
@@ -217,7 +170,7 @@ impl History {
             }
             coverage.insert(pin.id, to);
         }
-        for ((file, from, to), Place { pins, pin_count, uids, .. }) in changes {
+        for ((file, from, to), FileHistory { pins, pin_count, uids, .. }) in changes {
             self.verdicts.push(Event {
                 number: 0,
                 time: now,
@@ -245,7 +198,7 @@ impl History {
             let tag =
                 LeaseTag { kind: lease.kind, mode: lease.mode, taker: taker.map(who).unwrap_or_default() };
             for file in lease.files().filter_map(|at| table.file(at)) {
-                let place = self.place(file);
+                let place = self.file_history(file);
                 place.uids.extend(tag.taker.uid);
                 place.leases.push(tag.clone());
             }
@@ -253,21 +206,21 @@ impl History {
         changed
     }
 
-    fn place(&mut self, file: &File) -> &mut Place {
-        let place = self.places.entry(file.id).or_default();
+    fn file_history(&mut self, file: &File) -> &mut FileHistory {
+        let place = self.files.entry(file.id).or_default();
         place.file.get_or_insert_with(|| file.clone());
         place
     }
 
-    /// Tells of all that was noted. `name` finds a file that had neither pins nor leases at the latest look, by its identity
+    /// Publishes all that was noted. `name` finds a file that had neither pins nor leases at the latest pass, by its identity
     /// and a process that may have it open.
-    pub fn tell(&mut self, now: i64, mut name: impl FnMut(&FileKey, u32) -> Option<File>) {
+    pub fn publish(&mut self, now: i64, mut name: impl FnMut(&FileKey, u32) -> Option<File>) {
         let mut events = Vec::new();
         for pending in self.leases.settle(now) {
             self.add(pending);
         }
         for Pending { time, what, file, pin, mut uids } in std::mem::take(&mut self.pending) {
-            let place = file.as_ref().and_then(|key| self.places.get(&id_of(key)));
+            let place = file.as_ref().and_then(|key| self.files.get(&id_of(key)));
             let (mut pins, mut pin_count): (Vec<PinId>, u64) = (pin.into_iter().collect(), 1);
             if pin.is_none() {
                 pins = place.map(|place| place.pins.clone()).unwrap_or_default();
@@ -340,5 +293,4 @@ fn uids(table: &Table, pin: &Pin) -> Vec<u32> {
 }
 
 #[cfg(test)]
-#[path = "history/tests.rs"]
 mod tests;

@@ -2,15 +2,13 @@
 
 use std::collections::VecDeque;
 
-use pinwatch_common::{FileKey, RefusedEvent, subsystems::Kind};
+use pinwatch_common::{RefusedEvent, subsystems::Kind};
 use tracing::warn;
 
-use super::Watch;
-use super::history::comm;
-use crate::model::{Reason, Refusal, Subsystem, Who};
+use super::leases::comm;
+use crate::model::{File, Reason, Refusal, Subsystem, Who};
 use crate::source::clocks::Clocks;
-use crate::source::file_records::nameless;
-use crate::source::trace::{Snapshot, reason};
+use crate::source::trace::reason;
 
 /// So many are kept.
 const KEPT: usize = 1000;
@@ -26,6 +24,26 @@ pub struct Refusals {
 }
 
 impl Refusals {
+    /// Takes note of a refusal. `module`: the one that asked, `file`: the one that may be the reason, as far as they are known.
+    pub fn note(&mut self, event: &RefusedEvent, module: Option<String>, file: Option<File>, clocks: Clocks) {
+        let kind = match Kind::try_from(event.event.kind) {
+            Ok(kind) => kind,
+            Err(unknown) => return warn!(%unknown, "a refused pin is not listed"),
+        };
+        self.add(Refusal {
+            time: clocks.of(event.event.time),
+            who: Who { pid: event.event.pid, comm: comm(&event.comm), uid: Some(event.uid) },
+            tid: event.event.sequence as u32,
+            subsystem: kind.subsystem(),
+            module,
+            address: event.address,
+            bytes: event.length,
+            errno: event.event.reserved.cast_signed(),
+            reason: reason(event),
+            file,
+        });
+    }
+
     fn add(&mut self, refusal: Refusal) {
         let again = |before: &Refusal| {
             before.subsystem == Subsystem::Unclaimed
@@ -65,32 +83,6 @@ impl Refusals {
     /// Those that a user may see: root all, others their own.
     pub fn visible_to(&self, uid: u32) -> Vec<Refusal> {
         self.latest.iter().filter(|refusal| refusal.is_visible_to(uid)).cloned().collect()
-    }
-}
-
-impl Watch {
-    /// Takes note of a refusal.
-    pub(super) fn refused(&mut self, event: &RefusedEvent, clocks: Clocks) {
-        let kind = match Kind::try_from(event.event.kind) {
-            Ok(kind) => kind,
-            Err(unknown) => return warn!(%unknown, "a refused pin is not listed"),
-        };
-        let has_file = event.file != FileKey::default();
-        let file = has_file
-            .then(|| Snapshot::file(&self.programs, &event.file).unwrap_or_else(|| nameless(&event.file)));
-        let module = (event.caller != 0).then(|| self.unclaimed.callers.module_of(event.caller)).flatten();
-        self.refusals.add(Refusal {
-            time: clocks.of(event.event.time),
-            who: Who { pid: event.event.pid, comm: comm(&event.comm), uid: Some(event.uid) },
-            tid: event.event.sequence as u32,
-            subsystem: kind.subsystem(),
-            module,
-            address: event.address,
-            bytes: event.length,
-            errno: event.event.reserved.cast_signed(),
-            reason: reason(event),
-            file,
-        });
     }
 }
 
