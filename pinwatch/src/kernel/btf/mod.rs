@@ -4,6 +4,11 @@
 //! BTF comes from outside and may be anything: nothing here panics, recurses without a limit or allocates more than a
 //! small multiple of the input. What lives here knows the format only; which names matter is for `kernel::table`.
 //!
+//! Why not a crate: btf-rs is under the LGPL, which whoever ships pinwatch, one static file, would have to pass on with the
+//! means to link it anew; pinwatch is Apache-2.0 or MIT with all that it is made of. aya-obj, which is linked in, keeps the
+//! types that it has read to itself, reads no module's BTF on top of the kernel's, and answers with the first type of a name:
+//! modules repeat names with other contents, so `query` compares them, and has no answer where they disagree.
+//!
 //! The format is described in the kernel's Documentation/bpf/btf.rst; kinds up to 19 (ENUM64, Linux 6.0).
 
 mod bytes;

@@ -79,6 +79,12 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_point_that_is_no_text_hides_nothing() {
+        let mounts = parse(b"1 2 3:4 / /m\xff rw - tmpfs tmpfs rw\n2 2 3:5 / /n rw - proc proc rw\n");
+        assert_eq!((mounts.len(), mounts[0].point.as_slice()), (2, &b"/m\xff"[..]));
+    }
+
+    #[test]
     fn own_mounts_have_a_proc() {
         assert!(of(Path::new("/proc/self")).iter().any(|m| m.fstype == "proc"));
     }

@@ -177,6 +177,15 @@ mod tests {
     }
 
     #[test]
+    fn a_command_name_that_is_no_text_hides_nothing() {
+        let status = b"Name:\ta\xff\nState:\tS (sleeping)\nTgid:\t77\nUid:\t1\t2\t3\t4\n";
+        assert_eq!(
+            (status_field(status, b"Tgid:", 0), status_field(status, b"Uid:", 1)),
+            (Some(77), Some(2))
+        );
+    }
+
+    #[test]
     fn cut_texts_are_nothing() {
         for end in 0..STAT.len() - 6 {
             assert!(parse_stat(&STAT[..end]).is_none_or(|s| s.start != 81234), "{end}");

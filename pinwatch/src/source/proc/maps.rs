@@ -102,6 +102,12 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0    [vsyscall]
     }
 
     #[test]
+    fn a_name_that_is_no_text_hides_nothing() {
+        let maps = parse(b"10000-12000 rw-s 0 00:1b 5 /srv/\xff\n12000-13000 rw-p 0 00:00 0\n");
+        assert_eq!((maps.len(), maps[0].name.as_slice()), (2, &b"/srv/\xff"[..]));
+    }
+
+    #[test]
     fn a_range_is_split_and_holes_are_kept() {
         let maps = parse(MAPS);
         let pieces = pieces(&maps, 0x11800, 0x4000);

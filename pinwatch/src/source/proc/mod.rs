@@ -2,7 +2,8 @@
 //! umems. Root sees those of all users.
 //!
 //! Everything here races with the processes it looks at, and everything it reads may be hostile: all is bounded,
-//! and what vanishes meanwhile is left out. What cannot be known is in [`Table::gaps`].
+//! and what vanishes meanwhile is left out. What cannot be known is in [`Table::gaps`]. Why the crate procfs does not read it:
+//! see `source::host`.
 
 mod fdinfo;
 mod files;
