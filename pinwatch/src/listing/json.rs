@@ -2,6 +2,7 @@
 //! removed, within a version.
 
 mod pin;
+pub(super) mod writer;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -111,9 +112,9 @@ impl Shared {
         self.creators.get(process.0 as usize).map(String::as_str)
     }
 
-    /// How a pin is kept, as fields with commas in front.
+    /// How a pin is kept, as four fields.
     fn holding(&self, pin: &Pin) -> &str {
-        const UNKNOWN: &str = r#","state":"unknown","holders":null,"in_flight":null,"receivers":[]"#;
+        const UNKNOWN: &str = r#""state":"unknown","holders":null,"in_flight":null,"receivers":[]"#;
         let at = pin.holding.map(|at| at.0 as usize);
         at.and_then(|at| self.holdings.get(at)).map_or(UNKNOWN, String::as_str)
     }
@@ -129,13 +130,26 @@ impl Shared {
         out.extend_from_slice(&latest.1);
     }
 
-    /// Appends a moment as RFC 3339, without quotes; false if it is beyond what the calendar has.
-    fn time(&self, out: &mut Vec<u8>, nanoseconds: i64) -> bool {
+    /// Appends a moment as RFC 3339; null if it is not known, or beyond what the calendar has.
+    fn time(&self, out: &mut Vec<u8>, nanoseconds: Option<i64>) {
+        let start = out.len();
+        out.push(b'"');
+        match nanoseconds.and_then(|nanoseconds| self.digits(out, nanoseconds)) {
+            Some(()) => out.extend_from_slice(b"Z\""),
+            None => {
+                out.truncate(start);
+                out.extend_from_slice(b"null");
+            }
+        }
+    }
+
+    /// Appends it up to its last digit; `None` if it is beyond what the calendar has.
+    fn digits(&self, out: &mut Vec<u8>, nanoseconds: i64) -> Option<()> {
         let (second, mut rest) =
             (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
         let mut latest = self.second.borrow_mut();
         if latest.0 != second || latest.1.is_empty() {
-            let Ok(time) = jiff::Timestamp::from_second(second) else { return false };
+            let time = jiff::Timestamp::from_second(second).ok()?;
             *latest = (second, time.to_string().trim_end_matches('Z').to_owned());
         }
         out.extend_from_slice(latest.1.as_bytes());
@@ -148,17 +162,16 @@ impl Shared {
             let end = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
             out.extend_from_slice(&digits[..end]);
         }
-        out.push(b'Z');
-        true
+        Some(())
     }
 }
 
-/// How a pin is kept, as four fields with commas in front.
+/// How a pin is kept, as four fields.
 fn fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String> {
-    Ok(format!(r#","state":"{}"{}"#, holding.state().word(), holding_fields(table, holding)?))
+    Ok(format!(r#""state":"{}",{}"#, holding.state().word(), holding_fields(table, holding)?))
 }
 
-/// A holding as three fields with commas in front.
+/// A holding as three fields.
 pub(super) fn holding_fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String> {
     let list = |holders: &[model::Holder]| {
         let known = holders.iter().filter_map(|holder| Some((table.process(holder.process)?, holder)));
@@ -167,7 +180,7 @@ pub(super) fn holding_fields(table: &Table, holding: &model::Holding) -> serde_j
     };
     let in_flight = serde_json::to_string(&holding.in_flight)?;
     let (holders, receivers) = (list(&holding.holders)?, list(&holding.receivers)?);
-    Ok(format!(r#","holders":{holders},"in_flight":{in_flight},"receivers":{receivers}"#))
+    Ok(format!(r#""holders":{holders},"in_flight":{in_flight},"receivers":{receivers}"#))
 }
 
 #[derive(Serialize)]
@@ -483,13 +496,12 @@ mod tests {
         assert_eq!(document["watching_since"], "2026-11-20T23:55:04Z");
         let time = |at| {
             let mut out = Vec::new();
-            Shared::new(&Table::default())
-                .unwrap()
-                .time(&mut out, at)
-                .then(|| String::from_utf8(out).unwrap())
+            Shared::new(&Table::default()).unwrap().time(&mut out, at);
+            String::from_utf8(out).unwrap()
         };
-        assert_eq!(time(1_500_000_000).as_deref(), Some("1970-01-01T00:00:01.5Z"));
-        assert_eq!(time(-1).as_deref(), Some("1969-12-31T23:59:59.999999999Z"));
+        assert_eq!((time(None), time(Some(0))), ("null".to_owned(), r#""1970-01-01T00:00:00Z""#.to_owned()));
+        assert_eq!(time(Some(1_500_000_000)), r#""1970-01-01T00:00:01.5Z""#);
+        assert_eq!(time(Some(-1)), r#""1969-12-31T23:59:59.999999999Z""#);
         let pin = &document["pins"][1];
         let expected = serde_json::json!({
             "id": "r1", "subsystem": "rdma", "type": "rdma-mr", "object": "rxe0 mr 7", "mode": "rw",

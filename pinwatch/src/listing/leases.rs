@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::columns::Context;
 use super::grid::Grid;
+use super::json::writer::{self, key};
 use super::render::Look;
 use super::select::Selection;
 use super::{escape, json, label, path_or_number, size};
@@ -94,29 +95,38 @@ impl<'a> Leases<'a> {
 
     /// For machines: one document, or a line for each lease.
     pub fn json(&self, out: &mut impl Write, whole: bool) -> io::Result<()> {
-        let objects = self.entries.iter().map(|entry| self.object(entry)).collect::<Result<Vec<_>, _>>()?;
+        let mut text = Vec::new();
         if whole {
-            let complete = self.table.complete();
-            return writeln!(
-                out,
-                "{{\"version\":{},\"complete\":{complete},\"leases\":[{}]}}",
-                json::VERSION,
-                objects.join(",")
-            );
+            let mut failed = Ok(());
+            writer::object(&mut text, |o| {
+                o.number(key!("version"), u64::from(json::VERSION));
+                o.flag(key!("complete"), self.table.complete());
+                o.list(key!("leases"), &self.entries, |out, entry| {
+                    if let Err(error) = self.object(out, entry) {
+                        failed = Err(error);
+                    }
+                });
+            });
+            failed?;
+            text.push(b'\n');
+        } else {
+            for entry in &self.entries {
+                self.object(&mut text, entry)?;
+                text.push(b'\n');
+            }
         }
-        objects.iter().try_for_each(|object| writeln!(out, "{object}"))
+        out.write_all(&text)
     }
 
-    fn object(&self, entry: &Entry) -> serde_json::Result<String> {
+    fn object(&self, out: &mut Vec<u8>, entry: &Entry) -> serde_json::Result<()> {
         let Entry { lease, holding, taker, pins } = entry;
         let file = self.table.file(lease.file).map(|file| serde_json::to_string(&json::File::new(file)));
-        let file = file.transpose()?.unwrap_or_else(|| "null".to_owned());
+        let file = file.transpose()?;
         let seconds = match lease.state {
             LeaseState::Breaking { seconds_left } => seconds_left,
             _ => None,
         };
-        let taker = taker.map(|taker| json!({"pid": taker.pid, "comm": taker.comm.text()}));
-        let ids: Vec<String> = pins.iter().map(|pin| pin.id.to_string()).collect();
+        let taker = taker.map(|taker| json!({"pid": taker.pid, "comm": taker.comm.text()}).to_string());
         let nobody = Holding::nobody();
         let waiters: Vec<Value> = (lease.waiters.iter())
             .map(|waiter| {
@@ -131,21 +141,24 @@ impl<'a> Leases<'a> {
                 })
             })
             .collect();
-        let (taken, broken) = (lease.taken.and_then(json::time), lease.broken.and_then(json::time));
+        let time = |at: Option<i64>| serde_json::to_string(&at.and_then(json::time));
+        let (taken, broken) = (time(lease.taken)?, time(lease.broken)?);
         let holders = json::holding_fields(self.table, holding.unwrap_or(&nobody))?;
-        Ok(format!(
-            "{{\"kind\":\"{}\",\"mode\":\"{}\",\"state\":\"{}\",\"seconds_left\":{},\"taken\":{},\"broken\":{},\"waiters\":{},\"file\":{file},\"taker\":{}{holders},\"pins\":{},\"pinned_bytes\":{}}}",
-            lease.kind.word(),
-            lease.mode.word(),
-            lease.state.word(),
-            json!(seconds),
-            json!(taken),
-            json!(broken),
-            json!(waiters),
-            json!(taker),
-            json!(ids),
-            pinned(lease, pins),
-        ))
+        writer::object(out, |o| {
+            o.word(key!("kind"), lease.kind.word());
+            o.word(key!("mode"), lease.mode.word());
+            o.word(key!("state"), lease.state.word());
+            o.number(key!("seconds_left"), seconds);
+            o.ready(key!("taken"), Some(&taken));
+            o.ready(key!("broken"), Some(&broken));
+            o.ready(key!("waiters"), Some(&Value::from(waiters).to_string()));
+            o.ready(key!("file"), file.as_deref());
+            o.ready(key!("taker"), taker.as_deref());
+            o.ready_fields(&holders);
+            o.list(key!("pins"), pins, |out, pin| writer::text(out, &pin.id.to_string()));
+            o.number(key!("pinned_bytes"), pinned(lease, pins));
+        });
+        Ok(())
     }
 }
 
