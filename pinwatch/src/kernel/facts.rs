@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufReader, Read},
     path::Path,
     sync::Arc,
 };
@@ -12,7 +12,7 @@ use pinwatch_common::{KernelLayout, ModuleLayout};
 
 use super::{
     btf::{self, Btf, Function, Member},
-    table,
+    lists, table,
 };
 
 /// How much is looked at.
@@ -201,13 +201,11 @@ impl Facts {
     fn read_symbols(&mut self, path: &Path) {
         let Ok(file) = fs::File::open(path) else { return };
         self.functions.values_mut().for_each(|fact| fact.symbol = Some(false));
-        for_each_line(file, |line| {
-            // "address type name", then for a module's symbol "\t[module]"
-            let mut words = line.split_ascii_whitespace().skip(2);
-            let Some(fact) = words.next().and_then(|name| self.functions.get_mut(name)) else { return };
+        lists::for_each_symbol(BufReader::with_capacity(1 << 16, file), |symbol| {
+            let Some(fact) = symbol.name().and_then(|name| self.functions.get_mut(name)) else { return };
             fact.symbol = Some(true);
             if fact.btf.is_none() {
-                fact.module = words.next().map(|module| module.trim_matches(['[', ']']).to_owned());
+                fact.module = symbol.module().map(str::to_owned);
             }
         });
     }
@@ -218,7 +216,7 @@ impl Facts {
             .find_map(|folder| fs::File::open(kernel.join(folder).join("available_filter_functions")).ok());
         let Some(file) = found else { return };
         self.functions.values_mut().for_each(|fact| fact.traceable = Some(false));
-        for_each_line(file, |line| {
+        lists::for_each_line(BufReader::with_capacity(1 << 16, file), |line| {
             let name = line.split_ascii_whitespace().next();
             if let Some(fact) = name.and_then(|name| self.functions.get_mut(name)) {
                 fact.traceable = Some(true);
@@ -248,31 +246,15 @@ fn read_btf(
     }
 }
 
-/// Lines that are not text are passed over.
-fn for_each_line(file: fs::File, mut each: impl FnMut(&str)) {
-    let mut reader = BufReader::with_capacity(1 << 16, file);
-    let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
-        if let Ok(text) = str::from_utf8(&line) {
-            each(text);
-        }
-        line.clear();
-    }
-}
-
 fn text(path: &Path) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim_end().to_owned())
 }
 
 /// Only modules that are up: one that is being loaded or removed has no functions to hook.
 fn loaded_modules(proc: &Path) -> Vec<String> {
-    let modules = text(&proc.join("modules")).unwrap_or_default();
-    let live = modules.lines().filter_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let name = words.next()?;
-        (words.nth(3) == Some("Live")).then_some(name)
-    });
-    let live: Vec<_> = live.collect();
+    let text = lists::modules_text(proc);
+    let live: Vec<&str> =
+        lists::modules(&text).filter(|module| module.live).map(|module| module.name).collect();
     let wanted = table::MODULES.iter().filter(|name| live.contains(name));
     wanted.map(|name| (*name).to_owned()).collect()
 }

@@ -10,6 +10,7 @@ pub mod check;
 pub mod facts;
 pub mod feature;
 mod kernel_calls;
+pub mod lists;
 mod module_program;
 mod overlay;
 pub mod plan;

@@ -1,32 +1,29 @@
 //! Which modules are loaded that have something to hook, and where.
 
 use std::fs;
+use std::path::Path;
+
+use crate::kernel::lists;
 
 /// A loaded module. One that was removed and loaded anew has another address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Module {
     /// Its name.
     pub name: String,
-    /// Where its code begins, as `/proc/modules` prints it.
-    pub address: String,
+    /// Where its code begins; `None` for those who may not see addresses.
+    pub address: Option<u64>,
 }
 
 /// Those of the wanted modules that are loaded now, by name.
 pub fn loaded(wanted: &[&str]) -> Vec<Module> {
-    parse(&fs::read_to_string("/proc/modules").unwrap_or_default(), wanted)
+    parse(&lists::modules_text(Path::new("/proc")), wanted)
 }
 
 fn parse(text: &str, wanted: &[&str]) -> Vec<Module> {
-    let module = |line: &str| {
-        // Name, size, users, who they are, state, address.
-        let mut fields = line.split_ascii_whitespace();
-        let (name, state) = (fields.next()?, fields.nth(3)?);
-        // One that is being loaded has nothing to hook yet: it is a change when it is up.
-        let is_wanted = wanted.contains(&name) && state == "Live";
-        let address = fields.next().unwrap_or_default().to_owned();
-        is_wanted.then(|| Module { name: name.to_owned(), address })
-    };
-    let mut modules: Vec<Module> = text.lines().filter_map(module).collect();
+    // One that is being loaded has nothing to hook yet: it is a change when it is up.
+    let live = lists::modules(text).filter(|module| module.live && wanted.contains(&module.name));
+    let mut modules: Vec<Module> =
+        live.map(|module| Module { name: module.name.to_owned(), address: module.address }).collect();
     modules.sort();
     modules
 }
@@ -48,9 +45,8 @@ mod tests {
             other 4096 0 - Live 0xffffffffc0300000\n\
             short\n";
         let modules = parse(text, &["ib_core", "ib_uverbs", "vfio"]);
-        let names: Vec<(&str, &str)> =
-            modules.iter().map(|module| (module.name.as_str(), module.address.as_str())).collect();
-        assert_eq!(names, [("ib_core", "0xffffffffc0000000"), ("vfio", "0xffffffffc0200000")]);
+        let names: Vec<_> = modules.iter().map(|module| (module.name.as_str(), module.address)).collect();
+        assert_eq!(names, [("ib_core", Some(0xffff_ffff_c000_0000)), ("vfio", Some(0xffff_ffff_c020_0000))]);
         assert_eq!(parse("", &["ib_core"]), []);
     }
 }

@@ -2,6 +2,9 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use crate::kernel::lists;
 
 /// A module's place in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,26 +24,19 @@ pub struct Modules {
 impl Modules {
     /// Looks at what is loaded now. What is gone is remembered until something else is in its place.
     pub fn refresh(&mut self) {
-        self.note(&std::fs::read_to_string("/proc/modules").unwrap_or_default());
+        self.note(&lists::modules_text(Path::new("/proc")));
     }
 
-    /// `text` as in /proc/modules: name, size, users, who they are, state, address.
+    /// `text` as in /proc/modules.
     fn note(&mut self, text: &str) {
         self.loaded.clear();
-        for line in text.lines() {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let (Some(name), Some(size), Some(start)) = (words.first(), words.get(1), words.get(5)) else {
-                continue;
-            };
-            let start = start.strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
-            // Whoever may not see addresses is shown zeros.
-            let (Some(start), Ok(size)) = (start.filter(|start| *start != 0), size.parse::<u64>()) else {
-                continue;
-            };
+        for module in lists::modules(text) {
+            // Whoever may not see addresses has none.
+            let Some(start) = module.address else { continue };
             self.known.retain(|old| old.start != start);
-            self.known.push(Module { start, size, name: (*name).to_owned() });
+            self.known.push(Module { start, size: module.size, name: module.name.to_owned() });
             // One that is being unloaded is listed for a while.
-            if words.get(4) == Some(&"Live") {
+            if module.live {
                 self.loaded.push(start);
             }
         }
@@ -80,34 +76,23 @@ pub fn of(addresses: &[u64]) -> Vec<Option<Symbol>> {
     }
 }
 
-/// Goes through all symbols once, which have no order over the modules.
-fn nearest(mut symbols: impl BufRead, addresses: &[u64]) -> Vec<Option<Symbol>> {
+fn nearest(symbols: impl BufRead, addresses: &[u64]) -> Vec<Option<Symbol>> {
     /// No function is longer than this.
     const LONGEST: u64 = 1 << 20;
     let mut found: Vec<Option<Symbol>> = vec![None; addresses.len()];
-    let mut line = Vec::new();
-    while symbols.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
-        if let Ok(text) = str::from_utf8(&line)
-            && let Some((start, rest)) = text.split_once(' ')
-            && let Ok(start) = u64::from_str_radix(start, 16)
-            && start != 0
-        {
-            for (address, best) in addresses.iter().zip(&mut found) {
-                let offset = address.wrapping_sub(start);
-                if offset > LONGEST || best.as_ref().is_some_and(|best| best.offset <= offset) {
-                    continue;
-                }
-                // "type name", then for a module's "\t[module]"
-                let mut words = rest.split_ascii_whitespace();
-                let (kind, name, module) = (words.next(), words.next(), words.next());
-                if let (Some("t" | "T" | "w" | "W"), Some(name)) = (kind, name) {
-                    let module = module.map(|module| module.trim_matches(['[', ']']).to_owned());
-                    *best = Some(Symbol { name: name.to_owned(), module, offset });
-                }
+    lists::for_each_symbol(symbols, |symbol| {
+        let Some(start) = symbol.address else { return };
+        for (address, best) in addresses.iter().zip(&mut found) {
+            let offset = address.wrapping_sub(start);
+            if offset > LONGEST || best.as_ref().is_some_and(|best| best.offset <= offset) {
+                continue;
+            }
+            if let Some(name) = symbol.name().filter(|_| symbol.is_function()) {
+                let module = symbol.module().map(str::to_owned);
+                *best = Some(Symbol { name: name.to_owned(), module, offset });
             }
         }
-        line.clear();
-    }
+    });
     found
 }
 
