@@ -228,3 +228,71 @@ impl HttpCounts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MADE: Activity = Activity { made: 7, released: 2 };
+
+    /// An exporter that was scraped at `now`, after which a pass took so long.
+    fn after_pass(now: Instant, took: Duration) -> Exporter {
+        let mut exporter = Exporter::default();
+        assert!(exporter.begin(now).is_none());
+        exporter.observe(&Pass {
+            table: &Table::default(),
+            policy: LeasePolicy::default(),
+            began: now.checked_sub(took).unwrap(),
+            activity: MADE,
+            entries: [("pins", 5), ("extents", 0), ("files", 0)],
+            references: References { attributed: 5, unclaimed: 1, held: Some(8) },
+        });
+        exporter
+    }
+
+    #[test]
+    fn a_scrape_makes_a_pass_only_while_that_is_quick_and_something_has_changed() {
+        let now = Instant::now();
+        assert!(Exporter::default().needs_pass(false));
+        let quick = after_pass(now, Duration::ZERO);
+        assert!(quick.needs_pass(true) && !quick.needs_pass(false));
+        assert!(!after_pass(now, Duration::from_secs(1)).needs_pass(true));
+        assert!(!quick.has_changed(MADE) && quick.has_changed(Activity { released: 3, ..MADE }));
+    }
+
+    #[test]
+    fn between_scrapes_passes_cost_five_percent_at_most_and_end_with_the_scrapes() {
+        let now = Instant::now();
+        let exporter = after_pass(now, Duration::from_millis(500));
+        let due = |after: f64, changed| exporter.is_due(now + Duration::from_secs_f64(after), || changed);
+        // The pass took a bit more than half a second.
+        assert!(!due(9.9, true) && due(11.5, true));
+        assert!(!due(14.9, false) && due(16.5, false));
+        assert!(due(299.0, false) && !due(300.0, true));
+        assert!(!Exporter::default().is_due(now, || true));
+    }
+
+    #[test]
+    fn a_scrape_too_soon_gets_the_same_reply() {
+        let now = Instant::now();
+        let mut exporter = after_pass(now, Duration::ZERO);
+        exporter.keep(now.checked_sub(Duration::from_secs(1)).unwrap(), &"text".into());
+        assert_eq!(exporter.begin(now + Duration::from_secs(3)).as_deref(), Some("text"));
+        assert_eq!(exporter.begin(now + Duration::from_secs(6)), None);
+    }
+
+    #[test]
+    fn pins_made_since_the_pass_do_not_pass_for_unattributed_ones() {
+        let exporter = after_pass(Instant::now(), Duration::ZERO);
+        let unattributed = |changed| {
+            let mut families = Families::default();
+            let counts = vmstat::Pins { acquired: 100, released: 0 };
+            exporter.emit_pass(changed, Some(counts), &mut families);
+            let text = families.text().unwrap();
+            let line = "pinwatch_kernel_pin_references{by=\"unattributed\"} ";
+            text.lines().find_map(|other| other.strip_prefix(line)).map(str::to_owned)
+        };
+        assert_eq!(unattributed(false).as_deref(), Some("94"));
+        assert_eq!(unattributed(true).as_deref(), Some("2"));
+    }
+}
