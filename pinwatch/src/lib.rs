@@ -5,4 +5,5 @@ pub mod kernel;
 pub mod listing;
 pub mod model;
 pub mod source;
+pub mod subsystem;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! Cuts a kernel's BTF down to what pinwatch asks of it (`kernel::table`, `pinwatch_common::layout`): a few kilobytes that tests can decide by.
+//! Cuts a kernel's BTF down to what pinwatch asks of it (the table of subsystems and their rooms): a few kilobytes that tests can decide by.
 //!
 //!     cargo run --example cut_btf -- vmlinux.btf tests/fixtures/btf/6.1/vmlinux.btf
 //!     cargo run --example cut_btf -- --base vmlinux.btf ib_core.btf tests/fixtures/btf/6.1/ib_core.btf
@@ -10,10 +10,8 @@ mod writer;
 
 use std::{collections::HashMap, env, fs, process::ExitCode, sync::Arc};
 
-use pinwatch::kernel::{
-    btf::{Btf, Field, Function, Type},
-    table,
-};
+use pinwatch::kernel::btf::{Btf, Field, Function, Type};
+use pinwatch::subsystem;
 use pinwatch_common::{KernelLayout, ModuleLayout};
 use writer::{NewField, Writer};
 
@@ -68,7 +66,8 @@ fn cut(base: Option<&str>, from: &str, to: &str) -> Result<(), Error> {
             cutter.structure(id, &members);
         }
     }
-    for function in table::FUNCTIONS {
+    let wanted = subsystem::wanted();
+    for function in &wanted.functions {
         if let Some(found) = btf.function(function.symbol) {
             cutter.function(function.symbol, &found);
         }
@@ -77,7 +76,7 @@ fn cut(base: Option<&str>, from: &str, to: &str) -> Result<(), Error> {
         Some(_) => ModuleLayout::VALUES.iter().map(|value| value.name).collect(),
         None => {
             let values = KernelLayout::VALUES.iter().map(|value| value.name);
-            values.chain([table::FOLL_LONGTERM]).collect()
+            values.chain(wanted.enumerators.iter().copied()).collect()
         }
     };
     let values: Vec<_> = names.into_iter().filter_map(|name| Some((name, btf.enum_value(name)?))).collect();

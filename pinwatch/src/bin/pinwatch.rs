@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 use pinwatch::daemon::exporter::Limits;
 use pinwatch::daemon::{self, Settings, web};
-use pinwatch::kernel::feature::FeatureName;
 use pinwatch::kernel::plan::{AttachMode, Choices};
 use pinwatch::listing::escape;
-use pinwatch::model::LeasePolicy;
+use pinwatch::model::{LeasePolicy, Subsystem};
 use pinwatch::source::{self, clocks::Clocks};
 use pinwatch::wire::{self, Reply, Request};
 use tracing_subscriber::EnvFilter;
@@ -93,8 +93,8 @@ struct HookOptions {
     #[arg(long, value_enum, value_name = "WHETHER")]
     generic: Option<Switch>,
     /// Leave a subsystem to --generic: its pins are shown as unclaimed then
-    #[arg(long, value_enum, value_name = "SUBSYSTEM", value_delimiter = ',')]
-    without: Vec<Known>,
+    #[arg(long, value_parser = hooked_subsystem(), value_name = "SUBSYSTEM", value_delimiter = ',')]
+    without: Vec<Subsystem>,
 }
 
 impl HookOptions {
@@ -102,7 +102,7 @@ impl HookOptions {
         Choices {
             attach: self.attach.into(),
             generic: self.generic.map(|generic| matches!(generic, Switch::On)),
-            without: self.without.iter().map(|known| known.feature()).collect(),
+            without: self.without.clone(),
         }
     }
 }
@@ -114,28 +114,12 @@ enum Switch {
 }
 
 /// Subsystems that have hooks of their own.
-#[derive(Clone, Copy, ValueEnum)]
-enum Known {
-    Rdma,
-    #[value(name = "io_uring")]
-    IoUring,
-    Xdp,
-    Udmabuf,
-    Vfio,
-    V4l2,
-}
-
-impl Known {
-    fn feature(self) -> FeatureName {
-        match self {
-            Self::Rdma => FeatureName::Rdma,
-            Self::IoUring => FeatureName::IoUring,
-            Self::Xdp => FeatureName::Xdp,
-            Self::Udmabuf => FeatureName::Udmabuf,
-            Self::Vfio => FeatureName::Vfio,
-            Self::V4l2 => FeatureName::V4l2,
-        }
-    }
+fn hooked_subsystem() -> impl TypedValueParser<Value = Subsystem> {
+    let hooked = Subsystem::ALL.into_iter().filter(|subsystem| *subsystem != Subsystem::Unclaimed);
+    PossibleValuesParser::new(hooked.map(Subsystem::word)).try_map(|word| {
+        let found = Subsystem::ALL.into_iter().find(|subsystem| subsystem.word() == word);
+        found.ok_or("no such subsystem")
+    })
 }
 
 #[derive(clap::Args)]

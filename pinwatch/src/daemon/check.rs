@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::hooks::{Hooks, probe};
 use crate::kernel::check::Check;
 use crate::kernel::facts::Depth;
-use crate::kernel::plan::{Choices, Method, Plan, Verdict};
+use crate::kernel::plan::{Choices, Method, Verdict};
+use crate::subsystem;
 
 /// Room for pins: none is recorded long enough to matter.
 const MAX_PINS: u32 = 64;
@@ -13,7 +14,7 @@ const MAX_PINS: u32 = 64;
 /// Looks at this kernel, and attaches what the plan has for it, unless nothing can be.
 pub fn check(choices: &Choices) -> Check {
     let facts = probe(Depth::Thorough);
-    let plan = Plan::decide(&facts, choices.clone());
+    let plan = subsystem::plan(&facts, choices.clone());
     if plan.verdict() == Verdict::Unusable {
         return Check::new(&facts, &plan, &[]);
     }

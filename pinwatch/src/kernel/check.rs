@@ -4,13 +4,14 @@
 
 use std::fmt::Write as _;
 
-use pinwatch_common::subsystems::HookPoint;
+use pinwatch_common::subsystems::{HookPoint, Subsystem};
 use serde::Serialize;
 
 use super::{
     facts::{BtfState, Facts},
     feature::{Feature, FeatureName, State},
-    plan::{Hook, Method, Plan, Verdict, hook::describe, subsystem::NOTHING_TO_NAME},
+    missing::Missing,
+    plan::{Hook, Method, Plan, Verdict, hook::describe_as},
 };
 
 /// What became of a hook: its name, and how it was attached or why it could not be.
@@ -63,12 +64,20 @@ impl Check {
             |hook: &Hook| attached.iter().find(|(name, _)| *name == hook.name()).map(|(_, result)| result);
         let mut features: Vec<_> =
             plan.features.iter().map(|feature| carried_out(feature, &plan.hooks, outcome)).collect();
-        let lost = |feature: &Feature| feature.name == FeatureName::Rdma && feature.state == State::Off;
-        if features.iter().any(lost) {
-            for feature in features.iter_mut().filter(|feature| feature.name == FeatureName::RdmaNames) {
-                if feature.state != State::Off {
-                    *feature = Feature::off(feature.name, NOTHING_TO_NAME);
-                }
+        let lost: Vec<Subsystem> = (features.iter())
+            .filter(|feature| feature.state == State::Off)
+            .filter_map(|feature| match feature.name {
+                FeatureName::Subsystem(subsystem) => Some(subsystem),
+                FeatureName::Part(_) | FeatureName::Detail(_) => None,
+            })
+            .collect();
+        for feature in &mut features {
+            if let FeatureName::Part(part) = feature.name
+                && feature.state != State::Off
+                && lost.contains(&part.subsystem)
+            {
+                let why = Missing::Needs(FeatureName::Subsystem(part.subsystem));
+                *feature = Feature::missing(feature.name, part.loss, why);
             }
         }
         let verdict = Verdict::of(&features);
@@ -148,7 +157,7 @@ impl Kernel {
             .map(|module| module.name.as_str())
             .collect();
         let modules = match (self.modules.is_empty(), without.is_empty()) {
-            (true, _) => "no RDMA modules loaded".to_owned(),
+            (true, _) => "no modules to hook".to_owned(),
             (false, true) => "modules' BTF yes".to_owned(),
             (false, false) => format!("modules' BTF not for {}", without.join(", ")),
         };
@@ -189,11 +198,12 @@ fn carried_out<'a>(
     let own: Vec<&Hook> = hooks.iter().filter(|hook| hook.feature == feature.name).collect();
     for hook in &own {
         if let Some(Err(error)) = outcome(hook) {
-            let when = if hook.id.point() == HookPoint::Entry { "" } else { "the return of " };
-            return Feature::off(
-                feature.name,
-                &format!("cannot attach to {when}{}: {}", hook.symbol, one_line(error)),
-            );
+            let why = Missing::NotAttached {
+                symbol: hook.symbol,
+                at_return: hook.id.point() == HookPoint::Exit,
+                error: one_line(error),
+            };
+            return Feature::missing(feature.name, feature.loss, why);
         }
     }
     let planned: Vec<_> = own.iter().map(|hook| (*hook, hook.method)).collect();
@@ -205,7 +215,7 @@ fn carried_out<'a>(
         .collect();
     let text = match planned == used {
         true => feature.text.clone(),
-        false => feature.text.replacen(&describe(&planned), &describe(&used), 1),
+        false => feature.text.replacen(&describe_as(&planned), &describe_as(&used), 1),
     };
     Feature { text, ..feature.clone() }
 }

@@ -12,7 +12,8 @@ use pinwatch_common::{KernelLayout, ModuleLayout};
 
 use super::{
     btf::{self, Btf, Function, Member},
-    lists, table,
+    lists,
+    wanted::Wanted,
 };
 
 /// How much is looked at.
@@ -35,7 +36,7 @@ pub enum BtfState {
     Unusable(String),
 }
 
-/// A loaded module out of [`table::MODULES`].
+/// A loaded module out of [`Wanted::modules`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleFact {
     /// Its name.
@@ -44,7 +45,7 @@ pub struct ModuleFact {
     pub btf: BtfState,
 }
 
-/// A function out of [`table::FUNCTIONS`].
+/// A function out of [`Wanted::functions`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FunctionFact {
     /// The module that it was found in; `None`: in the kernel proper, or nowhere.
@@ -93,12 +94,12 @@ pub struct Facts {
 
 impl Facts {
     /// Looks at the host below `root`, which is `/` except in tests. Never fails: what cannot be read is `None`.
-    pub fn read(root: &Path, depth: Depth) -> Self {
+    pub fn read(root: &Path, depth: Depth, wanted: &Wanted) -> Self {
         let sys = root.join("sys");
         let proc = root.join("proc");
         let (btf, vmlinux) = read_btf(&sys.join("kernel/btf/vmlinux"), Btf::parse);
         let vmlinux = vmlinux.map(Arc::new);
-        let modules = loaded_modules(&proc).into_iter().map(|name| {
+        let modules = loaded_modules(&proc, wanted).into_iter().map(|name| {
             let path = sys.join("kernel/btf").join(&name);
             let (state, btf) = match &vmlinux {
                 Some(base) => read_btf(&path, |bytes| Btf::parse_split(bytes, base)),
@@ -118,7 +119,7 @@ impl Facts {
             ..Self::empty()
         };
         facts.btf = btf;
-        facts.look_up(vmlinux.as_deref(), &modules);
+        facts.look_up(wanted, vmlinux.as_deref(), &modules);
         if depth == Depth::Thorough || facts.modules.iter().any(|module| module.btf != BtfState::Read) {
             facts.read_symbols(&proc.join("kallsyms"));
         }
@@ -130,7 +131,12 @@ impl Facts {
 
     /// Facts of a kernel of which only the BTF is at hand; the rest is as on an ordinary host. `None`: the module is
     /// loaded, but has no BTF.
-    pub fn from_btf(release: &str, vmlinux: &Btf, modules: Vec<(&str, Option<Btf>)>) -> Self {
+    pub fn from_btf(
+        release: &str,
+        vmlinux: &Btf,
+        modules: Vec<(&str, Option<Btf>)>,
+        wanted: &Wanted,
+    ) -> Self {
         let modules: Vec<_> = modules
             .into_iter()
             .map(|(name, btf)| {
@@ -139,7 +145,7 @@ impl Facts {
             })
             .collect();
         let mut facts = Self { release: release.to_owned(), ..Self::empty() };
-        facts.look_up(Some(vmlinux), &modules);
+        facts.look_up(wanted, Some(vmlinux), &modules);
         facts
     }
 
@@ -162,20 +168,20 @@ impl Facts {
         }
     }
 
-    /// Asks BTF for all that is in `table`. The kernel is asked first: there the modules may be built in.
-    fn look_up(&mut self, vmlinux: Option<&Btf>, modules: &[(ModuleFact, Option<Btf>)]) {
+    /// Asks BTF for all that is wanted, and for all that the table of subsystems has. The kernel is asked first: there the modules may be built in.
+    fn look_up(&mut self, wanted: &Wanted, vmlinux: Option<&Btf>, modules: &[(ModuleFact, Option<Btf>)]) {
         let kernel = vmlinux.map(|btf| (None, btf));
         let loaded = modules.iter().filter_map(|(module, btf)| Some((Some(&module.name), btf.as_ref()?)));
         let all: Vec<(Option<&String>, &Btf)> = kernel.into_iter().chain(loaded).collect();
-        for rule in table::FUNCTIONS {
-            let found = all.iter().find_map(|(module, btf)| Some((*module, btf.function(rule.symbol)?)));
+        for function in &wanted.functions {
+            let found = all.iter().find_map(|(module, btf)| Some((*module, btf.function(function.symbol)?)));
             let fact = match found {
                 Some((module, function)) => {
                     FunctionFact { module: module.cloned(), btf: Some(function), ..FunctionFact::default() }
                 }
                 None => FunctionFact::default(),
             };
-            self.functions.insert(rule.symbol, fact);
+            self.functions.insert(function.symbol, fact);
         }
         let of_kernel = KernelLayout::MEMBERS.iter().flat_map(|member| member.paths);
         let of_modules = ModuleLayout::MEMBERS.iter().flat_map(|member| member.paths);
@@ -186,12 +192,13 @@ impl Facts {
         let sizes = KernelLayout::SIZES.iter().map(|size| size.name);
         let sizes = sizes.chain(ModuleLayout::SIZES.iter().map(|size| size.name));
         let assumed = KernelLayout::ASSUMED_SIZES.iter().chain(ModuleLayout::ASSUMED_SIZES);
-        for name in sizes.chain(assumed.map(|assumed| assumed.name)).chain([table::IO_MAPPED_UBUF]) {
+        let assumed = assumed.map(|assumed| assumed.name);
+        for name in sizes.chain(assumed).chain(wanted.structs.iter().copied()) {
             self.sizes.insert(name, all.iter().find_map(|(_, btf)| btf.struct_size(name)));
         }
-        let of_kernel = KernelLayout::VALUES.iter().map(|value| value.name);
-        let of_modules = ModuleLayout::VALUES.iter().map(|value| value.name);
-        for name in of_kernel.chain([table::FOLL_LONGTERM]).chain(of_modules) {
+        let values = KernelLayout::VALUES.iter().map(|value| value.name);
+        let values = values.chain(ModuleLayout::VALUES.iter().map(|value| value.name));
+        for name in values.chain(wanted.enumerators.iter().copied()) {
             self.enums.insert(name, all.iter().find_map(|(_, btf)| btf.enum_value(name)));
         }
         self.modules = modules.iter().map(|(module, _)| module.clone()).collect();
@@ -251,11 +258,11 @@ fn text(path: &Path) -> Option<String> {
 }
 
 /// Only modules that are up: one that is being loaded or removed has no functions to hook.
-fn loaded_modules(proc: &Path) -> Vec<String> {
+fn loaded_modules(proc: &Path, wanted: &Wanted) -> Vec<String> {
     let text = lists::modules_text(proc);
     let live: Vec<&str> =
         lists::modules(&text).filter(|module| module.live).map(|module| module.name).collect();
-    let wanted = table::MODULES.iter().filter(|name| live.contains(name));
+    let wanted = wanted.modules.iter().filter(|name| live.contains(name));
     wanted.map(|name| (*name).to_owned()).collect()
 }
 

@@ -1,28 +1,37 @@
-//! The parts of tracing that can be there or not, each by itself, and the sentence that says why.
+//! The parts of tracing that can be there or not, each by itself: what they are called, how much of them there is, and why.
 
 use std::fmt;
 
+use pinwatch_common::subsystems::Subsystem;
 use serde::{Serialize, Serializer};
+
+use super::missing::Missing;
 
 /// Which part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FeatureName {
-    /// Pins of RDMA buffers.
-    Rdma,
-    /// Numbers and keys of RDMA memory regions, and what the other RDMA buffers are for.
-    RdmaNames,
-    /// Registered io_uring buffers.
-    IoUring,
-    /// AF_XDP umems.
-    Xdp,
-    /// DMA buffers made of memfds.
-    Udmabuf,
-    /// DMA mappings of VFIO.
-    Vfio,
-    /// User memory that V4L2 devices use as buffers.
-    V4l2,
-    /// Pins of what none of these hooks knows.
-    Unclaimed,
+    /// The pins of a subsystem: without any of these there is nothing to show.
+    Subsystem(Subsystem),
+    /// More about them, for which the subsystem needs more than to see them.
+    Part(&'static Part),
+    /// More about pins of all subsystems.
+    Detail(Detail),
+}
+
+/// Something about pins of one subsystem that may be missing by itself.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Part {
+    /// Whose.
+    pub subsystem: Subsystem,
+    /// As people and scripts see it.
+    pub word: &'static str,
+    /// What is lost without it, as a clause.
+    pub loss: &'static str,
+}
+
+/// Something about pins of all subsystems that may be missing by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Detail {
     /// Which ranges of which files are behind a pin.
     Extents,
     /// The names of these files.
@@ -43,17 +52,9 @@ pub enum FeatureName {
     LeaseEvents,
 }
 
-impl FeatureName {
+impl Detail {
     /// All, in the order in which they are shown.
-    pub const ALL: [Self; 17] = [
-        Self::Rdma,
-        Self::RdmaNames,
-        Self::IoUring,
-        Self::Xdp,
-        Self::Udmabuf,
-        Self::Vfio,
-        Self::V4l2,
-        Self::Unclaimed,
+    pub const ALL: [Self; 9] = [
         Self::Extents,
         Self::Paths,
         Self::PageCheck,
@@ -66,16 +67,8 @@ impl FeatureName {
     ];
 
     /// As people and scripts see it.
-    pub fn as_str(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
-            Self::Rdma => "rdma",
-            Self::RdmaNames => "rdma names",
-            Self::IoUring => "io_uring",
-            Self::Xdp => "xdp",
-            Self::Udmabuf => "udmabuf",
-            Self::Vfio => "vfio",
-            Self::V4l2 => "v4l2",
-            Self::Unclaimed => "unclaimed",
             Self::Extents => "extents",
             Self::Paths => "paths",
             Self::PageCheck => "page check",
@@ -91,45 +84,51 @@ impl FeatureName {
     /// What is lost without it, as a clause.
     pub fn loss(self) -> &'static str {
         match self {
-            Self::Rdma => "RDMA pins are not traced",
-            Self::RdmaNames => "memory regions have no numbers and keys",
-            Self::IoUring => "registered buffers are not traced",
-            Self::Xdp => "umems are not traced",
-            Self::Udmabuf => "DMA buffers made of memfds are not traced",
-            Self::Vfio => "DMA mappings of VFIO are not traced",
-            Self::V4l2 => "buffers of video devices in user memory are not traced",
-            Self::Unclaimed => "pins of drivers that pinwatch does not know are not traced",
             Self::Extents => "pins are shown without their files",
             Self::Paths => "files are shown by device and inode number",
             Self::PageCheck => "a private mapping's copied pages cannot be told from the file's",
             Self::Owners => "creators are shown by process id only",
             Self::Holders => "nobody knows who keeps a pin",
+            Self::Anchors => "the file descriptor that a pin was made through is not shown",
             Self::Refused => "what the kernel refuses is not known",
             Self::Leases => "whether a lease covers a pin is not known",
             Self::LeaseEvents => {
                 "leases are looked at only when somebody asks, and who breaks one is not known"
             }
-            Self::Anchors => "the file descriptor that a pin was made through is not shown",
+        }
+    }
+}
+
+impl FeatureName {
+    /// As people and scripts see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Subsystem(subsystem) => subsystem.word(),
+            Self::Part(part) => part.word,
+            Self::Detail(detail) => detail.word(),
         }
     }
 
     /// It tells what happens; what there is at a moment is known without it.
     pub fn is_history(self) -> bool {
-        matches!(self, Self::LeaseEvents | Self::Refused)
+        matches!(self, Self::Detail(Detail::LeaseEvents | Detail::Refused))
     }
 
     /// It sees pins of its own, rather than telling more of them: without any of these there is nothing to show.
     pub fn is_subsystem(self) -> bool {
-        matches!(
-            self,
-            Self::Rdma
-                | Self::IoUring
-                | Self::Xdp
-                | Self::Udmabuf
-                | Self::Vfio
-                | Self::V4l2
-                | Self::Unclaimed
-        )
+        matches!(self, Self::Subsystem(_))
+    }
+}
+
+impl From<Subsystem> for FeatureName {
+    fn from(subsystem: Subsystem) -> Self {
+        Self::Subsystem(subsystem)
+    }
+}
+
+impl From<Detail> for FeatureName {
+    fn from(detail: Detail) -> Self {
+        Self::Detail(detail)
     }
 }
 
@@ -206,15 +205,48 @@ impl Serialize for State {
 pub struct Feature {
     /// Which part.
     pub name: FeatureName,
+    /// What is lost without it, as a clause.
+    #[serde(skip)]
+    pub loss: &'static str,
     /// How much of it.
     pub state: State,
     /// How it is done if it is on, otherwise what is missing and what is lost by that. No newline.
     pub text: String,
+    /// What is missing; empty if nothing is. In JSON, the codes.
+    #[serde(serialize_with = "codes")]
+    pub reasons: Vec<Missing>,
 }
 
 impl Feature {
-    /// A feature that is off, with the cause and the loss.
-    pub fn off(name: FeatureName, why: &str) -> Self {
-        Self { name, state: State::Off, text: format!("{why}; {}", name.loss()) }
+    /// A feature that is there, and how.
+    pub fn on(name: FeatureName, loss: &'static str, how: String) -> Self {
+        Self { name, loss, state: State::On, text: how, reasons: Vec::new() }
     }
+
+    /// A feature of which something may be missing, each with what follows from it as a clause.
+    pub fn lacking(
+        name: FeatureName,
+        loss: &'static str,
+        how: String,
+        lacks: Vec<(Missing, &'static str)>,
+    ) -> Self {
+        let mut feature = Self::on(name, loss, how);
+        for (why, so) in lacks {
+            feature.state = State::Degraded;
+            feature.text += &format!("; {why}, so {so}");
+            feature.reasons.push(why);
+        }
+        feature
+    }
+
+    /// A feature that is not there. What is lost is told if it should be there.
+    pub fn missing(name: FeatureName, loss: &'static str, why: Missing) -> Self {
+        let state = why.state();
+        let text = if state == State::Off { format!("{why}; {loss}") } else { why.to_string() };
+        Self { name, loss, state, text, reasons: vec![why] }
+    }
+}
+
+fn codes<S: Serializer>(reasons: &[Missing], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(reasons.iter().map(Missing::code))
 }

@@ -14,6 +14,7 @@ mod holders;
 pub mod host;
 pub mod leases;
 pub mod lookup;
+pub mod naming;
 mod observation;
 pub mod proc;
 pub mod process_contexts;

@@ -7,6 +7,7 @@ use super::report::{METHODS, REFERENCES};
 use crate::kernel::bpf::Programs;
 use crate::kernel::feature::{FeatureName, State};
 use crate::model::{Backing, CoverageState, GapCode, LeaseKind, LeaseState, Outcome, Reason, Subsystem};
+use crate::subsystem;
 
 /// A label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,7 +153,7 @@ impl Label {
             Self::Outcome => one_of(Outcome::ALL.map(Outcome::word)),
             Self::Reason => one_of(Reason::WORDS),
             Self::References => one_of(REFERENCES),
-            Self::Feature => one_of(FeatureName::ALL.map(feature_word)),
+            Self::Feature => one_of(subsystem::feature_names().map(feature_word)),
             Self::FeatureState => one_of(State::ALL.map(State::long_word)),
             Self::Method => one_of(METHODS),
             Self::Map => one_of(Programs::FULL),

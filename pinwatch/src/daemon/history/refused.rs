@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use pinwatch_common::{RefusedEvent, subsystems::Kind};
+use pinwatch_common::RefusedEvent;
 use tracing::warn;
 
 use super::leases::comm;
 use crate::model::{File, Reason, Refusal, Subsystem, Who};
 use crate::source::clocks::Clocks;
-use crate::source::trace::reason;
+use crate::subsystem;
 
 /// So many are kept.
 const KEPT: usize = 1000;
@@ -26,20 +26,20 @@ pub struct Refusals {
 impl Refusals {
     /// Takes note of a refusal. `module`: the one that asked, `file`: the one that may be the reason, as far as they are known.
     pub fn note(&mut self, event: &RefusedEvent, module: Option<String>, file: Option<File>, clocks: Clocks) {
-        let kind = match Kind::try_from(event.event.kind) {
-            Ok(kind) => kind,
+        let (subsystem, reason) = match subsystem::refusal(event) {
+            Ok(refusal) => refusal,
             Err(unknown) => return warn!(%unknown, "a refused pin is not listed"),
         };
         self.add(Refusal {
             time: clocks.of(event.event.time),
             who: Who { pid: event.event.pid, comm: comm(&event.comm), uid: Some(event.uid) },
             tid: event.event.sequence as u32,
-            subsystem: kind.subsystem(),
+            subsystem,
             module,
             address: event.address,
             bytes: event.length,
             errno: event.event.reserved.cast_signed(),
-            reason: reason(event),
+            reason,
             file,
         });
     }

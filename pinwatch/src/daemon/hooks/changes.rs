@@ -69,10 +69,9 @@ pub fn begins(hook: &Hook) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use pinwatch_common::subsystems::HookId;
+    use pinwatch_common::subsystems::{HookId, Subsystem};
 
     use super::*;
-    use crate::kernel::feature::FeatureName;
 
     /// The hook that sees something of RDMA made, or of the same module released.
     fn hook(role: Role) -> Hook {
@@ -80,7 +79,7 @@ mod tests {
         let id = HookId::ALL.into_iter().find(is_it).unwrap();
         Hook {
             id,
-            feature: FeatureName::ALL[0],
+            feature: Subsystem::Rdma.into(),
             symbol: "ib_umem_get",
             module: Some("ib_uverbs".to_owned()),
             btf_id: Some(7),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::kernel::feature::{Feature, FeatureName, State};
-use crate::model::{Gap, Subsystem};
+use crate::model::Gap;
 
 /// The gaps. `since`: when the hooks of each feature were attached that see pins made, nanoseconds since the epoch; `failed`:
 /// hooks that could not be attached, and why.
@@ -17,10 +17,12 @@ pub fn gaps(
     let first = since.values().min().copied();
     gaps.extend(first.map(|since| Gap::Before { since }));
     for (feature, since) in since.iter().filter(|(_, since)| Some(**since) != first) {
-        gaps.extend(subsystem(*feature).map(|subsystem| Gap::SubsystemBefore { subsystem, since: *since }));
+        if let FeatureName::Subsystem(subsystem) = *feature {
+            gaps.push(Gap::SubsystemBefore { subsystem, since: *since });
+        }
     }
     for feature in features {
-        let Some(subsystem) = subsystem(feature.name) else { continue };
+        let FeatureName::Subsystem(subsystem) = feature.name else { continue };
         let why = || feature.text.clone();
         match feature.state {
             State::Off => gaps.push(Gap::NotTraced { subsystem, why: why() }),
@@ -34,21 +36,17 @@ pub fn gaps(
     gaps
 }
 
-/// The subsystem whose pins a feature sees; `None` for one that only tells more of pins.
-fn subsystem(feature: FeatureName) -> Option<Subsystem> {
-    Subsystem::ALL.into_iter().find(|subsystem| subsystem.word() == feature.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::GapCode;
+    use crate::kernel::feature::Detail;
+    use crate::model::{GapCode, Subsystem};
 
     const FIRST: i64 = 1_000;
     const LATER: i64 = 2_000;
 
     fn feature(name: FeatureName, state: State) -> Feature {
-        Feature { name, state, text: "why".to_owned() }
+        Feature { name, loss: "", state, text: "why".to_owned(), reasons: Vec::new() }
     }
 
     fn codes(gaps: &[Gap]) -> Vec<GapCode> {
@@ -57,9 +55,7 @@ mod tests {
 
     /// Two features that see pins, and one that only records what happens.
     fn names() -> (FeatureName, FeatureName, FeatureName) {
-        let mut of_pins = FeatureName::ALL.into_iter().filter(|name| name.is_subsystem());
-        let (a, b) = (of_pins.next().unwrap(), of_pins.next().unwrap());
-        (a, b, FeatureName::ALL.into_iter().find(|name| name.is_history()).unwrap())
+        (Subsystem::Rdma.into(), Subsystem::Xdp.into(), Detail::LeaseEvents.into())
     }
 
     #[test]
@@ -69,7 +65,7 @@ mod tests {
         let same: BTreeMap<_, _> = [(a, FIRST), (b, FIRST)].into();
         assert_eq!(gaps(&[], &same, &BTreeMap::new()), [Gap::Before { since: FIRST }]);
         let later: BTreeMap<_, _> = [(a, FIRST), (b, LATER)].into();
-        let of_b = Gap::SubsystemBefore { subsystem: subsystem(b).unwrap(), since: LATER };
+        let of_b = Gap::SubsystemBefore { subsystem: Subsystem::Xdp, since: LATER };
         assert_eq!(gaps(&[], &later, &BTreeMap::new()), [Gap::Before { since: FIRST }, of_b]);
     }
 
@@ -98,12 +94,5 @@ mod tests {
             [("one", (a, "no room".to_owned())), ("break_lease", (history, "denied".to_owned()))].into();
         let found = gaps(&[], &BTreeMap::new(), &failed);
         assert_eq!(found, [Gap::HookMissing { feature: a.to_string(), why: "no room".to_owned() }]);
-    }
-
-    #[test]
-    fn features_that_see_pins_are_subsystems() {
-        for feature in FeatureName::ALL {
-            assert_eq!(subsystem(feature).is_some(), feature.is_subsystem(), "{feature}");
-        }
     }
 }

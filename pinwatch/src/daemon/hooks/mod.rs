@@ -14,11 +14,12 @@ use tracing::{debug, info, warn};
 
 use crate::kernel::bpf::{BpfError, LoadOptions, Programs};
 use crate::kernel::facts::{Depth, Facts};
-use crate::kernel::feature::{Feature, FeatureName, State};
+use crate::kernel::feature::{Detail, Feature, FeatureName, State};
 use crate::kernel::plan::{Choices, Hook, Method, Plan, Verdict};
 use crate::kernel::raw;
 use crate::model::Gap;
 use crate::source::clocks::Clocks;
+use crate::subsystem;
 use modules::Module;
 
 /// Why nothing can be watched.
@@ -34,9 +35,6 @@ pub enum StartError {
     Bpf(#[from] BpfError),
 }
 
-/// Hooks on functions of modules, which may be loaded at any time.
-const MODULE_HOOKS: [&str; 7] =
-    ["rdma_get", "rdma_release", "rdma_track", "vfio_pin", "vfio_unpin", "v4l2_create", "v4l2_destroy"];
 /// So often a plan is made again if modules come and go meanwhile.
 const MODULE_TRIES: u32 = 4;
 
@@ -66,7 +64,7 @@ pub struct HookReport<'a> {
 
 /// The facts, with the one that only trying tells.
 pub fn probe(depth: Depth) -> Facts {
-    let mut facts = Facts::read(Path::new("/"), depth);
+    let mut facts = Facts::read(Path::new("/"), depth, &subsystem::wanted());
     facts.bpf_tracing = Some(match raw::probe_tracing() {
         Ok(()) => 0,
         Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
@@ -83,14 +81,14 @@ impl Hooks {
         // Before the facts: what comes after them is a change then.
         let modules = modules::loaded(&wanted_modules());
         let facts = probe(Depth::Quick);
-        let plan = Plan::decide(&facts, choices.clone());
+        let plan = subsystem::plan(&facts, choices.clone());
         if plan.verdict() == Verdict::Unusable {
             let reason = plan.features.iter().find(|feature| feature.name.is_subsystem());
             return Err(StartError::Unusable(reason.map(|feature| feature.text.clone()).unwrap_or_default()));
         }
         let options = LoadOptions { max_pins, log, kernel_calls: plan.kernel_calls };
         let mut hooks = Self {
-            programs: Programs::load(&plan.offsets, options)?,
+            programs: Programs::load(&plan.layout, options)?,
             plan,
             choices: choices.clone(),
             since: BTreeMap::new(),
@@ -99,7 +97,7 @@ impl Hooks {
             has_devices: modules::has_rdma_devices(),
         };
         hooks.attach_lease_breaks();
-        hooks.programs.prepare_probes(&MODULE_HOOKS);
+        hooks.programs.prepare_probes(&subsystem::module_hooks());
         let of_kernel = changes::in_order(hooks.plan.hooks.iter().filter(|hook| hook.module.is_none()));
         hooks.attach(&of_kernel, Programs::attach);
         hooks.attach_to_modules(&[]);
@@ -141,7 +139,7 @@ impl Hooks {
 
     /// Whether leases are looked at.
     pub fn sees_leases(&self) -> bool {
-        self.plan.feature(FeatureName::Leases).is_some_and(|feature| feature.state == State::On)
+        self.plan.feature(Detail::Leases.into()).is_some_and(|feature| feature.state == State::On)
     }
 
     /// Follows modules that were loaded, removed, or loaded anew, and RDMA devices that came or went.
@@ -169,8 +167,8 @@ impl Hooks {
         let names: Vec<&str> = self.modules.iter().map(|module| module.name.as_str()).collect();
         info!(modules = ?names, "the loaded modules that pinwatch hooks have changed");
         // What is in `.rodata` stays what it was: it does not depend on modules.
-        let offsets = self.plan.offsets;
-        let old = std::mem::replace(&mut self.plan, Plan { offsets, ..plan });
+        let layout = self.plan.layout;
+        let old = std::mem::replace(&mut self.plan, Plan { layout, ..plan });
         let changes = changes::changes(&old.hooks, &self.plan.hooks, &before, &self.modules);
         for hook in changes.removed.iter().chain(&changes.replaced) {
             self.failed.remove(hook.name());
@@ -194,8 +192,8 @@ impl Hooks {
 
     /// Attaches hooks in this order.
     fn attach(&mut self, hooks: &[Hook], how: impl Fn(&mut Programs, &Hook) -> Result<(), BpfError>) {
-        if let Some(offsets) = &self.plan.module_offsets
-            && let Err(error) = self.programs.set_module_offsets(offsets)
+        if let Some(layout) = &self.plan.module_layout
+            && let Err(error) = self.programs.set_module_offsets(layout)
         {
             warn!(%error, "cannot pass the layout of modules' structures to the programs: their pins are not traced");
         }
@@ -218,12 +216,12 @@ impl Hooks {
 
     /// Attaches to the tracepoints of leases being broken, if the plan has it.
     fn attach_lease_breaks(&mut self) {
-        let planned = self.plan.feature(FeatureName::LeaseEvents);
+        let planned = self.plan.feature(Detail::LeaseEvents.into());
         if planned.is_some_and(|feature| matches!(feature.state, State::On | State::Degraded))
             && let Err(error) = self.programs.watch_breaks()
         {
             warn!(%error, "cannot attach to the lease tracepoints: nothing is recorded of who breaks a lease");
-            self.failed.insert("break_lease", (FeatureName::LeaseEvents, error.to_string()));
+            self.failed.insert("break_lease", (Detail::LeaseEvents.into(), error.to_string()));
         }
     }
 
@@ -246,7 +244,7 @@ fn stable_plan(choices: &Choices) -> (Vec<Module>, Plan) {
     let mut tries = 0;
     loop {
         let modules = modules::loaded(&wanted_modules());
-        let plan = Plan::decide(&probe(Depth::Quick), choices.clone());
+        let plan = subsystem::plan(&probe(Depth::Quick), choices.clone());
         tries += 1;
         // If it never is quiet, the next event or tick looks again.
         if modules == modules::loaded(&wanted_modules()) || tries == MODULE_TRIES {
@@ -257,5 +255,5 @@ fn stable_plan(choices: &Choices) -> (Vec<Module>, Plan) {
 
 /// The modules that have something to hook.
 fn wanted_modules() -> Vec<&'static str> {
-    crate::kernel::table::MODULES.to_vec()
+    subsystem::wanted().modules
 }

@@ -2,7 +2,7 @@
 //! what an enumerator is worth.
 //!
 //! BTF comes from outside and may be anything: nothing here panics, recurses without a limit or allocates more than a
-//! small multiple of the input. What lives here knows the format only; which names matter is for `kernel::table`.
+//! small multiple of the input. What lives here knows the format only; which names matter is for the table of subsystems and their rooms.
 //!
 //! Why not a crate: btf-rs is under the LGPL, which whoever ships pinwatch, one static file, would have to pass on with the
 //! means to link it anew; pinwatch is Apache-2.0 or MIT with all that it is made of. aya-obj, which is linked in, keeps the

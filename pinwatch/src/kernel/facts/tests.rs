@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::subsystem::wanted;
 
 /// An empty host.
 fn host() -> tempfile::TempDir {
@@ -22,7 +23,7 @@ fn fixture(name: &str) -> Vec<u8> {
 
 #[test]
 fn nothing_can_be_read() {
-    let facts = Facts::read(host().path(), Depth::Thorough);
+    let facts = Facts::read(host().path(), Depth::Thorough, &wanted());
     assert_eq!(facts.btf, BtfState::Absent);
     assert!(facts.modules.is_empty() && facts.release.is_empty());
     assert_eq!((facts.lockdown, facts.preemptible, facts.capabilities), (None, None, None));
@@ -51,7 +52,7 @@ fn an_ordinary_host() {
     put(&host, "sys/kernel/debug/sched/preempt", "none voluntary (full) lazy \n");
     put(&host, "sys/kernel/tracing/available_filter_functions", "xsk_bind\nib_umem_release [ib_core]\n");
     put(&host, "sys/bus/event_source/devices/kprobe/type", "8\n");
-    let facts = Facts::read(host.path(), Depth::Thorough);
+    let facts = Facts::read(host.path(), Depth::Thorough, &wanted());
     assert_eq!(facts.release, "6.12.107+deb13-amd64");
     assert_eq!(facts.btf, BtfState::Read);
     assert_eq!(facts.modules, [ModuleFact { name: "ib_core".to_owned(), btf: BtfState::Absent }]);
@@ -80,10 +81,10 @@ fn symbols_are_read_only_where_they_tell_something() {
     put(&host, "proc/kallsyms", "0 T xsk_bind\n");
     put(&host, "sys/kernel/tracing/available_filter_functions", "xsk_bind\n");
     put(&host, "sys/kernel/btf/vmlinux", fixture("vmlinux.btf"));
-    let facts = Facts::read(host.path(), Depth::Quick);
+    let facts = Facts::read(host.path(), Depth::Quick, &wanted());
     assert_eq!((facts.functions["xsk_bind"].symbol, facts.functions["xsk_bind"].traceable), (None, None));
     put(&host, "proc/modules", "ib_core 5 1 ib_uverbs, Live 0x0\n");
-    let facts = Facts::read(host.path(), Depth::Quick);
+    let facts = Facts::read(host.path(), Depth::Quick, &wanted());
     assert_eq!(
         (facts.functions["xsk_bind"].symbol, facts.functions["xsk_bind"].traceable),
         (Some(true), None)
@@ -94,12 +95,14 @@ fn symbols_are_read_only_where_they_tell_something() {
 fn damaged_btf_is_told() {
     let host = host();
     put(&host, "sys/kernel/btf/vmlinux", "not BTF at all, but some text");
-    let BtfState::Unusable(why) = Facts::read(host.path(), Depth::Quick).btf else { panic!("not told") };
+    let BtfState::Unusable(why) = Facts::read(host.path(), Depth::Quick, &wanted()).btf else {
+        panic!("not told")
+    };
     assert!(why.starts_with("this is not BTF"), "{why}");
     put(&host, "sys/kernel/btf/vmlinux", fixture("vmlinux.btf"));
     put(&host, "sys/kernel/btf/ib_core", [0x9f, 0xeb, 1]);
     put(&host, "proc/modules", "ib_core 5 1 ib_uverbs, Live 0x0\n");
-    let facts = Facts::read(host.path(), Depth::Quick);
+    let facts = Facts::read(host.path(), Depth::Quick, &wanted());
     assert!(matches!(facts.modules[0].btf, BtfState::Unusable(_)));
     assert_eq!(facts.btf, BtfState::Read);
 }
@@ -114,7 +117,7 @@ fn preemption() {
         ("#1 SMP Debian 6.1.192-2", Some(false)),
     ] {
         put(&host, "proc/sys/kernel/version", version);
-        assert_eq!(Facts::read(host.path(), Depth::Quick).preemptible, expected, "{version}");
+        assert_eq!(Facts::read(host.path(), Depth::Quick, &wanted()).preemptible, expected, "{version}");
     }
     for (mode, expected) in [
         ("none (voluntary) full", Some(false)),
@@ -123,7 +126,7 @@ fn preemption() {
         ("full (new)", None),
     ] {
         put(&host, "sys/kernel/debug/sched/preempt", mode);
-        assert_eq!(Facts::read(host.path(), Depth::Quick).preemptible, expected, "{mode}");
+        assert_eq!(Facts::read(host.path(), Depth::Quick, &wanted()).preemptible, expected, "{mode}");
     }
 }
 
@@ -131,5 +134,5 @@ fn preemption() {
 fn kprobes_may_be_missing() {
     let host = host();
     put(&host, "sys/bus/event_source/devices/cpu/type", "4\n");
-    assert_eq!(Facts::read(host.path(), Depth::Quick).kprobes, Some(false));
+    assert_eq!(Facts::read(host.path(), Depth::Quick, &wanted()).kprobes, Some(false));
 }

@@ -6,12 +6,13 @@ use pinwatch_common::{
 };
 use serde::Serialize;
 
-use super::{AttachMode, CAP_SYS_ADMIN, may_have, trampolines_refused};
+use super::AttachMode;
 use crate::kernel::{
     btf::Function,
     facts::{BtfState, Facts, FunctionFact},
     feature::FeatureName,
-    table::{self, FunctionRule},
+    missing::Missing,
+    wanted::{self, KernelFn},
 };
 
 /// How a hook is attached.
@@ -46,6 +47,45 @@ pub struct Hook {
 }
 
 impl Hook {
+    /// The hook on a function, if it can be hooked.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn new(
+        id: HookId,
+        feature: FeatureName,
+        facts: &Facts,
+        mode: AttachMode,
+        wanted: &KernelFn,
+    ) -> Result<Self, Missing> {
+        let symbol = wanted.symbol;
+        let fact = facts.functions.get(symbol).cloned().unwrap_or_default();
+        if fact.btf.is_none() && !is_opaque(facts, &fact) {
+            return Err(missing(facts, symbol, fact.symbol));
+        }
+        if let Some(function) = &fact.btf {
+            fits(function, wanted)?;
+        }
+        if fact.traceable == Some(false) {
+            return Err(Missing::NotTraceable { symbol });
+        }
+        // A trampoline passes on what is in registers.
+        const IN_REGISTERS: usize = 6;
+        let fits = fact.btf.as_ref().is_some_and(|function| function.params.len() <= IN_REGISTERS);
+        let by_btf = mode == AttachMode::Auto && !trampolines_refused(facts) && fits;
+        let kprobes = facts.kprobes != Some(false);
+        let method = match &fact.module {
+            None if by_btf => Method::Trampoline,
+            // A module's BTF is opened by its id, which takes this capability.
+            Some(_) if by_btf && may_have(facts, CAP_SYS_ADMIN) => Method::ModuleTrampoline,
+            _ if kprobes => Method::Kprobe,
+            _ => return Err(Missing::NoKprobes { symbol }),
+        };
+        let fallback = kprobes && method != Method::Kprobe;
+        let btf_id = fact.btf.map(|function| function.id);
+        Ok(Self { id, feature, symbol, module: fact.module, btf_id, method, fallback })
+    }
+
     /// Its name.
     pub fn name(&self) -> &'static str {
         self.id.name()
@@ -77,22 +117,24 @@ impl Hook {
     }
 }
 
-/// A function that can be hooked.
-pub struct Target {
-    /// The module that it is in.
-    pub module: Option<String>,
-    /// Its BTF id.
-    pub btf_id: Option<u32>,
-    /// How.
-    pub method: Method,
-    /// Whether a kprobe is a way out.
-    pub fallback: bool,
+pub const CAP_SYS_ADMIN: u32 = 21;
+pub const CAP_PERFMON: u32 = 38;
+pub const CAP_BPF: u32 = 39;
+
+/// Whether the process has the capability, or may have it for all that is known.
+pub fn may_have(facts: &Facts, capability: u32) -> bool {
+    facts.capabilities.is_none_or(|set| set >> capability & 1 == 1)
+}
+
+/// Loading a tracing program was tried, and failed.
+pub fn trampolines_refused(facts: &Facts) -> bool {
+    facts.bpf_tracing.is_some_and(|errno| errno != 0)
 }
 
 /// Whether the kernel, or a module that is loaded, has the function. A symbol is believed only if its module has no BTF:
 /// where there is BTF and the function is not in it, its arguments are not where the source has them.
-pub fn exists(facts: &Facts, rule: &FunctionRule) -> bool {
-    facts.functions.get(rule.symbol).is_some_and(|fact| fact.btf.is_some() || is_opaque(facts, fact))
+pub fn exists(facts: &Facts, wanted: &KernelFn) -> bool {
+    facts.functions.get(wanted.symbol).is_some_and(|fact| fact.btf.is_some() || is_opaque(facts, fact))
 }
 
 fn is_opaque(facts: &Facts, fact: &FunctionFact) -> bool {
@@ -101,81 +143,50 @@ fn is_opaque(facts: &Facts, fact: &FunctionFact) -> bool {
         && without_btf.into_iter().any(|module| fact.module.as_ref() == Some(&module.name))
 }
 
-/// Whether a function is called as it is known to be, or how it is called instead.
-fn fits(function: &Function, rule: &FunctionRule) -> Result<(), String> {
-    let symbol = rule.symbol;
+/// Whether a function is called as it is known to be.
+fn fits(function: &Function, wanted: &KernelFn) -> Result<(), Missing> {
+    let symbol = wanted.symbol;
     let taken: Vec<_> = function.params.iter().map(|param| param.shape.as_str()).collect();
-    if !taken.starts_with(rule.params) {
-        let (here, known) = (taken.join(", "), rule.params.join(", "));
-        return Err(format!("{symbol} takes ({here}) here, where ({known}) is known"));
+    if !taken.starts_with(wanted.params) {
+        return Err(Missing::TakesOther { symbol, known: wanted.params.join(", "), here: taken.join(", ") });
     }
-    if !rule.returns.contains(&function.returns.as_str()) {
-        let known = rule.returns.join(" or ");
-        return Err(format!("{symbol} returns {} here, where {known} is known", function.returns));
+    if !wanted.returns.contains(&function.returns.as_str()) {
+        let known = wanted.returns.join(" or ");
+        return Err(Missing::ReturnsOther { symbol, known, here: function.returns.clone() });
     }
     Ok(())
 }
 
 /// The type ids of what programs call, in the order of [`pinwatch_common::KERNEL_CALLS`], if the kernel proper has all of it.
 pub fn kernel_calls(facts: &Facts) -> Option<[u32; KERNEL_CALLS.len()]> {
-    const RULES: [FunctionRule; KERNEL_CALLS.len()] =
-        [table::PREEMPT_DISABLE, table::PREEMPT_ENABLE, table::IRQ_SAVE, table::IRQ_RESTORE];
+    let all = [&wanted::PREEMPT_DISABLE, &wanted::PREEMPT_ENABLE, &wanted::IRQ_SAVE, &wanted::IRQ_RESTORE];
     let mut ids = [0; KERNEL_CALLS.len()];
-    for (id, rule) in ids.iter_mut().zip(&RULES) {
-        let fact = facts.functions.get(rule.symbol).filter(|fact| fact.module.is_none())?;
-        let function = fact.btf.as_ref().filter(|function| fits(function, rule).is_ok())?;
+    for (id, wanted) in ids.iter_mut().zip(all) {
+        let fact = facts.functions.get(wanted.symbol).filter(|fact| fact.module.is_none())?;
+        let function = fact.btf.as_ref().filter(|function| fits(function, wanted).is_ok())?;
         *id = function.id;
     }
     Some(ids)
 }
 
-/// How the function can be hooked, or why not.
-pub fn target(facts: &Facts, mode: AttachMode, rule: &FunctionRule) -> Result<Target, String> {
-    let symbol = rule.symbol;
-    let fact = facts.functions.get(symbol).cloned().unwrap_or_default();
-    if fact.btf.is_none() && !is_opaque(facts, &fact) {
-        return Err(missing(facts, symbol, fact.symbol));
-    }
-    if let Some(function) = &fact.btf {
-        fits(function, rule)?;
-    }
-    if fact.traceable == Some(false) {
-        return Err(format!("{symbol} cannot be traced: ftrace does not list it"));
-    }
-    // A trampoline passes on what is in registers.
-    const IN_REGISTERS: usize = 6;
-    let fits = fact.btf.as_ref().is_some_and(|function| function.params.len() <= IN_REGISTERS);
-    let by_btf = mode == AttachMode::Auto && !trampolines_refused(facts) && fits;
-    let kprobes = facts.kprobes != Some(false);
-    let method = match &fact.module {
-        None if by_btf => Method::Trampoline,
-        // A module's BTF is opened by its id, which takes this capability.
-        Some(_) if by_btf && may_have(facts, CAP_SYS_ADMIN) => Method::ModuleTrampoline,
-        _ if kprobes => Method::Kprobe,
-        _ => {
-            return Err(format!(
-                "{symbol} can be hooked by kprobe only, and this kernel has none (CONFIG_KPROBES)"
-            ));
-        }
-    };
-    let fallback = kprobes && method != Method::Kprobe;
-    Ok(Target { module: fact.module, btf_id: fact.btf.map(|function| function.id), method, fallback })
-}
-
-fn missing(facts: &Facts, symbol: &str, in_kallsyms: Option<bool>) -> String {
+/// Why a function was not found.
+pub fn missing(facts: &Facts, symbol: &'static str, in_kallsyms: Option<bool>) -> Missing {
     let without_btf = facts.modules.iter().find(|module| module.btf != BtfState::Read);
     match (without_btf, in_kallsyms) {
-        (Some(module), None) => {
-            let name = &module.name;
-            format!("{symbol} was not found: module {name} has no BTF, and /proc/kallsyms cannot be read")
-        }
-        (_, Some(true)) => format!("{symbol} is not in this kernel's BTF, though it is in /proc/kallsyms"),
-        _ => format!("{symbol} is not in this kernel"),
+        (Some(module), None) => Missing::NotFound { symbol, module: module.name.clone() },
+        (_, Some(true)) => Missing::NotInBtf { symbol },
+        (_, Some(false)) | (None, None) => Missing::NotInKernel { symbol },
     }
 }
 
 /// "ib_umem_get (fexit), ib_umem_release (fentry) in ib_uverbs": which functions are hooked, and how.
-pub fn describe(hooks: &[(&Hook, Method)]) -> String {
+pub fn describe(hooks: &[Hook]) -> String {
+    let planned: Vec<_> = hooks.iter().map(|hook| (hook, hook.method)).collect();
+    describe_as(&planned)
+}
+
+/// The same, where they are hooked otherwise than planned.
+pub fn describe_as(hooks: &[(&Hook, Method)]) -> String {
     let mut text = String::new();
     for (index, (hook, method)) in hooks.iter().enumerate() {
         let separator = if index == 0 { "" } else { ", " };

@@ -80,15 +80,19 @@ pub enum Release {
     Unknown(String),
 }
 
-/// Declares the files, the enum and its dispatch, so that the three cannot part.
+/// Declares the files, the enum and its dispatch, which follow from the table of subsystems: an entry without its file does not
+/// compile.
 macro_rules! objects {
-    ($($(#[$doc:meta])* $module:ident $variant:ident),+ $(,)?) => {
+    ($($module:ident: $variant:ident),+) => {
         $(pub mod $module;)+
 
         /// The kernel object, in its subsystem's own terms.
         #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Object {
-            $($(#[$doc])* $variant($module::Object)),+
+            $(
+                #[doc = concat!("See [`", stringify!($module), "::Object`].")]
+                $variant($module::Object),
+            )+
         }
 
         impl Object {
@@ -129,22 +133,7 @@ macro_rules! objects {
     };
 }
 
-objects! {
-    /// An RDMA memory region or queue buffer.
-    rdma Rdma,
-    /// A registered io_uring buffer, or other memory of a ring.
-    io_uring IoUring,
-    /// An AF_XDP umem.
-    xdp Xdp,
-    /// A DMA buffer made of memfds.
-    udmabuf Udmabuf,
-    /// A DMA mapping of a VFIO container.
-    vfio Vfio,
-    /// User memory that a V4L2 device uses as a buffer.
-    v4l2 V4l2,
-    /// What no subsystem claims.
-    unclaimed Unclaimed,
-}
+pinwatch_common::for_each_subsystem!(objects);
 
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,6 @@
 //! lost, is in `Table::gaps`.
 
 mod records;
-mod refusals;
 mod ring;
 
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
@@ -24,10 +23,10 @@ use crate::source::holders::{self, Holdings};
 use crate::source::host::char_devices::CharDevices;
 use crate::source::host::{locks, process};
 use crate::source::leases::{self, LeaseRules, ResolvedLease};
+use crate::source::naming::{Naming, Reading};
 use crate::source::process_contexts::{ProcessContexts, Processes};
-use crate::source::stacks::Callers;
 
-pub use refusals::reason;
+pub use records::PAGE;
 pub use ring::RingRecord;
 
 /// What is asked besides the maps, and remembered from one time to the next.
@@ -128,7 +127,7 @@ impl Snapshot {
         &self,
         clocks: Clocks,
         rules: &LeaseRules<'_>,
-        callers: &Callers,
+        reading: &Reading<'_>,
         cx: &mut Context<'_>,
     ) -> Table {
         let makers: HashSet<(u32, u64)> = self.pins.iter().map(|(_, pin)| maker(pin)).collect();
@@ -136,7 +135,7 @@ impl Snapshot {
         let mut processes = Processes::new(cx.contexts);
         let mut files = Files::new(&self.files, &self.long_paths);
         let mut into = Assembler::with_room(self.pins.len());
-        self.observe_pins(clocks, callers, &mut files, &mut processes, &mut into);
+        self.observe_pins(clocks, reading, &mut files, &mut processes, &mut into);
         let seen = self.observe_holders(clocks, rules, &mut files, &mut processes, cx.programs, &mut into);
         let pinned = self.pins.iter().map(|(_, pin)| (pin.first.file, (pin.pid_tgid >> 32) as u32));
         into.set_files(files.into_rows(pinned, cx.states, cx.programs));
@@ -159,24 +158,26 @@ impl Snapshot {
     fn observe_pins(
         &self,
         clocks: Clocks,
-        callers: &Callers,
+        reading: &Reading<'_>,
         files: &mut Files<'_>,
         processes: &mut Processes<'_>,
         into: &mut Assembler,
     ) {
-        let (nodes, mut segments, mut unknown) = (CharDevices::default(), Vec::new(), 0);
+        let (char_devices, callers) = (CharDevices::default(), reading.callers);
+        let naming = Naming { rdma_devices: &self.devices, char_devices: &char_devices, callers };
+        let (mut segments, mut unknown) = (Vec::new(), 0);
         for (key, record) in &self.pins {
             if callers.under_way.contains(&record.sequence) {
                 continue;
             }
-            let Some(object) = records::object(record, &self.devices, &nodes, callers) else {
+            let Ok(described) = (reading.describe)(record, &naming) else {
                 unknown += 1;
                 continue;
             };
             let (pid, start) = maker(record);
             let creator = processes.intern(pid, start, record.comm, record.uid, into.rows());
             records::segments(record, &self.extents, files, &mut segments);
-            into.observe(records::observation(record, *key, object, creator, &segments, clocks));
+            into.observe(records::observation(record, *key, described, creator, &segments, clocks));
         }
         if unknown > 0 {
             into.add_gap(Gap::UnknownKind { pins: unknown });

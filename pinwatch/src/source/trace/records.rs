@@ -2,64 +2,16 @@
 
 use rustc_hash::FxHashMap as HashMap;
 
-use pinwatch_common::{
-    DeviceName, ExtentKey, ExtentRecord, FOLL_WRITE, IOMMU_WRITE, MAX_EXTENTS, PinRecord, RDMA_WRITABLE,
-    doubt, extent_flag, subsystems::Kind,
-};
+use pinwatch_common::{ExtentKey, ExtentRecord, MAX_EXTENTS, PinRecord, doubt, extent_flag};
 
-use crate::model::object::{io_uring, rdma, udmabuf, v4l2, vfio, xdp};
-use crate::model::{Backing, Doubt, Doubts, Mode, Object, Origin, ProcessIndex, Segment};
+use crate::model::{Backing, Doubt, Doubts, Origin, ProcessIndex, Segment};
 use crate::source::clocks::Clocks;
-use crate::source::file_records;
 use crate::source::files::Files;
-use crate::source::host::char_devices::CharDevices;
+use crate::source::naming::Described;
 use crate::source::observation::{Held, Memory, PinObservation};
-use crate::source::stacks::Callers;
 
 /// Base pages: all that this version runs on has them of 4 KiB.
 pub const PAGE: u64 = 4096;
-
-/// The kernel object of a record; `None` for a kind of a newer version.
-pub fn object(
-    record: &PinRecord,
-    devices: &HashMap<u32, DeviceName>,
-    nodes: &CharDevices,
-    callers: &Callers,
-) -> Option<Object> {
-    let device = || {
-        let name = devices.get(&record.device).map(|device| file_records::until_nul(&device.name));
-        name.map_or_else(
-            || format!("device {}", record.device),
-            |name| String::from_utf8_lossy(name).into_owned(),
-        )
-    };
-    let known = |number: i32| u32::try_from(number).ok();
-    let buffer = |kind| Some(rdma::Object::Buffer { device: device(), kind }.into());
-    match Kind::try_from(record.kind).ok()? {
-        Kind::RdmaMr => Some(
-            rdma::Object::Region {
-                device: device(),
-                mrn: record.mrn,
-                lkey: Some(record.lkey),
-                rkey: Some(record.rkey),
-            }
-            .into(),
-        ),
-        Kind::RdmaCq => buffer(rdma::BufferKind::Cq),
-        Kind::RdmaQp => buffer(rdma::BufferKind::Qp),
-        Kind::RdmaSrq => buffer(rdma::BufferKind::Srq),
-        Kind::RdmaBuffer => buffer(rdma::BufferKind::Other),
-        Kind::IoUring => Some(
-            io_uring::Object::Buffer { ring_fd: known(record.anchor_fd), slot: known(record.number) }.into(),
-        ),
-        Kind::IoUringMemory => Some(io_uring::Object::Memory { ring_fd: known(record.anchor_fd) }.into()),
-        Kind::Xdp => Some(xdp::Object { umem: record.number as u32 }.into()),
-        Kind::Udmabuf => Some(udmabuf::Object { ino: record.number as u32 }.into()),
-        Kind::Vfio => Some(vfio::Object { iova: record.owner }.into()),
-        Kind::V4l2 => Some(v4l2::Object { device: nodes.name(record.device) }.into()),
-        Kind::Unclaimed => Some(callers.object(record.sequence).into()),
-    }
-}
 
 /// Puts the runs of a pin, in the order of its addresses, in the place of what was in `segments`.
 pub fn segments(
@@ -128,33 +80,20 @@ pub fn pages(record: &PinRecord) -> u64 {
 pub fn observation<'a>(
     record: &PinRecord,
     key: u64,
-    object: Object,
+    described: Described,
     creator: ProcessIndex,
     runs: &'a [Segment],
     clocks: Clocks,
 ) -> PinObservation<'a> {
+    let Described { object, mode, address } = described;
     PinObservation {
         origin: Origin::Trace,
         sequence: record.sequence,
-        mode: {
-            let flags = record.number as u32;
-            let by = |bits| if flags & bits == 0 { Mode::ReadOnly } else { Mode::ReadWrite };
-            match &object {
-                Object::Rdma(_) => by(RDMA_WRITABLE),
-                Object::Unclaimed(_) | Object::V4l2(_) => by(FOLL_WRITE),
-                Object::Vfio(_) => by(IOMMU_WRITE),
-                Object::IoUring(_) | Object::Xdp(_) | Object::Udmabuf(_) => Mode::ReadWrite,
-            }
-        },
+        mode,
         object,
         bytes: record.length,
         pages: pages(record),
-        // What is pinned of a file without a mapping has no address.
-        address: Some(record.address).filter(|_| match Kind::try_from(record.kind) {
-            Ok(Kind::Udmabuf) => false,
-            Ok(Kind::Unclaimed) => record.device == 0,
-            _ => true,
-        }),
+        address,
         memory: Memory::Runs(runs),
         doubts: doubts(record),
         creator: Some(creator),
@@ -166,62 +105,26 @@ pub fn observation<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Mode;
+    use crate::model::object::xdp;
 
-    fn record() -> PinRecord {
-        PinRecord {
-            sequence: 7,
-            address: 0x1ff0,
-            length: 0x20,
-            kind: Kind::IoUring as u32,
-            number: -1,
-            ..Default::default()
-        }
+    fn observed(record: &PinRecord, clocks: Clocks) -> PinObservation<'static> {
+        let object = xdp::Object { umem: 1 }.into();
+        let described = Described { object, mode: Mode::ReadWrite, address: None };
+        observation(record, 16, described, ProcessIndex(0), &[], clocks)
     }
 
     #[test]
     fn pages_are_those_touched() {
-        let object =
-            object(&record(), &HashMap::default(), &CharDevices::default(), &Callers::default()).unwrap();
-        let clocks = Clocks { realtime: 1_000_000, boottime: 400 };
-        let pin = observation(&record(), 16, object, ProcessIndex(0), &[], clocks);
+        let record = PinRecord { sequence: 7, address: 0x1ff0, length: 0x20, ..PinRecord::default() };
+        let pin = observed(&record, Clocks { realtime: 1_000_000, boottime: 400 });
         assert_eq!((pin.pages, pin.bytes, pin.created), (2, 32, Some(999_600)));
         assert_eq!((pin.sequence, pin.held), (7, Held::Anchor { object: 16, anchor: 0 }));
     }
 
     #[test]
-    fn unknown_numbers_and_kinds() {
-        assert_eq!(
-            object(&record(), &HashMap::default(), &CharDevices::default(), &Callers::default()),
-            Some(io_uring::Object::Buffer { ring_fd: Some(0), slot: None }.into())
-        );
-        assert_eq!(
-            object(
-                &PinRecord { kind: 99, ..record() },
-                &HashMap::default(),
-                &CharDevices::default(),
-                &Callers::default()
-            ),
-            None
-        );
-    }
-
-    #[test]
-    fn a_region_without_write_access_is_read_only() {
-        let clocks = Clocks { realtime: 0, boottime: 0 };
-        for (access, mode) in [(0, Mode::ReadOnly), (4, Mode::ReadOnly), (1, Mode::ReadWrite)] {
-            let record = PinRecord { kind: Kind::RdmaMr as u32, number: access, ..record() };
-            let object =
-                object(&record, &HashMap::default(), &CharDevices::default(), &Callers::default()).unwrap();
-            assert_eq!(observation(&record, 16, object, ProcessIndex(0), &[], clocks).mode, mode);
-        }
-    }
-
-    #[test]
     fn hostile_lengths_do_not_overflow() {
-        let record = PinRecord { address: u64::MAX - 1, length: u64::MAX, ..record() };
-        let object =
-            object(&record, &HashMap::default(), &CharDevices::default(), &Callers::default()).unwrap();
-        let clocks = Clocks { realtime: 0, boottime: 0 };
-        assert!(observation(&record, 16, object, ProcessIndex(0), &[], clocks).pages >= 1);
+        let record = PinRecord { address: u64::MAX - 1, length: u64::MAX, ..PinRecord::default() };
+        assert!(observed(&record, Clocks { realtime: 0, boottime: 0 }).pages >= 1);
     }
 }

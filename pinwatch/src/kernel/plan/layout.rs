@@ -3,50 +3,51 @@
 use pinwatch_common::{Assumed, KernelLayout, LayoutGroup, Member, ModuleLayout, Value};
 
 use crate::kernel::facts::Facts;
+use crate::kernel::missing::Missing;
 
 /// Which groups cannot be had, and what is missing for each.
 #[derive(Debug, Default)]
 pub struct Groups {
-    missing: Vec<(LayoutGroup, String)>,
+    missing: Vec<(LayoutGroup, Missing)>,
 }
 
 impl Groups {
-    /// The first thing that the group lacks, as a clause; `None` if it is complete.
-    pub fn missing(&self, group: LayoutGroup) -> Option<&str> {
-        self.missing.iter().find(|(lacking, _)| *lacking == group).map(|(_, what)| what.as_str())
+    /// The first thing that the group lacks; `None` if it is complete.
+    pub fn missing(&self, group: LayoutGroup) -> Option<&Missing> {
+        self.missing.iter().find(|(lacking, _)| *lacking == group).map(|(_, what)| what)
     }
 
-    fn note(&mut self, group: LayoutGroup, what: String) {
+    fn note(&mut self, group: LayoutGroup, what: Missing) {
         self.missing.push((group, what));
     }
 }
 
 /// The layout of vmlinux's structs.
-pub fn kernel(facts: &Facts) -> (KernelLayout, Groups) {
+pub fn kernel(facts: &Facts, groups: &mut Groups) -> KernelLayout {
     let mut layout = KernelLayout::ZERO;
-    let groups = Rules {
+    let rules = Rules {
         members: KernelLayout::MEMBERS,
         values: KernelLayout::VALUES,
         sizes: KernelLayout::SIZES,
         assumed: KernelLayout::ASSUMED,
         assumed_sizes: KernelLayout::ASSUMED_SIZES,
-    }
-    .fill(facts, "this kernel's BTF", &mut layout);
-    (layout, groups)
+    };
+    rules.fill(facts, &mut layout, groups);
+    layout
 }
 
 /// The layout of modules' structs.
-pub fn modules(facts: &Facts) -> (ModuleLayout, Groups) {
+pub fn modules(facts: &Facts, groups: &mut Groups) -> ModuleLayout {
     let mut layout = ModuleLayout::ZERO;
-    let groups = Rules {
+    let rules = Rules {
         members: ModuleLayout::MEMBERS,
         values: ModuleLayout::VALUES,
         sizes: ModuleLayout::SIZES,
         assumed: ModuleLayout::ASSUMED,
         assumed_sizes: ModuleLayout::ASSUMED_SIZES,
-    }
-    .fill(facts, "the modules' BTF", &mut layout);
-    (layout, groups)
+    };
+    rules.fill(facts, &mut layout, groups);
+    layout
 }
 
 /// What there is to look for, for one of the layouts.
@@ -60,8 +61,7 @@ struct Rules<L: 'static> {
 
 impl<L> Rules<L> {
     /// Fills in all that there is of the groups that lack nothing: programs ask for a group and rely on all of it.
-    fn fill(&self, facts: &Facts, btf: &str, layout: &mut L) -> Groups {
-        let mut groups = Groups::default();
+    fn fill(&self, facts: &Facts, layout: &mut L, groups: &mut Groups) {
         let members: Vec<_> = self.members.iter().map(|member| (member, offset(facts, member))).collect();
         for (member, offset) in &members {
             if let (Some(group), Err(what)) = (member.group, offset) {
@@ -69,21 +69,21 @@ impl<L> Rules<L> {
             }
         }
         for size in self.sizes.iter().filter(|size| size_of(facts, size.name).is_none_or(|size| size == 0)) {
-            groups.note(size.group, format!("{btf} does not tell the size of struct {}", size.name));
+            groups.note(size.group, Missing::NoSize { name: size.name });
         }
         for Assumed { name, bytes, group } in self.assumed {
             let found = facts.members.get(name).copied().flatten().and_then(|member| member.bytes());
             if found != Some(*bytes) {
-                groups.note(*group, format!("{name} is not at {bytes} in this kernel"));
+                groups.note(*group, Missing::Moved { path: name, known: *bytes });
             }
         }
         for Assumed { name, bytes, group } in self.assumed_sizes {
             if size_of(facts, name) != Some(*bytes) {
-                groups.note(*group, format!("struct {name} has not {bytes} bytes in this kernel"));
+                groups.note(*group, Missing::OtherSize { name, known: *bytes });
             }
         }
         for value in self.values.iter().filter(|value| enumerator(facts, value.name).is_none()) {
-            groups.note(value.group, format!("{} is not in {btf}", value.name));
+            groups.note(value.group, Missing::NoEnumerator { name: value.name });
         }
         for (member, offset) in members {
             if let Ok(offset) = offset
@@ -102,7 +102,6 @@ impl<L> Rules<L> {
                 *(rule.field)(layout) = value;
             }
         }
-        groups
     }
 }
 
@@ -114,16 +113,14 @@ fn enumerator(facts: &Facts, name: &str) -> Option<u64> {
     facts.enums.get(name).copied().flatten().and_then(|value| u64::try_from(value).ok())
 }
 
-fn offset<L>(facts: &Facts, wanted: &Member<L>) -> Result<u64, String> {
+fn offset<L>(facts: &Facts, wanted: &Member<L>) -> Result<u64, Missing> {
     let paths = wanted.paths;
     let found = paths.iter().find_map(|path| Some((path, facts.members.get(path).copied().flatten()?)));
-    let Some((path, member)) = found else {
-        return Err(format!("{} is not in this kernel's BTF", paths.join(" or ")));
-    };
+    let Some((path, member)) = found else { return Err(Missing::NoMember { paths }) };
     // A wrong width means another meaning, or at least another read.
-    let bits = wanted.bytes * 8;
-    if bits != 0 && member.bits != bits {
-        return Err(format!("{path} has {} bits in this kernel, where {bits} are known", member.bits));
+    let known = wanted.bytes * 8;
+    if known != 0 && member.bits != known {
+        return Err(Missing::OtherWidth { path, known, here: member.bits });
     }
-    member.bytes().ok_or_else(|| format!("{path} is a bit field in this kernel"))
+    member.bytes().ok_or(Missing::BitField { path })
 }
