@@ -34,7 +34,7 @@ struct Wait {
 /// Leases and waits that are under way.
 #[derive(Default)]
 pub struct Leases {
-    /// The latest lease whose time was up: address, thread, what became of it, and when. Some kernels tell of it twice.
+    /// The latest lease whose time was up: address, thread, what became of it, and when. Some kernels report it twice.
     overdue: Option<(u64, u32, u32, i64)>,
     /// By file.
     known: HashMap<FileKey, Vec<Known>>,
@@ -69,10 +69,13 @@ pub fn likely_holder(what: &Happened) -> u32 {
 }
 
 /// The lease that an event is of.
-fn tag(told: &LeaseEvent) -> Option<LeaseTag> {
-    let taker =
-        if told.actor.pid == told.pid { who(&told.actor) } else { Who { pid: told.pid, ..Who::default() } };
-    Some(LeaseTag { kind: lease_kind(told.flags), mode: lease_mode(told.kind)?, taker })
+fn tag(record: &LeaseEvent) -> Option<LeaseTag> {
+    let taker = if record.actor.pid == record.pid {
+        who(&record.actor)
+    } else {
+        Who { pid: record.pid, ..Who::default() }
+    };
+    Some(LeaseTag { kind: lease_kind(record.flags), mode: lease_mode(record.kind)?, taker })
 }
 
 impl Leases {
@@ -83,15 +86,15 @@ impl Leases {
         known.map_or((None, None), |known| (known.taken, known.broken))
     }
 
-    fn remember(&mut self, told: &LeaseEvent, tag: LeaseTag, taken: Option<i64>) {
-        let object = told.event.sequence;
+    fn remember(&mut self, record: &LeaseEvent, tag: LeaseTag, taken: Option<i64>) {
+        let object = record.event.sequence;
         if self.files.len() >= MOST {
             self.files.clear();
             self.known.clear();
         }
         self.forget(object);
-        self.files.insert(object, told.file);
-        self.known.entry(told.file).or_default().push(Known { object, tag, taken, broken: None });
+        self.files.insert(object, record.file);
+        self.known.entry(record.file).or_default().push(Known { object, tag, taken, broken: None });
     }
 
     fn forget(&mut self, object: u64) -> Option<Known> {
@@ -105,9 +108,9 @@ impl Leases {
         Some(known)
     }
 
-    fn find(&mut self, told: &LeaseEvent) -> Option<&mut Known> {
-        let object = told.event.sequence;
-        self.known.get_mut(&told.file)?.iter_mut().find(|known| known.object == object)
+    fn find(&mut self, record: &LeaseEvent) -> Option<&mut Known> {
+        let object = record.event.sequence;
+        self.known.get_mut(&record.file)?.iter_mut().find(|known| known.object == object)
     }
 
     /// What becomes of a lease that somebody waits for.
@@ -117,128 +120,130 @@ impl Leases {
         }
     }
 
-    /// What there is to tell of an event. `listed`: the leases on the file as of the latest look.
-    pub fn note(&mut self, told: &LeaseEvent, time: i64, listed: &[LeaseTag]) -> Vec<Pending> {
-        let by = who(&told.actor);
-        let pending = |what, uids| Pending { time, what, file: Some(told.file), pin: None, uids };
-        match told.event.what {
-            event::LEASE_TAKEN => {
-                self.taken(told, time).into_iter().map(|what| pending(what, vec![told.actor.uid])).collect()
-            }
+    /// What follows from a record. `listed`: the leases on the file as of the latest pass.
+    pub fn note(&mut self, record: &LeaseEvent, time: i64, listed: &[LeaseTag]) -> Vec<Pending> {
+        let by = who(&record.actor);
+        let pending = |what, uids| Pending { time, what, file: Some(record.file), pin: None, uids };
+        match record.event.what {
+            event::LEASE_TAKEN => self
+                .taken(record, time)
+                .into_iter()
+                .map(|what| pending(what, vec![record.actor.uid]))
+                .collect(),
             event::LEASE_CHANGED => {
-                let what = self.changed(told, time);
-                let uids = vec![told.actor.uid];
+                let what = self.changed(record, time);
+                let uids = vec![record.actor.uid];
                 what.into_iter().map(|what| pending(what, uids.clone())).collect()
             }
             event::BREAK_WAITS | event::BREAK_REFUSED => {
-                let waits = told.event.what == event::BREAK_WAITS;
-                let by = breaker(by, told.actor.call, told.wanted);
-                if !self.begins(told, time, waits, &by) {
+                let waits = record.event.what == event::BREAK_WAITS;
+                let by = breaker(by, record.actor.call, record.wanted);
+                if !self.begins(record, time, waits, &by) {
                     return Vec::new();
                 }
-                let leases = self.on(told, listed);
+                let leases = self.on(record, listed);
                 let uids =
-                    leases.iter().filter_map(|lease| lease.taker.uid).chain([told.actor.uid]).collect();
+                    leases.iter().filter_map(|lease| lease.taker.uid).chain([record.actor.uid]).collect();
                 vec![pending(Happened::BreakBegan { by, waits, leases }, uids)]
             }
             event::BREAK_DONE => {
-                let ended = self.done(told, time);
+                let ended = self.done(record, time);
                 ended.into_iter().collect()
             }
             _ => Vec::new(),
         }
     }
 
-    fn taken(&mut self, told: &LeaseEvent, time: i64) -> Option<Happened> {
-        let lease = tag(told)?;
-        // A lease that became another is told of by what changed it, which came first.
-        if self.find(told).is_some_and(|known| known.tag.taker.pid == lease.taker.pid) {
+    fn taken(&mut self, record: &LeaseEvent, time: i64) -> Option<Happened> {
+        let lease = tag(record)?;
+        // A converted lease was already reported by the LEASE_CHANGED event.
+        if self.find(record).is_some_and(|known| known.tag.taker.pid == lease.taker.pid) {
             return None;
         }
-        self.remember(told, lease.clone(), Some(time));
+        self.remember(record, lease.clone(), Some(time));
         Some(Happened::LeaseTaken { lease })
     }
 
-    fn changed(&mut self, told: &LeaseEvent, time: i64) -> Option<Happened> {
-        let mut lease = tag(told)?;
-        let by = who(&told.actor);
-        if told.overdue != 0 {
-            let (object, thread) = (told.event.sequence, told.actor.tid);
+    fn changed(&mut self, record: &LeaseEvent, time: i64) -> Option<Happened> {
+        let mut lease = tag(record)?;
+        let by = who(&record.actor);
+        if record.overdue != 0 {
+            let (object, thread) = (record.event.sequence, record.actor.tid);
             let again = |was: &(u64, u32, u32, i64)| {
-                (was.0, was.1, was.2) == (object, thread, told.wanted) && time - was.3 < BETWEEN
+                (was.0, was.1, was.2) == (object, thread, record.wanted) && time - was.3 < BETWEEN
             };
             if self.overdue.as_ref().is_some_and(again) {
                 return None;
             }
-            self.overdue = Some((object, thread, told.wanted, time));
+            self.overdue = Some((object, thread, record.wanted, time));
         }
-        let Some(to) = lease_mode(told.wanted) else {
-            let known = self.forget(told.event.sequence);
-            let how = if told.overdue != 0 { Outcome::TimedOut } else { Outcome::Released };
-            self.outcome(told.file, how, time);
-            self.refused.remove(&told.file);
+        let Some(to) = lease_mode(record.wanted) else {
+            let known = self.forget(record.event.sequence);
+            let how = if record.overdue != 0 { Outcome::TimedOut } else { Outcome::Released };
+            self.outcome(record.file, how, time);
+            self.refused.remove(&record.file);
             let broken_for = known.as_ref().and_then(|known| u64::try_from(time - known.broken?).ok());
             lease.taker = known.map(|known| known.tag.taker).unwrap_or(lease.taker);
             return Some(Happened::LeaseDropped { lease, how, by, broken_for });
         };
         if to == LeaseMode::Read {
-            let how = if told.overdue != 0 { Outcome::TimedOut } else { Outcome::Downgraded };
-            self.outcome(told.file, how, time);
+            let how = if record.overdue != 0 { Outcome::TimedOut } else { Outcome::Downgraded };
+            self.outcome(record.file, how, time);
         }
-        if let Some(known) = self.find(told) {
+        if let Some(known) = self.find(record) {
             known.tag.mode = to;
             known.broken = None;
             lease.taker = known.tag.taker.clone();
         } else {
             // Older than the daemon: from now on it is known, but not since when.
-            self.remember(told, LeaseTag { mode: to, ..lease.clone() }, None);
+            self.remember(record, LeaseTag { mode: to, ..lease.clone() }, None);
         }
         (to != lease.mode).then_some(Happened::LeaseChanged { lease, to })
     }
 
     /// Whether a break begins by this: it does not if the thread waits already, or the process was turned away already.
-    fn begins(&mut self, told: &LeaseEvent, time: i64, waits: bool, by: &Breaker) -> bool {
-        let on_file = self.known.get_mut(&told.file).into_iter().flatten();
-        for known in on_file.filter(|known| is_in_way(told, &known.tag)) {
+    fn begins(&mut self, record: &LeaseEvent, time: i64, waits: bool, by: &Breaker) -> bool {
+        let on_file = self.known.get_mut(&record.file).into_iter().flatten();
+        for known in on_file.filter(|known| is_in_way(record, &known.tag)) {
             known.broken.get_or_insert(time);
         }
         if !waits {
             if self.refused.len() >= MOST {
                 self.refused.clear();
             }
-            let processes = self.refused.entry(told.file).or_default();
+            let processes = self.refused.entry(record.file).or_default();
             if processes.len() >= MOST {
                 processes.clear();
             }
-            return processes.insert(told.actor.pid);
+            return processes.insert(record.actor.pid);
         }
-        if let Some(wait) = self.waits.get_mut(&told.actor.tid).filter(|wait| wait.file == told.file) {
+        if let Some(wait) = self.waits.get_mut(&record.actor.tid).filter(|wait| wait.file == record.file) {
             wait.stopped = None;
             return false;
         }
         if self.waits.len() >= MOST {
             self.waits.clear();
         }
-        self.outcomes.remove(&told.file);
-        let wait = Wait { file: told.file, by: by.clone(), since: time, stopped: None };
-        self.waits.insert(told.actor.tid, wait);
+        self.outcomes.remove(&record.file);
+        let wait = Wait { file: record.file, by: by.clone(), since: time, stopped: None };
+        self.waits.insert(record.actor.tid, wait);
         true
     }
 
-    fn done(&mut self, told: &LeaseEvent, time: i64) -> Option<Pending> {
-        let outcome = match told.left {
-            left::NOTHING => self.outcomes.get(&told.file).map_or(Outcome::Released, |(how, _)| *how),
+    fn done(&mut self, record: &LeaseEvent, time: i64) -> Option<Pending> {
+        let outcome = match record.left {
+            left::NOTHING => self.outcomes.get(&record.file).map_or(Outcome::Released, |(how, _)| *how),
             left::OVERDUE => Outcome::TimedOut,
             _ => {
-                self.waits.get_mut(&told.actor.tid)?.stopped = Some(time);
+                self.waits.get_mut(&record.actor.tid)?.stopped = Some(time);
                 return None;
             }
         };
-        let wait = self.waits.remove(&told.actor.tid)?;
+        let wait = self.waits.remove(&record.actor.tid)?;
         Some(ended(wait, time, outcome))
     }
 
-    /// The threads that wait, as far as was told: thread id, and the key that the kernel's programs know it by.
+    /// The threads that wait, as far as is known: thread id, and the key that the kernel's programs know it by.
     pub fn waiting(&self) -> Vec<(u32, u64)> {
         let key = |(tid, wait): (&u32, &Wait)| (*tid, u64::from(wait.by.who.pid) << 32 | u64::from(*tid));
         self.waits.iter().map(key).collect()
@@ -267,10 +272,10 @@ impl Leases {
     }
 
     /// The leases in a breaker's way: those that were seen being taken, or else those of the latest look.
-    fn on(&self, told: &LeaseEvent, listed: &[LeaseTag]) -> Vec<LeaseTag> {
-        let known = self.known.get(&told.file).into_iter().flatten().map(|known| &known.tag);
-        let mut all: Vec<LeaseTag> = known.filter(|tag| is_in_way(told, tag)).cloned().collect();
-        for tag in listed.iter().filter(|tag| is_in_way(told, tag)) {
+    fn on(&self, record: &LeaseEvent, listed: &[LeaseTag]) -> Vec<LeaseTag> {
+        let known = self.known.get(&record.file).into_iter().flatten().map(|known| &known.tag);
+        let mut all: Vec<LeaseTag> = known.filter(|tag| is_in_way(record, tag)).cloned().collect();
+        for tag in listed.iter().filter(|tag| is_in_way(record, tag)) {
             if !all.iter().any(|known| known.taker.pid == tag.taker.pid && known.kind == tag.kind) {
                 all.push(tag.clone());
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-use super::Collector;
+use super::collector::Collector;
 use crate::model::{
     Device, File, FileId, FileIndex, Holder, Holding, Lease, LeaseState, Name, ProcessIndex, Table, Via,
 };

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::Collector;
+use super::collector::Collector;
 use super::scan::Scan;
 use super::uverbs;
 use crate::model::{Doubt, Gap, HoldingIndex, Mode, Origin, Subsystem, object};

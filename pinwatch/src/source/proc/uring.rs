@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Collector;
+use super::collector::Collector;
 use super::fdinfo::{self, Buffer, RingInfo};
 use super::maps::{self, Mapping};
 use super::same_file::{self, Descriptor, Group};

@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
+use super::collector::Collector;
+use super::same_file;
 use super::scan::{Scan, UverbsFd};
-use super::{Collector, same_file};
 use crate::model::{Device, Gap, Holder, Holding, HoldingIndex, Via};
 use crate::source::host::bounded;
 use crate::source::host::rdma::Context;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::net::netlink;
 
-use super::Collector;
+use super::collector::Collector;
 use super::scan::Scan;
 use crate::model::{Doubt, Gap, Holder, Holding, Mode, Origin, Subsystem, Via, object};
 use crate::source::host::netlink::{attribute, dump, u32_at, u64_at};
