@@ -24,8 +24,8 @@ use crate::source::clocks::Clocks;
 use crate::source::file_records::nameless;
 use crate::source::trace::Snapshot;
 
-/// A pass that nobody asked for comes no sooner than so many times as long as the latest one took: it may cost 5 % of one CPU
-/// at most, and 20 % while leases on pinned files change all the time.
+/// A pass that no client needs comes no sooner than so many times the duration of the latest one: that is 5 % of one CPU at most,
+/// and 20 % while leases on pinned files change all the time.
 const REST: u32 = 20;
 const SHORT_REST: u32 = 4;
 /// So many ticks, a second, pass between two passes while a pinned file has a lease.

@@ -43,7 +43,7 @@ pub fn claim(socket: &Path) -> Result<Instance, InstanceError> {
     if let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists())
     {
         fs::create_dir_all(folder).map_err(failed(folder))?;
-        // Anybody may ask; what is shown is decided by who asks.
+        // World-connectable on purpose: replies are filtered by SO_PEERCRED.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(failed(folder))?;
     }
     let mut file = OpenOptions::new()

@@ -57,8 +57,9 @@ fn on<'a>(table: &Table, lease: &'a Lease) -> OnFile<'a> {
     let holding = table.holdings.get(lease.holding.0 as usize);
     let holders: BTreeSet<ProcessIndex> =
         holding.into_iter().flat_map(|holding| &holding.holders).map(|holder| holder.process).collect();
-    let asked = if holders.is_empty() { lease.taker.into_iter().collect() } else { holders.clone() };
-    let pids = asked.iter().filter_map(|at| table.process(*at)).map(|process| process.pid).collect();
+    // The kernel signals whoever took the lease; without holders nobody else is known.
+    let signalled = if holders.is_empty() { lease.taker.into_iter().collect() } else { holders.clone() };
+    let pids = signalled.iter().filter_map(|at| table.process(*at)).map(|process| process.pid).collect();
     OnFile { lease, holders, pids }
 }
 
@@ -86,7 +87,7 @@ fn verdict(
         holders: u32::try_from(holding.map_or(0, |holding| holding.holders.len())).unwrap_or(u32::MAX),
         ..Coverage::default()
     };
-    // Most files have no lease: nothing to weigh up.
+    // Most files have no lease.
     if on_files.is_empty() || files().all(|file| !on_files.contains_key(&file)) {
         return none();
     }

@@ -46,7 +46,7 @@ pub fn nameless(key: &FileKey) -> File {
     File { id, path: Name::default(), path_complete: false, fstype: String::new(), deleted: None, dax: false }
 }
 
-/// A file as its record has it; whether it still has its name is not looked at.
+/// A file as its record has it. Whether it still has its name is not known yet.
 pub fn named(key: &FileKey, record: &FileRecord, long: Option<&LongPath>) -> File {
     let (path, path_complete) = path(record, long);
     File {

@@ -77,8 +77,8 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Finds out whether files still have a name. It is asked at the moment of listing: a file may be unlinked long after it
-/// was pinned, and nothing on that path is hooked.
+/// Finds out whether files still have a name. That is done in each pass: a file may be unlinked long after it was pinned, and
+/// nothing on that path is hooked.
 #[derive(Default)]
 pub struct FileStates {
     /// Mount points by device, in our own mount namespace.
@@ -96,7 +96,7 @@ impl FileStates {
     /// Whether a file's name is gone; `None` if that cannot be found out.
     ///
     /// The path is tried first, as we see it or as its creator does. If something else or nothing is there, the file may have
-    /// been renamed, or its file system unmounted: the inode itself is asked for.
+    /// been renamed, or its file system unmounted: then the inode itself is looked up.
     fn deleted(
         &mut self,
         path: &[u8],

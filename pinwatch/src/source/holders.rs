@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn ways_are_gathered_by_process_and_each_is_told_once() {
+    fn ways_are_gathered_by_process_and_each_is_there_once() {
         let anchors = sort(&[
             record(1, 20, via::FD, 7),
             record(1, 10, via::MAPPING, 0x1000),

@@ -1,4 +1,4 @@
-//! Leases: what the pass over all processes saw, what `/proc/locks` has besides, and the verdict for each pin.
+//! Leases: what the iterators over all processes saw, and what `/proc/locks` has besides.
 
 use pinwatch_common::{FileKey, LeaseRecord, WaiterRecord, lease_flag};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
@@ -32,9 +32,9 @@ pub struct ResolvedLease {
     below: Option<Result<Vec<FileKey>, String>>,
 }
 
-/// What there is to know of leases beforehand.
+/// What the caller knows of leases beforehand.
 pub struct LeaseRules<'a> {
-    /// Whether they are looked at.
+    /// Whether they are traced.
     pub watched: bool,
     /// Whether this kernel grants them on hugetlbfs.
     pub hugetlb: bool,
@@ -45,7 +45,7 @@ pub struct LeaseRules<'a> {
 /// `OVERLAYFS_SUPER_MAGIC` (include/uapi/linux/magic.h)
 pub const OVERLAYFS: u32 = 0x794c_7630;
 
-/// What is asked of the kernel where it matters.
+/// What is read of the running kernel, so that tests can stand in for it.
 pub trait Kernel {
     /// How many ticks of `jiffies` there are in a second.
     fn ticks(&mut self) -> u64;
@@ -63,7 +63,7 @@ impl Kernel for Programs {
     }
 }
 
-/// CONFIG_HZ of most distributions, for a kernel that does not tell.
+/// CONFIG_HZ of most distributions, if the kernel's cannot be read.
 const USUAL_TICKS: u64 = 250;
 
 /// The leases of the pass, and those that only `/proc/locks` has: no process has their file open, the kernel itself does
@@ -95,7 +95,7 @@ pub fn resolve(
         records.iter().map(|(_, record)| (record.key.dev, record.key.ino, record.pid)).collect();
     let keys = if locks.is_empty() { HashMap::default() } else { files.by_number() };
     for lock in locks.iter().filter(|lock| !seen.contains(&(lock.dev, lock.ino, lock.pid))) {
-        // What is pinned has a generation, which is not told here.
+        // Pinned files are known with their generation, which is not in /proc/locks.
         let unknown = FileKey { ino: lock.ino, dev: lock.dev, generation: 0 };
         let key = keys.get(&(lock.dev, lock.ino)).copied().unwrap_or(unknown);
         let state =

@@ -1,5 +1,5 @@
-//! Questions to file systems, which may be anybody's: one whose server is gone answers never, and one in user space when it
-//! likes. None of them keeps the daemon waiting for long.
+//! Queries of file systems, any of which may hang: of one whose server is gone, or one that runs in user space. Each query
+//! times out, and a file system that has not answered one is not queried again until it has.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,27 +15,27 @@ use super::host::open_file::OpenFile;
 use crate::kernel::sys::{self, FileHandle};
 use crate::model::{Device, File, FileId};
 
-/// A disk that sleeps takes longer; it will have answered the next time.
+/// How long a query may take. A disk that has to spin up takes longer, and answers the next time.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// So many file systems may owe an answer, each with a thread that waits for it, until no other is asked any more.
-const MOST: usize = 4;
+/// So many queries may hang, each with a thread that waits for it, before no further one is made.
+const MOST_HUNG: usize = 4;
 /// So many descriptors of a process are looked through.
 const DESCRIPTORS: usize = 1024;
 
-/// Who is asked.
+/// What a query may hang on: while one does, no other is made to the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum Target {
     /// A file system.
     Device(Device),
     /// All that a process has open.
     Descriptors(u32),
 }
 
-/// Asks file systems.
+/// Queries file systems.
 pub struct Lookup {
     worker: TimedWorker,
-    /// What owes an answer.
-    hung: Vec<(Asked, TimedWorker)>,
+    /// What hangs.
+    hung: Vec<(Target, TimedWorker)>,
     unanswered: usize,
 }
 
@@ -50,31 +50,31 @@ fn thread() -> TimedWorker {
 }
 
 impl Lookup {
-    /// How many questions had no answer since this was last asked.
+    /// How many queries had no answer since this was last called.
     pub fn unanswered(&mut self) -> usize {
         std::mem::take(&mut self.unanswered)
     }
 
-    /// Whether the file is at a path, as seen from one of these roots. `None` if that is not answered.
+    /// Whether the file is at a path, as seen from one of these roots. `None` if the file system does not answer.
     pub fn is_there(&mut self, key: &FileKey, path: &[u8], roots: &[PathBuf]) -> Option<bool> {
         if is_at_hand(path, key) {
             return Some(true);
         }
         let (key, path, roots) = (*key, path.to_vec(), roots.to_vec());
-        self.ask(asked(&key), move || roots.iter().any(|root| is_at(root, &path, &key)))
+        self.query(device_of(&key), move || roots.iter().any(|root| is_at(root, &path, &key)))
     }
 
-    /// How many names a file still has: 0 if it is gone; `None` if the file system cannot be asked or does not answer.
+    /// How many names a file still has: 0 if it is gone; `None` if its type is not known or it does not answer.
     pub fn links(&mut self, mount: PathBuf, fstype: &str, key: &FileKey) -> Option<u64> {
         let (key, handle) = (*key, handle(fstype, key)?);
-        self.ask(asked(&key), move || links(&mount, handle, &key))?
+        self.query(device_of(&key), move || links(&mount, handle, &key))?
     }
 
     /// A file that a process has open, by its descriptor.
     pub fn behind(&mut self, pid: u32, fd: u32, id: FileId) -> Option<OpenFile> {
         let link = PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
-        // Closed meanwhile, the number may be another file's.
-        self.ask(Asked::Device(id.dev), move || {
+        // If it was closed meanwhile, the number may be another file's.
+        self.query(Target::Device(id.dev), move || {
             OpenFile::at(&link).filter(|file| file.stat.st_ino == id.ino)
         })?
     }
@@ -85,10 +85,10 @@ impl Lookup {
             return None;
         }
         let (ino, dev) = (key.ino, Device::from_kernel(key.dev));
-        // Where stat tells another device than the kernel's (btrfs, overlayfs) a file has no name here.
+        // Where stat shows another device than the kernel has (btrfs, overlayfs) a file is not found here.
         let is_it =
             move |file: &OpenFile| file.stat.st_ino == ino && Device::from_user(file.stat.st_dev) == dev;
-        let found = self.ask(Asked::Descriptors(pid), move || {
+        let found = self.query(Target::Descriptors(pid), move || {
             let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().take(DESCRIPTORS);
             fds.filter_map(|fd| OpenFile::at(&fd.path())).find(is_it)
         });
@@ -96,24 +96,24 @@ impl Lookup {
         Some(File { path, path_complete: true, deleted: Some(deleted), ..nameless(key) })
     }
 
-    fn ask<T: Send + 'static>(
+    fn query<T: Send + 'static>(
         &mut self,
-        asked: Asked,
-        question: impl FnOnce() -> T + Send + 'static,
+        target: Target,
+        call: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         self.hung.retain_mut(|(_, worker)| worker.is_hung());
-        let owes = self.hung.len() == MOST || self.hung.iter().any(|(owing, _)| *owing == asked);
-        let answer = if owes { None } else { self.worker.call_timeout(question, PATIENCE) };
+        let would_hang = self.hung.len() == MOST_HUNG || self.hung.iter().any(|(hung, _)| *hung == target);
+        let answer = if would_hang { None } else { self.worker.call_timeout(call, PATIENCE) };
         if self.worker.is_hung() {
-            self.hung.push((asked, std::mem::replace(&mut self.worker, thread())));
+            self.hung.push((target, std::mem::replace(&mut self.worker, thread())));
         }
         self.unanswered += usize::from(answer.is_none());
         answer
     }
 }
 
-fn asked(key: &FileKey) -> Asked {
-    Asked::Device(Device::from_kernel(key.dev))
+fn device_of(key: &FileKey) -> Target {
+    Target::Device(Device::from_kernel(key.dev))
 }
 
 /// Whether the file is at a path as we see it, and the kernel knows that without asking the file system. Most are.
@@ -173,34 +173,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_system_that_owes_an_answer_is_not_asked_again_and_others_are() {
+    fn a_file_system_that_hangs_is_not_queried_again_and_others_are() {
         let (let_go, waits) = std::sync::mpsc::channel::<()>();
         let mut lookup = Lookup::default();
-        assert_eq!(lookup.ask(Asked::Descriptors(1), move || waits.recv().is_ok()), None);
-        assert_eq!(lookup.ask(Asked::Descriptors(1), || true), None);
-        assert_eq!(lookup.ask(Asked::Descriptors(2), || true), Some(true));
+        assert_eq!(lookup.query(Target::Descriptors(1), move || waits.recv().is_ok()), None);
+        assert_eq!(lookup.query(Target::Descriptors(1), || true), None);
+        assert_eq!(lookup.query(Target::Descriptors(2), || true), Some(true));
         assert_eq!((lookup.unanswered(), lookup.unanswered()), (2, 0));
         drop(let_go);
         let again =
-            std::iter::repeat_with(|| lookup.ask(Asked::Descriptors(1), || true)).find(Option::is_some);
+            std::iter::repeat_with(|| lookup.query(Target::Descriptors(1), || true)).find(Option::is_some);
         assert_eq!((again, lookup.hung.len()), (Some(Some(true)), 0));
     }
 
     #[test]
-    fn so_many_that_owe_are_enough() {
+    fn only_so_many_queries_may_hang() {
         let mut lookup = Lookup::default();
-        let owing: Vec<_> = (0..MOST as u32)
+        let owing: Vec<_> = (0..MOST_HUNG as u32)
             .map(|pid| {
                 let (let_go, waits) = std::sync::mpsc::channel::<()>();
-                assert_eq!(lookup.ask(Asked::Descriptors(pid), move || waits.recv().is_ok()), None);
+                assert_eq!(lookup.query(Target::Descriptors(pid), move || waits.recv().is_ok()), None);
                 let_go
             })
             .collect();
-        assert_eq!(lookup.ask(Asked::Descriptors(99), || true), None);
-        assert_eq!(lookup.unanswered(), MOST + 1);
+        assert_eq!(lookup.query(Target::Descriptors(99), || true), None);
+        assert_eq!(lookup.unanswered(), MOST_HUNG + 1);
         drop(owing);
         assert!(
-            std::iter::repeat_with(|| lookup.ask(Asked::Descriptors(99), || true))
+            std::iter::repeat_with(|| lookup.query(Target::Descriptors(99), || true))
                 .any(|answer| answer.is_some())
         );
     }

@@ -1,4 +1,4 @@
-//! Who made the pins that no subsystem claims: the code that asked for them.
+//! Which code made the pins that no subsystem claims, from the kernel stack at that moment.
 
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
@@ -7,7 +7,7 @@ use pinwatch_common::WitnessRecord;
 use super::host::symbols::{self, Modules, Symbol};
 use crate::model::object::unclaimed;
 
-/// The code that asked for a pin.
+/// The code that made a pin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Caller {
     module: Option<String>,

@@ -8,7 +8,7 @@ use super::{Room, room};
 use crate::model::{Counter, Reason};
 use crate::source::trace::PAGE;
 
-/// Who was asked, and the reason as far as it can be told.
+/// Which subsystem refused it, and the reason as far as the event shows it.
 ///
 /// # Errors
 /// A kind of object that this version does not know.
@@ -53,7 +53,7 @@ fn in_memory(event: &RefusedEvent) -> bool {
     event.magic == magic::TMPFS || event.magic == magic::HUGETLBFS
 }
 
-/// Whether what was asked for would have been more than RLIMIT_MEMLOCK allows, by a counter that the subsystem goes by.
+/// Whether the pin would have exceeded RLIMIT_MEMLOCK, by a counter that its subsystem charges.
 fn memlock(room: &dyn Room, event: &RefusedEvent) -> Option<Reason> {
     let pages = event.length.div_ceil(PAGE);
     let limit = event.limit / PAGE;

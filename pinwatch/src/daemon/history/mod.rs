@@ -57,7 +57,7 @@ pub struct History {
     /// Verdicts that have changed.
     verdicts: Vec<Event>,
     lost: u64,
-    /// How many the kernel's buffer had lost when that was last asked.
+    /// How many the kernel's buffer had lost when that was last read.
     lost_before: u64,
     leases: Leases,
     coverage: HashMap<PinId, CoverageState>,

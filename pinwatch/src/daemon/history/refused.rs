@@ -12,7 +12,8 @@ use crate::subsystem;
 
 /// So many are kept.
 const KEPT: usize = 1000;
-/// What a subsystem refuses because the functions below it do is the same refusal if it comes so soon, in nanoseconds.
+/// A subsystem's refusal within so many nanoseconds of an unclaimed one of the same thread is the same refusal, seen above and
+/// below.
 const SAME: i64 = 1_000_000_000;
 
 /// What is kept.
@@ -24,7 +25,7 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// Takes note of a refusal. `module`: the one that asked, `file`: the one that may be the reason, as far as they are known.
+    /// Takes note of a refusal. `module`: the one that called, `file`: the one that may be the reason, as far as they are known.
     pub fn note(&mut self, event: &RefusedEvent, module: Option<String>, file: Option<File>, clocks: Clocks) {
         let (subsystem, reason) = match subsystem::refusal(event) {
             Ok(refusal) => refusal,

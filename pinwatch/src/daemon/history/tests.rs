@@ -1,4 +1,4 @@
-use pinwatch_common::{Actor, Event as Told, lease_flag, left};
+use pinwatch_common::{Actor, Event as RingEvent, lease_flag, left};
 
 use super::*;
 use crate::model::{LeaseMode, Outcome};
@@ -17,10 +17,15 @@ fn actor(pid: u32) -> Actor {
 }
 
 /// An event at a second: of the lease 0x10 that process 812 has, if it is one of a lease.
-fn told(seconds: u64, what: u32, pid: u32, wanted: u32) -> LeaseEvent {
+fn record(seconds: u64, what: u32, pid: u32, wanted: u32) -> LeaseEvent {
     let of_lease = matches!(what, event::LEASE_TAKEN | event::LEASE_CHANGED);
     LeaseEvent {
-        event: Told { time: seconds * SECOND, sequence: u64::from(of_lease) * 0x10, what, ..Told::default() },
+        event: RingEvent {
+            time: seconds * SECOND,
+            sequence: u64::from(of_lease) * 0x10,
+            what,
+            ..RingEvent::default()
+        },
         file: FILE,
         actor: actor(pid),
         flags: lease_flag::LEASE,
@@ -40,15 +45,15 @@ fn all(history: &mut History, now: u64) -> Vec<Happened> {
 #[test]
 fn a_break_that_ends_by_release() {
     let mut history = History::default();
-    history.lease(&told(1, event::LEASE_TAKEN, 812, WRITE), CLOCKS);
-    history.lease(&told(5, event::BREAK_WAITS, 990, WRITE), CLOCKS);
+    history.lease(&record(1, event::LEASE_TAKEN, 812, WRITE), CLOCKS);
+    history.lease(&record(5, event::BREAK_WAITS, 990, WRITE), CLOCKS);
     assert_eq!(history.times(0x10), (Some(SECOND as i64), Some(5 * SECOND as i64)));
     let events = all(&mut history, 5);
     assert!(matches!(&events[0], Happened::LeaseTaken { lease } if lease.taker.pid == 812));
     let Happened::BreakBegan { by, waits: true, leases } = &events[1] else { panic!("{events:?}") };
     assert_eq!((by.who.pid, by.doing().as_str(), leases.len()), (990, "truncate", 1));
-    history.lease(&told(8, event::LEASE_CHANGED, 812, NONE), CLOCKS);
-    history.lease(&told(8, event::BREAK_DONE, 990, WRITE), CLOCKS);
+    history.lease(&record(8, event::LEASE_CHANGED, 812, NONE), CLOCKS);
+    history.lease(&record(8, event::BREAK_DONE, 990, WRITE), CLOCKS);
     let events = all(&mut history, 8);
     let dropped = |what: &Happened| matches!(what, Happened::LeaseDropped { how: Outcome::Released, broken_for: Some(n), .. } if *n == 3 * SECOND);
     assert!(dropped(&events[0]), "{events:?}");
@@ -60,18 +65,18 @@ fn a_break_that_ends_by_release() {
 #[test]
 fn one_that_times_out_and_one_that_is_a_downgrade() {
     let mut history = History::default();
-    history.lease(&told(1, event::BREAK_WAITS, 990, WRITE), CLOCKS);
-    let late = LeaseEvent { left: left::OVERDUE, ..told(46, event::BREAK_DONE, 990, WRITE) };
+    history.lease(&record(1, event::BREAK_WAITS, 990, WRITE), CLOCKS);
+    let late = LeaseEvent { left: left::OVERDUE, ..record(46, event::BREAK_DONE, 990, WRITE) };
     history.lease(&late, CLOCKS);
-    history.lease(&LeaseEvent { overdue: 1, ..told(46, event::LEASE_CHANGED, 990, NONE) }, CLOCKS);
+    history.lease(&LeaseEvent { overdue: 1, ..record(46, event::LEASE_CHANGED, 990, NONE) }, CLOCKS);
     let events = all(&mut history, 46);
     assert!(matches!(&events[1], Happened::BreakEnded { outcome: Outcome::TimedOut, .. }), "{events:?}");
     // It was taken before anybody watched: who took it is known by its number only.
     let how = |what: &Happened| matches!(what, Happened::LeaseDropped { how: Outcome::TimedOut, lease, by, .. } if lease.taker.pid == 812 && by.pid == 990);
     assert!(how(&events[2]), "{events:?}");
-    history.lease(&told(50, event::BREAK_WAITS, 990, READ), CLOCKS);
-    history.lease(&told(51, event::LEASE_CHANGED, 812, READ), CLOCKS);
-    history.lease(&told(51, event::BREAK_DONE, 990, READ), CLOCKS);
+    history.lease(&record(50, event::BREAK_WAITS, 990, READ), CLOCKS);
+    history.lease(&record(51, event::LEASE_CHANGED, 812, READ), CLOCKS);
+    history.lease(&record(51, event::BREAK_DONE, 990, READ), CLOCKS);
     let events = all(&mut history, 51);
     assert!(matches!(&events[1], Happened::LeaseChanged { to: LeaseMode::Read, .. }), "{events:?}");
     assert!(matches!(&events[2], Happened::BreakEnded { outcome: Outcome::Downgraded, .. }), "{events:?}");
@@ -80,11 +85,11 @@ fn one_that_times_out_and_one_that_is_a_downgrade() {
 #[test]
 fn who_waits_for_one_lease_after_the_other_waits_once_and_who_is_interrupted_gives_up() {
     let mut history = History::default();
-    history.lease(&told(1, event::BREAK_WAITS, 990, WRITE), CLOCKS);
-    history.lease(&LeaseEvent { left: left::LEASE, ..told(2, event::BREAK_DONE, 990, WRITE) }, CLOCKS);
-    history.lease(&told(2, event::BREAK_WAITS, 990, WRITE), CLOCKS);
+    history.lease(&record(1, event::BREAK_WAITS, 990, WRITE), CLOCKS);
+    history.lease(&LeaseEvent { left: left::LEASE, ..record(2, event::BREAK_DONE, 990, WRITE) }, CLOCKS);
+    history.lease(&record(2, event::BREAK_WAITS, 990, WRITE), CLOCKS);
     assert_eq!(all(&mut history, 3).len(), 1);
-    history.lease(&LeaseEvent { left: left::LEASE, ..told(4, event::BREAK_DONE, 990, WRITE) }, CLOCKS);
+    history.lease(&LeaseEvent { left: left::LEASE, ..record(4, event::BREAK_DONE, 990, WRITE) }, CLOCKS);
     let events = all(&mut history, 5);
     let gave_up = |what: &Happened| matches!(what, Happened::BreakEnded { outcome: Outcome::GivenUp, waited, .. } if *waited == 3 * SECOND);
     assert!(events.len() == 1 && gave_up(&events[0]), "{events:?}");
@@ -93,9 +98,9 @@ fn who_waits_for_one_lease_after_the_other_waits_once_and_who_is_interrupted_giv
 #[test]
 fn a_lease_that_is_taken_away_just_after_its_waiter_woke_up_has_timed_out() {
     let mut history = History::default();
-    history.lease(&told(1, event::BREAK_WAITS, 990, WRITE), CLOCKS);
-    history.lease(&LeaseEvent { left: left::LEASE, ..told(2, event::BREAK_DONE, 990, WRITE) }, CLOCKS);
-    let mut taken = LeaseEvent { overdue: 1, ..told(2, event::LEASE_CHANGED, 990, NONE) };
+    history.lease(&record(1, event::BREAK_WAITS, 990, WRITE), CLOCKS);
+    history.lease(&LeaseEvent { left: left::LEASE, ..record(2, event::BREAK_DONE, 990, WRITE) }, CLOCKS);
+    let mut taken = LeaseEvent { overdue: 1, ..record(2, event::LEASE_CHANGED, 990, NONE) };
     taken.event.time += 9000;
     history.lease(&taken, CLOCKS);
     let events = all(&mut history, 3);
@@ -104,14 +109,14 @@ fn a_lease_that_is_taken_away_just_after_its_waiter_woke_up_has_timed_out() {
 }
 
 #[test]
-fn who_tries_again_and_again_is_told_of_once() {
+fn a_process_that_tries_again_and_again_is_one_event() {
     let mut history = History::default();
     for second in 1..50 {
-        history.lease(&told(second, event::BREAK_REFUSED, 990, WRITE), CLOCKS);
+        history.lease(&record(second, event::BREAK_REFUSED, 990, WRITE), CLOCKS);
     }
     assert_eq!(all(&mut history, 50).len(), 1);
-    history.lease(&told(51, event::LEASE_CHANGED, 812, NONE), CLOCKS);
-    history.lease(&told(52, event::BREAK_REFUSED, 990, WRITE), CLOCKS);
+    history.lease(&record(51, event::LEASE_CHANGED, 812, NONE), CLOCKS);
+    history.lease(&record(52, event::BREAK_REFUSED, 990, WRITE), CLOCKS);
     assert_eq!(all(&mut history, 53).len(), 2);
 }
 
@@ -119,14 +124,14 @@ fn who_tries_again_and_again_is_told_of_once() {
 fn a_break_is_of_the_leases_that_are_in_its_way() {
     let mut history = History::default();
     let layout =
-        LeaseEvent { flags: lease_flag::LAYOUT, kind: READ, ..told(1, event::LEASE_TAKEN, 812, READ) };
+        LeaseEvent { flags: lease_flag::LAYOUT, kind: READ, ..record(1, event::LEASE_TAKEN, 812, READ) };
     history.lease(&layout, CLOCKS);
-    let mut deleg = LeaseEvent { flags: lease_flag::DELEG, pid: 5, ..told(2, event::LEASE_TAKEN, 5, READ) };
+    let mut deleg = LeaseEvent { flags: lease_flag::DELEG, pid: 5, ..record(2, event::LEASE_TAKEN, 5, READ) };
     (deleg.kind, deleg.event.sequence) = (READ, 0x20);
     history.lease(&deleg, CLOCKS);
     all(&mut history, 2);
     let of = |history: &mut History, flags, wanted| {
-        history.lease(&LeaseEvent { flags, ..told(3, event::BREAK_REFUSED, 900 + flags, wanted) }, CLOCKS);
+        history.lease(&LeaseEvent { flags, ..record(3, event::BREAK_REFUSED, 900 + flags, wanted) }, CLOCKS);
         match all(history, 3).remove(0) {
             Happened::BreakBegan { leases, .. } => {
                 leases.iter().map(|tag| tag.kind.word()).collect::<Vec<_>>()
@@ -143,10 +148,10 @@ fn a_break_is_of_the_leases_that_are_in_its_way() {
 #[test]
 fn a_flood_is_bounded_and_breaks_outlive_it() {
     let mut history = History::default();
-    history.lease(&told(1, event::BREAK_WAITS, 990, WRITE), CLOCKS);
+    history.lease(&record(1, event::BREAK_WAITS, 990, WRITE), CLOCKS);
     for second in 0..20_000 {
         let what = if second % 2 == 0 { event::LEASE_TAKEN } else { event::LEASE_CHANGED };
-        history.lease(&told(second, what, 812, NONE * (second % 2) as u32), CLOCKS);
+        history.lease(&record(second, what, 812, NONE * (second % 2) as u32), CLOCKS);
     }
     let events = all(&mut history, 20_000);
     assert_eq!(events.len(), KEPT + 1);
@@ -155,13 +160,13 @@ fn a_flood_is_bounded_and_breaks_outlive_it() {
 }
 
 #[test]
-fn verdicts_that_change_are_told_and_only_to_those_concerned() {
+fn verdicts_that_change_are_events_for_those_concerned_only() {
     let mut table = crate::listing::sample::table();
     table.leases = Some(Vec::new());
     table.pins.iter_mut().for_each(|pin| pin.coverage.state = CoverageState::None);
     let mut history = History::default();
     assert!(history.observe(&table, i64::MAX / 2).is_empty());
-    // The first lease appears, and with it a verdict that was not looked at before.
+    // The first lease appears, and with it a verdict that no pass had before.
     table.pins[1].coverage.state = CoverageState::Write;
     table.leases = None;
     assert_eq!(history.observe(&table, i64::MAX / 2).len(), 1);
@@ -181,7 +186,7 @@ fn verdicts_that_change_are_told_and_only_to_those_concerned() {
 fn damaged_events_are_no_panic() {
     let mut history = History::default();
     for what in 0..12 {
-        let mut event = told(u64::MAX / SECOND, what, 0, 77);
+        let mut event = record(u64::MAX / SECOND, what, 0, 77);
         event.kind = 99;
         event.file = FileKey::default();
         history.lease(&event, CLOCKS);

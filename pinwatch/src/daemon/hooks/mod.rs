@@ -62,7 +62,7 @@ pub struct HookReport<'a> {
     pub failed: &'a BTreeMap<&'static str, (FeatureName, String)>,
 }
 
-/// The facts, with the one that only trying tells.
+/// The facts, with the one that only an attempt shows: whether tracing programs may be loaded.
 pub fn probe(depth: Depth) -> Facts {
     let mut facts = Facts::read(Path::new("/"), depth, &subsystem::wanted());
     facts.bpf_tracing = Some(match raw::probe_tracing() {
@@ -137,7 +137,7 @@ impl Hooks {
         self.since.values().min().copied()
     }
 
-    /// Whether leases are looked at.
+    /// Whether leases are traced.
     pub fn sees_leases(&self) -> bool {
         self.plan.feature(Detail::Leases.into()).is_some_and(|feature| feature.state == State::On)
     }

@@ -74,7 +74,7 @@ impl Reconciler {
         }
     }
 
-    /// Makes the table. `gaps`: what is missing because of the hooks; `times`: of leases; `None` if they are not looked at.
+    /// Makes the table. `gaps`: what is missing because of the hooks; `sees_leases`: whether leases are traced; `times`: of leases.
     ///
     /// # Errors
     /// [`BpfError::Map`] if the maps cannot be read.

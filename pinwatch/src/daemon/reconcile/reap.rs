@@ -18,7 +18,7 @@ pub struct Reaper {
     reaped: u64,
     /// So many of them while the kernel had skipped programs: those are what it skipped.
     explained: u64,
-    /// How many calls the kernel had skipped when that was last looked at.
+    /// How many calls the kernel had skipped at the latest pass.
     skipped: u64,
     /// Until when each pass also looks for these pins; the first one after that does, too.
     until: Option<Instant>,

@@ -9,9 +9,9 @@ use crate::kernel::bpf::{BpfError, Programs};
 use crate::source::clocks::Clocks;
 use crate::source::stacks::Callers;
 
-/// So many are looked at each time: with more of them each is looked at less often.
+/// So many are checked at one time: with more of them each is checked less often.
 const AT_ONCE: usize = 1000;
-/// One whose system call takes longer than this, in nanoseconds, is shown although a subsystem may still claim it.
+/// One whose system call takes longer than this, in nanoseconds, is listed although a subsystem may still claim it.
 const UNDER_WAY: u64 = 1_000_000_000;
 /// One whose system call is over is not added to any more after so long, in nanoseconds: a thread of the kernel has no system
 /// calls, and pins piece after piece all the same.
@@ -25,7 +25,7 @@ pub struct Unclaimed {
     /// How many were ever made, at the last look, and how many of them are there.
     noted: u64,
     there: usize,
-    /// Which are looked at next.
+    /// Which are checked next.
     next: usize,
     /// Those that are listed.
     listed: HashSet<u64>,
@@ -98,7 +98,7 @@ impl Unclaimed {
         Ok(())
     }
 
-    /// Forgets those of which no page is pinned that was looked at when they were made.
+    /// Drops those of which no sampled page is pinned any more.
     fn forget_released(
         &mut self,
         programs: &mut Programs,

@@ -29,7 +29,7 @@ pub struct Doorman {
 pub enum Answer {
     /// Come in.
     Welcome,
-    /// Wrong, or nothing said.
+    /// Wrong or missing.
     Unknown,
     /// Too many want to know at once.
     Later,

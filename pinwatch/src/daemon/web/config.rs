@@ -58,7 +58,7 @@ struct Http {
 pub struct Config {
     /// How TLS is spoken, if at all.
     pub tls: Option<Arc<ServerConfig>>,
-    /// Passwords' hashes by user; empty: nobody is asked.
+    /// Password hashes by user; empty: no password is needed.
     pub users: BTreeMap<String, String>,
     /// What each answer says besides.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -73,7 +73,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Reads a file; without one there is no TLS, and nobody is asked for a password.
+    /// Reads a file; without one there is neither TLS nor a password.
     ///
     /// # Errors
     /// [`ConfigError`]
@@ -102,7 +102,7 @@ impl Loaded {
         let mut marks = vec![(path, before)];
         match &result {
             Ok((_, files)) => marks.extend(files.iter().map(|(file, was)| (file.clone(), *was))),
-            // A certificate that is being exchanged is looked at again.
+            // A certificate that is being replaced is read again.
             Err(_) => marks
                 .extend(self.marks.iter().skip(1).map(|(file, _)| (file.clone(), watched_file::mark(file)))),
         }
@@ -129,7 +129,7 @@ fn read(path: &Path) -> Result<(Config, Vec<(PathBuf, Mark)>), ConfigError> {
     }
     for (user, hash) in &users {
         let parts = hash.parse::<bcrypt::HashParts>();
-        // Neither the hash nor what is wrong with it is told: it is a secret.
+        // Neither the hash nor what is wrong with it is printed: it is a secret.
         let Ok(parts) = parts else {
             return Err(failed(&format!(
                 "the password of {user:?} is no bcrypt hash; `htpasswd -nBC 10 \"\"` makes one"

@@ -6,7 +6,7 @@ use std::net::{TcpListener as StdListener, ToSocketAddrs};
 use listenfd::ListenFd;
 use tokio::net::TcpListener;
 
-/// Where it is listened unless told otherwise.
+/// Where the daemon listens by default.
 pub const ADDRESS: &str = "127.0.0.1:9746";
 
 /// Why it cannot be listened.

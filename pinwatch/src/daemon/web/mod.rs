@@ -1,4 +1,4 @@
-//! HTTP for Prometheus: metrics, a landing page, health. Bounded: so many connections, so much patience with each, and only
+//! HTTP for Prometheus: metrics, a landing page, health. Bounded: the number of connections, how long each may take, and only
 //! requests without a body.
 
 mod auth;

@@ -1,4 +1,4 @@
-//! What is found where.
+//! HTTP routes.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -42,14 +42,14 @@ pub fn answer(request: &Request<Incoming>, metrics: &str, core: &RefCell<Core>) 
     }
 }
 
-/// For who has not said the right password.
+/// The reply to a request without the right password.
 pub fn unauthorized() -> Response<Body> {
     let mut response = page(StatusCode::UNAUTHORIZED, TEXT, "Unauthorized\n");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
     response
 }
 
-/// For who comes while too many have their passwords checked.
+/// The reply while too many passwords are being checked.
 pub fn later() -> Response<Body> {
     let mut response =
         page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "too many passwords are being checked; try again\n");
@@ -113,7 +113,7 @@ fn landing(metrics: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>pinwatch</title></head>\n<body>\n\
          <h1>pinwatch {version}</h1>\n\
-         <p>Who has pinned which memory, on which file, and does a lease cover it? On this machine <code>lspins</code> tells; \
+         <p>Who has pinned which memory, on which file, and does a lease cover it? Run <code>lspins</code> on this machine for the list; \
          here are the totals.</p>\n\
          <ul>\n<li><a href=\"{metrics}\">Metrics</a></li>\n<li><a href=\"/-/ready\">Ready?</a></li>\n\
          <li><a href=\"/-/healthy\">Healthy?</a></li>\n</ul>\n</body>\n</html>\n"

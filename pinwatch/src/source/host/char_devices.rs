@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// Those that were asked for, by device number as the kernel has it (`dev_t`).
+/// Those that were looked up, by device number as the kernel has it (`dev_t`).
 #[derive(Default)]
 pub struct CharDevices(RefCell<HashMap<u32, String>>);
 

@@ -59,7 +59,7 @@ pub fn parse(line: &[u8]) -> Option<Lock> {
         _ => return None,
     };
     let mode = match mode {
-        // Of one that is being broken it is what is to become of it: only a write lease can become a read lease.
+        // While a lease is breaking the kernel prints the target type; READ therefore means a write lease being downgraded.
         b"READ" if !breaking => LeaseMode::Read,
         b"WRITE" => LeaseMode::Write,
         b"READ" | b"UNLCK" if breaking => LeaseMode::Write,

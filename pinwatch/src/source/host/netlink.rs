@@ -1,6 +1,6 @@
 //! Dumps over netlink: one question, all messages of the answer. The framing of messages and attributes is
 //! netlink-packet-core's, whose checked buffers believe no length that they are told; the socket is rustix', as all are here
-//! (netlink-sys would be one more layer over the same calls). What the kernel's numbers mean stays with who asks: `rdma`, `xdp`.
+//! (netlink-sys would be one more layer over the same calls). What the kernel's numbers mean stays with the callers: `rdma`, `xdp`.
 
 use std::io;
 use std::time::Duration;

@@ -26,7 +26,7 @@ const MAGIC: [(u32, &str); 7] = [
     (0x0000_6969, "nfs"),
 ];
 
-/// What tells mappings apart that have different answers: device, inode, whether shared, name.
+/// What a mapping's backing depends on: device, inode, whether shared, name.
 type Key = (Device, u64, bool, Vec<u8>);
 
 /// The files met so far, and the file systems they are on.

@@ -1,5 +1,5 @@
-//! Leases without the daemon: `/proc/locks` lists them, and the `lock:` lines of fdinfo tell which descriptors are of the open
-//! file that has one. A mapping or a message that keeps such a file is not told by anything.
+//! Leases without the daemon: `/proc/locks` lists them, and the `lock:` lines of fdinfo show which descriptors are of the open
+//! file that has one. Nothing shows a mapping or a message that keeps such a file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;

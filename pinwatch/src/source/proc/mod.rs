@@ -1,7 +1,7 @@
 //! What procfs and netlink know, without any privilege: registered io_uring buffers, RDMA memory regions, AF_XDP
 //! umems. Root sees those of all users.
 //!
-//! Everything here races with the processes it looks at, and everything it reads may be hostile: all is bounded,
+//! Everything here races with the processes that it reads, and everything it reads may be hostile: all is bounded,
 //! and what vanishes meanwhile is left out. What cannot be known is in [`Table::gaps`]. Why the crate procfs does not read it:
 //! see `source::host`.
 

@@ -28,7 +28,7 @@ pub type Group<D> = Vec<D>;
 
 /// Puts descriptors of the same open file together. `shared_ino` is the inode number that ordinary anonymous files
 /// have in common: a ring with another number has an inode of its own, which alone tells rings apart (kernels before
-/// 5.12 give all rings the common one). Also gives how many descriptors could not be told apart and so are each a
+/// 5.12 give all rings the common one). Also gives how many descriptors could not be compared and so are each a
 /// group of their own.
 pub fn group<D: Descriptor>(
     mut fds: Vec<D>,

@@ -124,7 +124,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The buffers of a ring, asked again for a while if it is busy; `None` if it stayed so.
+    /// The buffers of a ring, read again for a while if it is busy; `None` if it stayed busy.
     fn buffers(&self, group: &Group<RingFd>) -> Option<RingInfo> {
         let listed = |i: &RingInfo| i.buffers.is_some();
         if let Some(fd) = group.iter().find(|r| listed(&r.info)) {
@@ -159,7 +159,7 @@ impl Run<'_> {
         let (owner, fit) =
             fits.iter().copied().min_by_key(|(_, fit)| Reverse(*fit)).unwrap_or((group[0].pid, 0));
         let maps_ring = holders.iter().any(|(_, h)| h.via.iter().any(|v| matches!(v, Via::Mapping(_))));
-        // Only one holder that has the memory or the ring mapped: it made the pin. Of several, procfs cannot tell.
+        // Only one holder that has the memory or the ring mapped: it made the pin. Of several, procfs does not show which.
         let creator = match holders.as_slice() {
             [(_, only)] if fit > 0 || maps_ring => Some(only.process),
             _ => None,

@@ -1,6 +1,6 @@
 //! Who keeps an RDMA context: the netlink says who opened it, procfs who has the device open, and kcmp which descriptors are
-//! one open file. Nothing says which open file is which context: that is told by elimination, and where it cannot be told,
-//! nothing is.
+//! one open file. Nothing says which open file is which context: that is found by elimination, and where that leaves a choice,
+//! the holders stay unknown.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ impl same_file::Descriptor for UverbsFd {
     }
 }
 
-/// Gives each context of a device, as far as that can be told, its holding. `device` is the name, such as `rxe0`.
+/// Gives each context of a device, as far as its open file can be found, its holding. `device` is the name, such as `rxe0`.
 pub fn holdings(
     device: &str,
     contexts: &[Context],
@@ -77,7 +77,7 @@ fn name_of(number: Device) -> String {
 }
 
 /// Contexts, by number, with their open file, by its place. A file can be a context's if its opener has it open; where the
-/// opener is gone or has closed it, any that no opener has. Only what is the one choice of each other is told.
+/// opener is gone or has closed it, any that no opener has. Only pairs that are each other's one choice count.
 fn matched(contexts: &[Context], files: &[BTreeSet<(u32, u32)>]) -> Vec<(u32, usize)> {
     let has = |file: &BTreeSet<(u32, u32)>, pid: u32| file.iter().any(|(holder, _)| *holder == pid);
     let openers: BTreeSet<u32> = contexts.iter().filter_map(|context| context.opener).collect();
@@ -94,14 +94,14 @@ fn matched(contexts: &[Context], files: &[BTreeSet<(u32, u32)>]) -> Vec<(u32, us
     };
     let all: Vec<(u32, Vec<usize>)> =
         contexts.iter().map(|context| (context.number, choices(context))).collect();
-    let mut told = Vec::new();
+    let mut pairs = Vec::new();
     for (number, choices) in &all {
         let [only] = choices[..] else { continue };
         if all.iter().all(|(other, theirs)| other == number || !theirs.contains(&only)) {
-            told.push((*number, only));
+            pairs.push((*number, only));
         }
     }
-    told
+    pairs
 }
 
 #[cfg(test)]

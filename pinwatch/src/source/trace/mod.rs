@@ -29,7 +29,7 @@ use crate::source::process_contexts::{ProcessContexts, Processes};
 pub use records::PAGE;
 pub use ring::RingRecord;
 
-/// What is asked besides the maps, and remembered from one time to the next.
+/// What is read besides the maps, and remembered from one pass to the next.
 pub struct Context<'a> {
     /// The loaded programs.
     pub programs: &'a mut Programs,
@@ -42,7 +42,7 @@ pub struct Context<'a> {
 /// Who keeps what, and the leases.
 struct Seen {
     holdings: Holdings,
-    /// `None` if leases are not looked at.
+    /// `None` if leases are not traced.
     leases: Option<Vec<ResolvedLease>>,
     waiters: HashMap<FileIndex, Vec<Waiter>>,
 }
@@ -241,7 +241,8 @@ impl Snapshot {
         self.pins.extract_if(.., is_gone).map(|(object, pin)| (object, pin.sequence)).collect()
     }
 
-    /// Who keeps the pins' anchors, and the leases that were seen on the way; who keeps those is told by their own address.
+    /// Who keeps the pins' anchors, and the leases that were seen on the way; the holders of leases are listed by the lease's own
+    /// address.
     fn holdings(
         &self,
         programs: &mut Programs,

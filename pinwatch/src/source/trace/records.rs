@@ -55,7 +55,7 @@ fn segment(extent: &ExtentRecord, files: &mut Files<'_>) -> Segment {
     Segment { backing, file: Some(file), offset: extent.offset, length: extent.length }
 }
 
-/// Why a pin's extents may not be exact. That a first page could not be looked at (`UNCHECKED`) is no doubt: the mappings
+/// Why a pin's extents may not be exact. That a first page could not be read (`UNCHECKED`) is no doubt: the mappings
 /// were.
 fn doubts(record: &PinRecord) -> Doubts {
     const BITS: [(u32, Doubt); 7] = [
