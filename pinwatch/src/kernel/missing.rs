@@ -157,11 +157,11 @@ pub enum Missing {
     /// `--without`.
     #[error("switched off (--without {0})")]
     SwitchedOff(Subsystem),
-    /// `--generic off`.
-    #[error("not wanted (--generic off)")]
+    /// `--unclaimed off`.
+    #[error("not wanted (--unclaimed off)")]
     NotWanted,
     /// It costs direct I/O something, and nobody has asked for it.
-    #[error("direct reads and writes would pay for it here; --generic on has them all the same")]
+    #[error("off here: it would add some 9 % to direct I/O; --unclaimed on turns it on")]
     TooCostly,
 
     // Nothing at all can be traced.

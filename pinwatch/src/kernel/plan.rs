@@ -33,15 +33,15 @@ pub enum AttachMode {
 pub struct Choices {
     /// `--attach`.
     pub attach: AttachMode,
-    /// `--generic`: whether pins that no subsystem claims are looked for; `None`: where it costs little.
-    pub generic: Option<bool>,
+    /// `--unclaimed`: whether pins that no subsystem claims are looked for; `None`: where it costs little.
+    pub unclaimed: Option<bool>,
     /// `--without`: subsystems that are not to be hooked.
     pub without: Vec<Subsystem>,
 }
 
 impl From<AttachMode> for Choices {
     fn from(attach: AttachMode) -> Self {
-        Self { attach, generic: None, without: Vec::new() }
+        Self { attach, unclaimed: None, without: Vec::new() }
     }
 }
 

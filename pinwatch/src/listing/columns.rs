@@ -1,5 +1,6 @@
 //! The columns of the table, as data: the renderer, `-o`, `-H` and the order of dropping all read this one list.
 
+use super::argument::ArgumentError;
 use super::{Row, escape, label, path, size};
 use crate::model::{Backing, HiddenVia, LeasePolicy, Namespaces, Via, Workload};
 
@@ -304,8 +305,11 @@ fn name(row: &Row) -> String {
 }
 
 /// The columns that `-o` asks for: a list of names, or with a `+` in front those besides the default ones. Case does
-/// not matter. An error is a sentence for the user.
-pub fn choose(option: Option<&str>) -> Result<Vec<&'static Column>, String> {
+/// not matter.
+///
+/// # Errors
+/// [`ArgumentError::NoColumn`], [`ArgumentError::NoColumns`]
+pub fn choose(option: Option<&str>) -> Result<Vec<&'static Column>, ArgumentError> {
     let default = || COLUMNS.iter().filter(|c| c.default);
     let Some(option) = option else { return Ok(default().collect()) };
     let (mut chosen, list) = match option.strip_prefix('+') {
@@ -321,18 +325,14 @@ pub fn choose(option: Option<&str>) -> Result<Vec<&'static Column>, String> {
         }
     }
     if chosen.is_empty() {
-        return Err("-o needs the name of a column; `lspins -H` lists them".to_owned());
+        return Err(ArgumentError::NoColumns);
     }
     Ok(chosen)
 }
 
-fn no_column(name: &str) -> String {
+fn no_column(name: &str) -> ArgumentError {
     let names: Vec<&str> = COLUMNS.iter().map(|c| c.name).chain(ALIASES.iter().map(|(a, _)| *a)).collect();
-    let meant = match nearest(&name.to_uppercase(), &names) {
-        Some(name) => format!("did you mean {name}? "),
-        None => String::new(),
-    };
-    format!("no column \"{}\"; {meant}`lspins -H` lists them", escape::sentence(name))
+    ArgumentError::NoColumn { name: name.to_owned(), nearest: nearest(&name.to_uppercase(), &names) }
 }
 
 /// The word that differs least from what was written, if it does not differ much.
@@ -396,15 +396,15 @@ mod tests {
     fn columns_can_be_chosen() {
         assert_eq!(choose(None).unwrap().len(), 13);
         assert_eq!(choose(Some("+id,NAME,Id")).unwrap().len(), 14);
-        let error = choose(Some("PID,SZIE")).unwrap_err();
+        let error = choose(Some("PID,SZIE")).unwrap_err().to_string();
         assert_eq!(error, "no column \"SZIE\"; did you mean SIZE? `lspins -H` lists them");
         assert_eq!(choose(Some("size")).unwrap()[0].name, "PINNED");
-        assert!(choose(Some("PNINED")).unwrap_err().contains("did you mean PINNED? "));
+        assert!(choose(Some("PNINED")).unwrap_err().to_string().contains("did you mean PINNED? "));
         assert!(choose(Some(&"PINNED".repeat(50_000))).is_err());
         assert_eq!(nearest("pinnde", &["size", "pinned", "pid"]), Some("pinned"));
         assert_eq!(nearest("Größe", &["Größen"]), Some("Größen"));
         assert_eq!((nearest("elephant", &["pid", "uid"]), nearest("pid", &[])), (None, None));
-        assert!(choose(Some("\x1b,")).is_err_and(|e| !e.contains('\x1b')));
+        assert!(choose(Some("\x1b,")).is_err_and(|e| !e.to_string().contains('\x1b')));
         assert!(choose(Some(",")).is_err() && choose(Some("")).is_err());
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::argument::ArgumentError;
 use super::columns::age_seconds;
 use super::render::counted;
 use super::{escape, gaps, label, leases, path, size};
@@ -15,8 +16,11 @@ use crate::model::{
 /// Up to so many processes are named in the commands; more are listed by `-t`.
 const NAMED: usize = 200;
 
-/// The id in what the user wrote; an error is a sentence for them.
-pub fn id(written: &str) -> Result<PinId, String> {
+/// The id in what the user wrote.
+///
+/// # Errors
+/// [`ArgumentError::NoId`]
+pub fn id(written: &str) -> Result<PinId, ArgumentError> {
     let parsed = || {
         let mut letters = written.chars();
         let letter = letters.next()?;
@@ -25,10 +29,7 @@ pub fn id(written: &str) -> Result<PinId, String> {
         let subsystem = Subsystem::ALL.into_iter().find(|s| s.letter() == letter)?;
         Some(PinId { subsystem, sequence: u64::from_str_radix(digits, 16).ok()? })
     };
-    parsed().ok_or_else(|| {
-        let written = escape::sentence(written);
-        format!("\"{written}\" is no pin's id; `lspins -o +ID` shows them, as in u5b0")
-    })
+    parsed().ok_or_else(|| ArgumentError::NoId(written.to_owned()))
 }
 
 /// The pin with this id.
@@ -426,7 +427,10 @@ mod tests {
         assert_eq!(id("u5b0").unwrap(), PinId { subsystem: Subsystem::IoUring, sequence: 0x5b0 });
         for wrong in ["", "u", "5b0", "z1", "u+1", "u1 ", "ué", "u10000000000000000", "\u{1b}[31m"] {
             let error = id(wrong).unwrap_err();
-            assert!(error.contains("is no pin's id") && !error.contains('\u{1b}'), "{error}");
+            assert!(
+                error == ArgumentError::NoId(wrong.to_owned()) && !error.to_string().contains('\u{1b}'),
+                "{error}"
+            );
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::columns::Context;
 use super::grid::Grid;
 use super::json::writer::{self, key};
-use super::render::Look;
+use super::render::RenderOptions;
 use super::select::Selection;
 use super::{escape, json, label, path_or_number, size};
 use crate::model::{Breaker, Holding, Lease, LeaseState, Part, Pin, Process, Table, Waiter};
@@ -49,9 +49,9 @@ impl<'a> Leases<'a> {
     }
 
     /// For people.
-    pub fn text(&self, look: Look, context: &Context) -> String {
+    pub fn text(&self, options: RenderOptions, context: &Context) -> String {
         let mut grid = Grid::new([3, 6, 7]);
-        if look.header {
+        if options.header {
             grid.push(["KIND", "MODE", "STATE", "AGE", "HELDBY", "WAITING", "PINS", "PINNED", "NAME"]);
         }
         self.entries.iter().for_each(|entry| grid.push(self.line(entry, context)));
@@ -269,9 +269,14 @@ mod tests {
     #[test]
     fn text_for_people() {
         let table = table();
-        let look = crate::listing::render::Look { width: None, may_drop: false, colour: false, header: true };
+        let options = crate::listing::render::RenderOptions {
+            width: None,
+            may_drop: false,
+            colour: false,
+            header: true,
+        };
         let context = Context { now: 5_900_000_000, bytes: false, policy: LeasePolicy::Persistent };
-        let text = Leases::of(&table, &Selection::default()).unwrap().text(look, &context);
+        let text = Leases::of(&table, &Selection::default()).unwrap().text(options, &context);
         let lines: Vec<String> =
             text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(

@@ -1,8 +1,9 @@
 //! From a table of pins to what a person or a script reads: selecting, columns, rendering, JSON.
 //!
-//! Nothing here knows where a table came from. Names, commands and sentences are data of other users: they are
+//! Pure: no I/O, no clock, no argument parsing, and nothing here knows where a table came from. Names, commands and sentences are data of other users: they are
 //! escaped wherever they are printed.
 
+pub mod argument;
 pub mod columns;
 pub mod escape;
 pub mod events;
@@ -11,7 +12,6 @@ pub mod gaps;
 mod grid;
 pub mod json;
 pub mod leases;
-pub mod operand;
 pub mod refused;
 pub mod render;
 pub mod select;

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use serde_json::json;
 
 use super::grid::Grid;
-use super::render::Look;
+use super::render::RenderOptions;
 use super::select::Selection;
 use super::{escape, json, path, path_or_number, size};
 use crate::model::{Counter, Reason, Refusal};
@@ -81,12 +81,12 @@ pub fn sentence(reason: &Reason) -> String {
 }
 
 /// For people: a line for each, the oldest first.
-pub fn text(refusals: &[&Refusal], look: Look, bytes: bool, zone: &TimeZone) -> String {
+pub fn text(refusals: &[&Refusal], options: RenderOptions, bytes: bool, zone: &TimeZone) -> String {
     if refusals.is_empty() {
         return String::new();
     }
     let mut grid = Grid::default();
-    if look.header {
+    if options.header {
         grid.push(["TIME", "COMMAND", "PID", "UID", "TYPE", "SIZE", "ERROR", "REASON"]);
     }
     for refusal in refusals {

@@ -14,7 +14,7 @@ const SHORTEST_NAME: usize = 24;
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
+pub struct RenderOptions {
     /// Columns of the terminal; `None` for a pipe, which gets everything.
     pub width: Option<usize>,
     /// Whether columns may be left out: not if the user chose them.
@@ -26,22 +26,22 @@ pub struct Look {
 }
 
 /// Draws the rows, each with a newline at its end; nothing if there are none.
-pub fn table(rows: &[Row], columns: &[&'static Column], look: Look, context: &Context) -> String {
+pub fn table(rows: &[Row], columns: &[&'static Column], options: RenderOptions, context: &Context) -> String {
     if rows.is_empty() {
         return String::new();
     }
     let mut columns = columns.to_vec();
     let mut cells: Vec<Vec<String>> =
         columns.iter().map(|c| rows.iter().map(|r| (c.cell)(r, context)).collect()).collect();
-    if let Some(width) = look.width {
-        fit(&mut columns, &mut cells, width, look);
+    if let Some(width) = options.width {
+        fit(&mut columns, &mut cells, width, options);
     }
     let right = columns.iter().enumerate().filter(|(_, column)| column.right).map(|(at, _)| at);
     let mut grid = Grid::new(right);
-    if look.header {
+    if options.header {
         grid.push(columns.iter().map(|column| column.name));
     }
-    let lease = columns.iter().position(|column| column.name == "LEASE").filter(|_| look.colour);
+    let lease = columns.iter().position(|column| column.name == "LEASE").filter(|_| options.colour);
     for (at, row) in rows.iter().enumerate() {
         grid.push(cells.iter_mut().map(|column| std::mem::take(&mut column[at])));
         if let Some(lease) = lease
@@ -62,14 +62,19 @@ fn colour(row: &Row, context: &Context) -> Option<Color> {
 }
 
 /// Leaves columns out, and last of all cuts names, until the table fits.
-fn fit(columns: &mut Vec<&'static Column>, cells: &mut Vec<Vec<String>>, width: usize, look: Look) {
+fn fit(
+    columns: &mut Vec<&'static Column>,
+    cells: &mut Vec<Vec<String>>,
+    width: usize,
+    options: RenderOptions,
+) {
     let widest = |(column, cells): (&&Column, &Vec<String>)| {
-        let header = if look.header { column.name.len() } else { 0 };
+        let header = if options.header { column.name.len() } else { 0 };
         cells.iter().map(|c| get_line_width(c)).max().unwrap_or(0).max(header)
     };
     let mut widths: Vec<usize> = columns.iter().zip(cells.iter()).map(widest).collect();
     let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-    while look.may_drop && total(&widths) > width {
+    while options.may_drop && total(&widths) > width {
         let droppable = columns.iter().enumerate().filter(|(_, c)| c.drop > 0);
         let Some((at, _)) = droppable.min_by_key(|(_, c)| c.drop) else { break };
         columns.remove(at);
@@ -150,14 +155,14 @@ mod tests {
     use crate::listing::sample;
     use crate::model::{CoverageState, Gap, KernelCount};
 
-    const PIPE: Look = Look { width: None, may_drop: true, colour: false, header: true };
+    const PIPE: RenderOptions = RenderOptions { width: None, may_drop: true, colour: false, header: true };
     const CONTEXT: Context =
         Context { now: sample::CREATED + 12_000_000_000, bytes: false, policy: LeasePolicy::Persistent };
 
-    fn drawn(look: Look) -> String {
+    fn drawn(options: RenderOptions) -> String {
         let sample = sample::table();
         let rows = Selection::default().rows(&sample);
-        table(&rows, &choose(None).unwrap(), look, &CONTEXT)
+        table(&rows, &choose(None).unwrap(), options, &CONTEXT)
     }
 
     #[test]
@@ -177,21 +182,22 @@ mod tests {
         assert!(lines[2].ends_with("/srv/q\\n\\x1b[31m\\xff (deleted)"));
         let name = lines[0].find("NAME").unwrap();
         assert!(lines[1..].iter().all(|l| l.as_bytes()[name - 1] == b' ' && l.as_bytes()[name] != b' '));
-        assert_eq!(drawn(Look { header: false, ..PIPE }).lines().count(), 4);
+        assert_eq!(drawn(RenderOptions { header: false, ..PIPE }).lines().count(), 4);
     }
 
     #[test]
     fn a_narrow_terminal_loses_device_and_inode_first() {
         let wide = drawn(PIPE).lines().map(str::len).max().unwrap();
-        let header = |width| drawn(Look { width: Some(width), ..PIPE }).lines().next().unwrap().to_owned();
+        let header =
+            |width| drawn(RenderOptions { width: Some(width), ..PIPE }).lines().next().unwrap().to_owned();
         assert!(header(wide).contains("DEVICE"));
         assert!(!header(wide - 1).contains("DEVICE") && header(wide - 1).contains("INODE"));
-        let narrow = drawn(Look { width: Some(84), ..PIPE });
+        let narrow = drawn(RenderOptions { width: Some(84), ..PIPE });
         assert!(narrow.lines().all(|l| l.chars().count() <= 84), "{narrow}");
         assert!(narrow.contains("LEASE") && narrow.contains("/srv/pool.dat"));
-        let kept = drawn(Look { width: Some(20), may_drop: false, ..PIPE });
+        let kept = drawn(RenderOptions { width: Some(20), may_drop: false, ..PIPE });
         assert!(kept.contains("DEVICE") && kept.contains('…'));
-        assert!(!drawn(Look { width: Some(0), ..PIPE }).is_empty());
+        assert!(!drawn(RenderOptions { width: Some(0), ..PIPE }).is_empty());
     }
 
     #[test]
@@ -233,7 +239,7 @@ mod tests {
 
     #[test]
     fn colour_only_where_it_means_something() {
-        let coloured = drawn(Look { colour: true, ..PIPE });
+        let coloured = drawn(RenderOptions { colour: true, ..PIPE });
         assert!(!coloured.contains('\x1b'));
         assert_eq!(CoverageState::Unknown.word(), "unknown");
     }

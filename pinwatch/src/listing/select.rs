@@ -1,12 +1,13 @@
 //! Which pins to list. Pure: names, users and paths were looked up before.
 
+use super::argument::ArgumentError;
 use super::{Row, involved};
 use crate::model::object;
 use crate::model::{CoverageState, Device, File, LeasePolicy, Pin, Subsystem, Table};
 
 /// A file, directory or mount that was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Operand {
     /// As the user wrote it.
     pub written: Vec<u8>,
     /// Device and inode numbers that are this file, as `stat` has them and as the kernel's maps do.
@@ -19,7 +20,7 @@ pub struct Place {
     pub exists: bool,
 }
 
-impl Place {
+impl Operand {
     /// Whether this is the file. A deleted file has nothing to do with the one that has its name now.
     pub fn is(&self, file: &File) -> bool {
         let by_path = file.deleted != Some(true) || !self.exists;
@@ -51,11 +52,11 @@ impl Place {
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// Files.
-    pub files: Vec<Place>,
+    pub files: Vec<Operand>,
     /// Directories, with all that is under them.
-    pub directories: Vec<Place>,
+    pub directories: Vec<Operand>,
     /// Mounts.
-    pub mounts: Vec<Place>,
+    pub mounts: Vec<Operand>,
     /// Processes that made or hold a pin.
     pub pids: Vec<u32>,
     /// Users of such processes.
@@ -63,7 +64,7 @@ pub struct Selection {
     /// How the command names of such processes begin.
     pub commands: Vec<Vec<u8>>,
     /// Types or subsystems.
-    pub types: Vec<String>,
+    pub types: Vec<&'static str>,
     /// Only files whose name is gone.
     pub deleted: bool,
     /// Only pins of at least so many bytes.
@@ -100,14 +101,14 @@ impl Selection {
     }
 
     /// The files asked for by name that neither exist nor are pinned.
-    pub fn missing<'a>(&'a self, table: &Table) -> Vec<&'a Place> {
-        let pinned = |p: &Place| table.files.iter().any(|f| p.is(f));
+    pub fn missing<'a>(&'a self, table: &Table) -> Vec<&'a Operand> {
+        let pinned = |p: &Operand| table.files.iter().any(|f| p.is(f));
         self.files.iter().filter(|p| !p.exists && !pinned(p)).collect()
     }
 
     fn pin(&self, table: &Table, pin: &Pin) -> bool {
         let any = |fits: &dyn Fn(&crate::model::Process) -> bool| involved(table, pin).any(fits);
-        let word = |t: &String| t == pin.subsystem().word() || t == pin.object.described().type_word();
+        let word = |t: &&str| *t == pin.subsystem().word() || *t == pin.object.described().type_word();
         (self.pids.is_empty() || any(&|p| self.pids.contains(&p.pid)))
             && (self.uids.is_empty() || any(&|p| p.uid.is_some_and(|u| self.uids.contains(&u))))
             && (self.commands.is_empty()
@@ -130,8 +131,8 @@ impl Selection {
     }
 
     fn part(&self, file: Option<&File>) -> bool {
-        let among = |places: &[Place], fits: &dyn Fn(&Place, &File) -> bool| {
-            places.is_empty() || file.is_some_and(|f| places.iter().any(|p| fits(p, f)))
+        let among = |operands: &[Operand], fits: &dyn Fn(&Operand, &File) -> bool| {
+            operands.is_empty() || file.is_some_and(|f| operands.iter().any(|p| fits(p, f)))
         };
         among(&self.files, &|p, f| p.is(f))
             && among(&self.directories, &|p, f| p.is_above(f))
@@ -140,9 +141,12 @@ impl Selection {
     }
 }
 
-/// Checks a type; an error is a sentence for the user.
-pub fn type_word(written: &str) -> Result<String, String> {
-    let mut words: Vec<&str> = Subsystem::ALL.iter().map(|s| s.word()).collect();
+/// Checks a type.
+///
+/// # Errors
+/// [`ArgumentError::NoType`]
+pub fn type_word(written: &str) -> Result<&'static str, ArgumentError> {
+    let mut words: Vec<&'static str> = Subsystem::ALL.iter().map(|s| s.word()).collect();
     for word in Subsystem::ALL.into_iter().flat_map(object::types_of) {
         if !words.contains(word) {
             words.push(word);
@@ -150,22 +154,19 @@ pub fn type_word(written: &str) -> Result<String, String> {
     }
     let fits = |w: &&&str| w.eq_ignore_ascii_case(written);
     if let Some(word) = words.iter().find(fits) {
-        return Ok((*word).to_owned());
+        return Ok(word);
     }
-    let written = super::escape::sentence(written);
-    Err(match super::columns::nearest(&written.to_lowercase(), &words) {
-        Some(word) => format!("no type \"{written}\"; did you mean {word}?"),
-        None => format!("no type \"{written}\"; there are {}", words.join(", ")),
-    })
+    let nearest = super::columns::nearest(&written.to_lowercase(), &words);
+    Err(ArgumentError::NoType { name: written.to_owned(), nearest, all: words })
 }
 
-/// Reads a verdict; an error is a sentence for the user.
-pub fn coverage_word(written: &str) -> Result<CoverageState, String> {
+/// Reads a state of coverage.
+///
+/// # Errors
+/// [`ArgumentError::NoCoverage`]
+pub fn coverage_word(written: &str) -> Result<CoverageState, ArgumentError> {
     let found = CoverageState::ALL.into_iter().find(|state| state.word().eq_ignore_ascii_case(written));
-    found.ok_or_else(|| {
-        let words: Vec<&str> = CoverageState::ALL.iter().map(|state| state.word()).collect();
-        format!("no coverage \"{}\"; there are {}", super::escape::sentence(written), words.join(", "))
-    })
+    found.ok_or_else(|| ArgumentError::NoCoverage(written.to_owned()))
 }
 
 #[cfg(test)]
@@ -173,8 +174,8 @@ mod tests {
     use super::*;
     use crate::listing::sample;
 
-    fn place(path: &str) -> Place {
-        Place { written: path.into(), paths: vec![path.into()], ..Place::default() }
+    fn operand(path: &str) -> Operand {
+        Operand { written: path.into(), paths: vec![path.into()], ..Operand::default() }
     }
 
     fn ids(selection: &Selection) -> Vec<String> {
@@ -191,18 +192,18 @@ mod tests {
     #[test]
     fn files_by_identity_and_by_name() {
         let dev = Device { major: 253, minor: 1 };
-        let other = Place { ids: vec![(dev, 131)], exists: true, ..place("/elsewhere") };
+        let other = Operand { ids: vec![(dev, 131)], exists: true, ..operand("/elsewhere") };
         assert_eq!(ids(&Selection { files: vec![other], ..Selection::default() }), ["r1:67108864"]);
-        let named = Place { exists: true, ..place("/srv/pool.dat") };
+        let named = Operand { exists: true, ..operand("/srv/pool.dat") };
         assert_eq!(
-            ids(&Selection { files: vec![named, place("/x")], ..Selection::default() }),
+            ids(&Selection { files: vec![named, operand("/x")], ..Selection::default() }),
             ["r1:67108864"]
         );
     }
 
     #[test]
     fn a_deleted_file_is_not_the_one_that_has_its_name_now() {
-        let mut q = place("");
+        let mut q = operand("");
         q.paths = vec![b"/srv/q\n\x1b[31m\xff".to_vec()];
         assert_eq!(ids(&Selection { files: vec![q.clone()], ..Selection::default() }), ["u2:16777216"]);
         q.exists = true;
@@ -211,12 +212,12 @@ mod tests {
 
     #[test]
     fn directories_and_mounts() {
-        let directories = |d: &str| ids(&Selection { directories: vec![place(d)], ..Selection::default() });
+        let directories = |d: &str| ids(&Selection { directories: vec![operand(d)], ..Selection::default() });
         assert_eq!(directories("/srv/deep/"), ["u2:8192"]);
         assert_eq!(directories("/srv/dee"), [""; 0]);
         assert_eq!(directories("/").len(), 3);
         let mount = |device| Selection {
-            mounts: vec![Place { device, ..place("/srv/deep") }],
+            mounts: vec![Operand { device, ..operand("/srv/deep") }],
             ..Selection::default()
         };
         assert_eq!(ids(&mount(None)), ["u2:8192"]);
@@ -231,7 +232,7 @@ mod tests {
         assert_eq!(pid(&[1, 1201]), ["x3:4194304"]);
         let commands = vec![b"help".to_vec(), b"ib".to_vec()];
         assert_eq!(ids(&Selection { commands, uids: vec![2], ..Selection::default() }), ["r1:67108864"]);
-        let types = vec!["rdma".to_owned(), "xdp".to_owned()];
+        let types = vec!["rdma", "xdp"];
         assert_eq!(ids(&Selection { types, min_size: 5 << 20, ..Selection::default() }), ["r1:67108864"]);
         assert_eq!(ids(&Selection { unheld: true, ..Selection::default() }), ["x3:4194304"]);
         assert_eq!(ids(&Selection { deleted: true, ..Selection::default() }), ["u2:16777216"]);
@@ -239,7 +240,8 @@ mod tests {
 
     #[test]
     fn missing_files_are_told() {
-        let files = vec![place("/none"), place("/srv/pool.dat"), Place { exists: true, ..place("/x") }];
+        let files =
+            vec![operand("/none"), operand("/srv/pool.dat"), Operand { exists: true, ..operand("/x") }];
         let selection = Selection { files, ..Selection::default() };
         let table = sample::table();
         let missing: Vec<&[u8]> = selection.missing(&table).iter().map(|p| p.written.as_slice()).collect();
@@ -248,8 +250,8 @@ mod tests {
 
     #[test]
     fn types_are_checked() {
-        assert_eq!(type_word("RDMA-MR").as_deref(), Ok("rdma-mr"));
-        assert!(type_word("iouring").unwrap_err().ends_with("did you mean io_uring?"));
-        assert!(type_word("nonsense\n").unwrap_err().contains("there are rdma"));
+        assert_eq!(type_word("RDMA-MR"), Ok("rdma-mr"));
+        assert!(type_word("iouring").unwrap_err().to_string().ends_with("did you mean io_uring?"));
+        assert!(type_word("nonsense\n").unwrap_err().to_string().contains("there are rdma"));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use super::argument::ArgumentError;
+
 const UNITS: [char; 6] = ['K', 'M', 'G', 'T', 'P', 'E'];
 
 /// A size for a column: `64.0M`; powers of 1024; below 1024 exact, as `16B`.
@@ -52,10 +54,10 @@ pub fn age(seconds: u64) -> String {
 pub struct Size(pub u64);
 
 impl FromStr for Size {
-    type Err = String;
+    type Err = ArgumentError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("\"{text}\" is not a size; write a number of bytes, or as in 64K, 1.5G");
+    fn from_str(text: &str) -> Result<Self, ArgumentError> {
+        let wrong = || ArgumentError::NoSize(text.to_owned());
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(end);
         let scale: u64 = match unit.trim_start().to_ascii_uppercase().as_str() {
@@ -91,7 +93,7 @@ mod tests {
         assert_eq!(all, ["0B", "1023B", "1.0K", "1023.9K", "64.0M", "64.0G", "16.0E"]);
         assert_eq!(short(1_048_575), "1.0M");
         assert_eq!((long(74 << 30).as_str(), long(16).as_str()), ("74.0 GiB", "16 bytes"));
-        assert_eq!([59, 60, 7199, 86400, u64::MAX].map(age)[..4], ["59s", "1m", "1h", "1d"]);
+        assert_eq!([59, 60, 7199, 86400, u64::MAX].map(age), ["59s", "1m", "1h", "1d", "213503982334601d"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `--sort`: the rows in the order of a column.
 
 use super::Row;
+use super::argument::ArgumentError;
 use super::columns::{self, Column, Context, age_seconds};
 
 /// A column to sort by.
@@ -19,15 +20,18 @@ enum Key {
 }
 
 impl Sort {
-    /// Reads a column's name, with `-` in front for the other way round. An error is a sentence for the user.
-    pub fn parse(written: &str) -> Result<Self, String> {
+    /// Reads a column's name, with `-` in front for the other way round.
+    ///
+    /// # Errors
+    /// As for [`columns::choose`], and [`ArgumentError::SeveralColumns`].
+    pub fn parse(written: &str) -> Result<Self, ArgumentError> {
         let (name, backwards) = match written.strip_prefix('-') {
             Some(name) => (name, true),
             None => (written, false),
         };
         match columns::choose(Some(name.trim_start_matches('+')))?[..] {
             [column] => Ok(Self { column, backwards }),
-            _ => Err("--sort takes one column; `lspins -H` lists them".to_owned()),
+            _ => Err(ArgumentError::SeveralColumns),
         }
     }
 
@@ -85,8 +89,8 @@ mod tests {
 
     #[test]
     fn what_is_no_column() {
-        assert!(Sort::parse("szie").unwrap_err().contains("did you mean SIZE?"));
-        assert!(Sort::parse("pid,name").unwrap_err().contains("one column"));
+        assert!(Sort::parse("szie").unwrap_err().to_string().contains("did you mean SIZE?"));
+        assert!(Sort::parse("pid,name").unwrap_err() == ArgumentError::SeveralColumns);
         assert!(Sort::parse("").is_err() && Sort::parse("-").is_err());
     }
 }

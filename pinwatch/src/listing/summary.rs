@@ -8,12 +8,12 @@ use serde::Serialize;
 use super::columns::Context;
 use super::grid::Grid;
 use super::json::Kernel;
-use super::render::Look;
+use super::render::RenderOptions;
 use super::{Row, escape, path, size};
 use crate::model::{FileIndex, PinId, ProcessIndex, Table};
 
 /// What to add up by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// The part of the kernel.
     Subsystem,
@@ -24,7 +24,8 @@ pub enum By {
 }
 
 impl By {
-    fn word(self) -> &'static str {
+    /// The word used in JSON and options.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Subsystem => "subsystem",
             Self::File => "file",
@@ -111,7 +112,7 @@ fn named(table: &Table, key: &Key) -> (String, Option<u32>) {
 }
 
 /// For people.
-pub fn text(totals: &[Total], by: By, look: Look, context: &Context) -> String {
+pub fn text(totals: &[Total], by: By, options: RenderOptions, context: &Context) -> String {
     if totals.is_empty() {
         return String::new();
     }
@@ -123,7 +124,7 @@ pub fn text(totals: &[Total], by: By, look: Look, context: &Context) -> String {
     // The numbers have room from the start: with `-r` the columns stay where they are as pins come and go.
     let line = |pins: &str, bytes: &str, name: String| [format!("{pins:>7}"), format!("{bytes:>8}"), name];
     let mut grid = Grid::new([0, 1]);
-    if look.header {
+    if options.header {
         grid.push(line("PINS", "PINNED", by.word().to_uppercase()));
     }
     for total in totals {
@@ -183,8 +184,8 @@ mod tests {
     fn drawn(by: By, header: bool) -> String {
         let table = sample::table();
         let totals = totals(&Selection::default().rows(&table), by);
-        let look = Look { width: None, may_drop: true, colour: false, header };
-        text(&totals, by, look, &Context { now: 0, bytes: false, policy: LeasePolicy::Persistent })
+        let options = RenderOptions { width: None, may_drop: true, colour: false, header };
+        text(&totals, by, options, &Context { now: 0, bytes: false, policy: LeasePolicy::Persistent })
     }
 
     fn lines(by: By) -> Vec<String> {
@@ -214,9 +215,14 @@ mod tests {
     fn nothing_is_no_table_and_an_empty_document() {
         let table = Table::default();
         let none = totals(&[], By::File);
-        let look = Look { width: None, may_drop: true, colour: false, header: true };
+        let options = RenderOptions { width: None, may_drop: true, colour: false, header: true };
         assert_eq!(
-            text(&none, By::File, look, &Context { now: 0, bytes: false, policy: LeasePolicy::Persistent }),
+            text(
+                &none,
+                By::File,
+                options,
+                &Context { now: 0, bytes: false, policy: LeasePolicy::Persistent }
+            ),
             ""
         );
         let mut out = Vec::new();

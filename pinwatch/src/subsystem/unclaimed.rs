@@ -50,7 +50,7 @@ impl super::Room for Room {
     }
 
     fn hooks(&self, planner: &mut Planner<'_>) -> Result<Hooks, Missing> {
-        if planner.choices.generic == Some(false) {
+        if planner.choices.unclaimed == Some(false) {
             return Err(Missing::NotWanted);
         }
         planner.needs(LayoutGroup::PageCheck)?;
@@ -67,7 +67,7 @@ impl super::Room for Room {
         let hooks = planner.hooks(FeatureName::Subsystem(Subsystem::Unclaimed), wanted)?;
         // One program takes 6 % of what a direct read of 4 KiB takes (6.12), two of them 9 % (6.18, 7.3), a kprobe and its
         // return more: `cargo xtask bench hooks`. That is over the budget of 4 %.
-        if planner.choices.generic.is_none() && planner.exists(&IOV_ITER_EXTRACT_PAGES) {
+        if planner.choices.unclaimed.is_none() && planner.exists(&IOV_ITER_EXTRACT_PAGES) {
             return Err(Missing::TooCostly);
         }
         planner.layout.long_term = match planner.facts.enums.get(FOLL_LONGTERM).copied().flatten() {

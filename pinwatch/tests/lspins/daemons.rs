@@ -127,7 +127,7 @@ fn a_good_daemon() {
     let output = daemon.run(&["-v", "/etc/passwd"]);
     assert_eq!((code(&output), stdout(&output)), (1, String::new()));
     assert!(stderr(&output).starts_with("lspins: no long-term pins on /etc/passwd"), "{}", stderr(&output));
-    assert!(stderr(&output).trim_end().ends_with(", complete") && stderr(&output).lines().count() == 1);
+    assert!(stderr(&output).trim_end().ends_with("; complete)") && stderr(&output).lines().count() == 1);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn broken_and_foreign_daemons_are_errors() {
         (b"SSH-2.0-OpenSSH_9.2p1\r\n".to_vec(), "not pinwatch"),
         (newer, "upgrade this program"),
         (wire::encode_table(&out_of_range).unwrap(), "damaged"),
-        (wire::encode_error("no room\x1b").unwrap(), "pinwatch says: no room\\x1b"),
+        (wire::encode_error("no room\x1b").unwrap(), "pinwatch reports: no room\\x1b"),
         (Vec::new(), "closed the connection at once"),
     ];
     for (answer, expected) in cases {

@@ -112,7 +112,7 @@ fn who_follows_is_told_until_the_daemon_ends() {
     let output = daemon.run(&["--events", "--follow"]);
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), events().len());
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("pinwatch has ended"), "{:?}", output.stderr);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("pinwatch has stopped"), "{:?}", output.stderr);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn what_is_no_answer_is_said_so() {
     let cut = wire::encode_events(&events()).unwrap();
     for (bytes, said) in [
         (wire::encode_error("16 others follow already").unwrap(), "16 others follow already"),
-        (wire::encode_table(&table(1)).unwrap(), "another question"),
+        (wire::encode_table(&table(1)).unwrap(), "unexpected reply"),
         (cut[..cut.len() - 9].to_vec(), "cut off"),
         (Vec::new(), "closed the connection"),
     ] {

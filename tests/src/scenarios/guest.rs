@@ -24,7 +24,7 @@ pub const WEB_CONFIG: &str = "/tmp/pinwatch-web.yml";
 const ARGUMENTS: &[&str] = &[
     "--log",
     "debug",
-    "--generic",
+    "--unclaimed",
     "on",
     "--web.config.file",
     WEB_CONFIG,
@@ -219,8 +219,8 @@ pub fn start_daemon(arguments: &[&str], log: &str) -> Result<Child> {
 pub fn start_daemon_through(wrapper: &[&str], arguments: &[&str], log: &str) -> Result<Child> {
     let file = File::create(log)?;
     // Who does not ask for it gets a daemon without the unclaimed pins: verifying those programs takes a guest seconds.
-    let generic: &[&str] = if arguments.contains(&"--generic") { &[] } else { &["--generic", "off"] };
-    let words = [wrapper, &["pinwatch", "run"], arguments, generic].concat();
+    let unclaimed: &[&str] = if arguments.contains(&"--unclaimed") { &[] } else { &["--unclaimed", "off"] };
+    let words = [wrapper, &["pinwatch", "run"], arguments, unclaimed].concat();
     let mut child = Command::new(words[0])
         .args(&words[1..])
         .stdin(Stdio::null())

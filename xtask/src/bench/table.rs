@@ -35,7 +35,7 @@ impl Budget {
 /// A work, and its budget by mode.
 pub type Work = (&'static str, &'static [(&'static str, Budget)]);
 
-/// What is hooked by trampolines, without and with --generic, and by kprobes; and bpftrace, for comparison.
+/// What is hooked by trampolines, without and with --unclaimed on, and by kprobes; and bpftrace, for comparison.
 const fn modes(auto: Budget, generic: Budget, kprobe: Budget) -> [(&'static str, Budget); 4] {
     [("auto", auto), ("generic", generic), ("kprobe", kprobe), ("bpftrace", Budget::None)]
 }

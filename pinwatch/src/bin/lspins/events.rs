@@ -1,16 +1,16 @@
-//! `--events`: what happened, and with `--follow` what happens.
+//! `--events`: what happened, and with `--follow` what happens next.
 
 use jiff::tz::TimeZone;
 use pinwatch::listing::{events, select::Selection};
 use pinwatch::model::Event;
 use pinwatch::wire::{self, Reply, Request, WireError};
 
-use super::{Args, Outcome, PATIENCE, cannot_ask, print, unexpected};
+use super::{Args, Failure, Outcome, PATIENCE, print};
 
 /// Prints the events on the files that are selected.
-pub fn run(args: &Args, selection: &Selection) -> Result<Outcome, String> {
+pub fn run(args: &Args, selection: &Selection) -> Result<Outcome, Failure> {
     let (path, _) = wire::socket_path(args.socket.clone());
-    let failed = |error: WireError| cannot_ask(&path, "what happens", &error);
+    let failed = |error: WireError| Failure::OnlyDaemon { socket: path.clone(), what: "events", error };
     let request = Request::Events { follow: args.follow };
     let (reply, following) = match args.follow {
         false => (wire::ask(&path, &request, PATIENCE).map_err(failed)?, None),
@@ -19,13 +19,13 @@ pub fn run(args: &Args, selection: &Selection) -> Result<Outcome, String> {
             (reply, Some(following))
         }
     };
-    let (mut listed, mut reader_left) = show(args, selection, &reply)?;
+    let (mut listed, mut reader_left) = show(args, selection, reply)?;
     if let Some(mut following) = following {
         while !reader_left {
             let Some(reply) = following.reply().map_err(failed)? else {
-                return Err("pinwatch has ended".to_owned());
+                return Err(Failure::Ended);
             };
-            let more = show(args, selection, &reply)?;
+            let more = show(args, selection, reply)?;
             (listed, reader_left) = (listed || more.0, more.1);
         }
     }
@@ -33,10 +33,13 @@ pub fn run(args: &Args, selection: &Selection) -> Result<Outcome, String> {
 }
 
 /// Whether there was anything to print, and whether the reader went away.
-fn show(args: &Args, selection: &Selection, reply: &Reply) -> Result<(bool, bool), String> {
-    let Reply::Events(all) = reply else { return Err(unexpected(reply)) };
+fn show(args: &Args, selection: &Selection, reply: Reply) -> Result<(bool, bool), Failure> {
+    let all = match reply {
+        Reply::Events(all) => all,
+        other => return Err(Failure::of_reply(other)),
+    };
     let zone = TimeZone::system();
-    let wanted: Vec<&Event> = events::selected(all, selection).collect();
+    let wanted: Vec<&Event> = events::selected(&all, selection).collect();
     let reader_left = print(|out| {
         wanted.iter().try_for_each(|event| match args.json || args.json_lines {
             true => events::json(out, event),

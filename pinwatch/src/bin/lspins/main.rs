@@ -2,27 +2,29 @@
 
 mod args;
 mod events;
+mod failure;
+mod operand;
 #[path = "../shared/policy_arg.rs"]
 mod policy_arg;
 mod refused;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 use pinwatch::listing::columns::{self, COLUMNS, Column, Context};
-use pinwatch::listing::render::{self, Look};
+use pinwatch::listing::render::{self, RenderOptions};
 use pinwatch::listing::select::{self, Selection};
 use pinwatch::listing::sort::Sort;
 use pinwatch::listing::summary::{self, By};
-use pinwatch::listing::{self, escape, explain, json, leases, operand};
+use pinwatch::listing::{self, escape, explain, json, leases};
 use pinwatch::model::{GapCode, LeasePolicy, PinId, Table};
 use pinwatch::source;
-use pinwatch::wire::{self, Reply, Request, WireError};
+use pinwatch::wire::{self, Reply, Request};
 
 use args::Args;
+use failure::Failure;
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,8 +63,8 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    let outcome = run(&args).unwrap_or_else(|sentence| {
-        complain(&sentence);
+    let outcome = run(&args).unwrap_or_else(|failure| {
+        complain(&failure.to_string());
         Outcome::Error
     });
     outcome.into()
@@ -73,7 +75,7 @@ fn complain(sentence: &str) {
     let _ = writeln!(io::stderr(), "lspins: {sentence}");
 }
 
-fn run(args: &Args) -> Result<Outcome, String> {
+fn run(args: &Args) -> Result<Outcome, Failure> {
     if args.list_columns {
         let lines = COLUMNS.iter().map(|c| format!("{:<11} {}\n", c.name, c.help));
         return print(|out| out.write_all(lines.collect::<String>().as_bytes())).map(|_| Outcome::Listed);
@@ -84,7 +86,9 @@ fn run(args: &Args) -> Result<Outcome, String> {
     let mut selection = selection(args)?;
     for path in args.files.iter().filter(|p| operand::is_directory(p)) {
         let path = operand::shown(path);
-        complain(&format!("{path} is a directory, and pins are on files: --dir {path} lists those under it"));
+        complain(&format!(
+            "{path} is a directory, and pins are on files; `--dir {path}` lists those under it"
+        ));
     }
     if args.events {
         return events::run(args, &selection);
@@ -115,7 +119,7 @@ fn run(args: &Args) -> Result<Outcome, String> {
     }
 }
 
-fn selection(args: &Args) -> Result<Selection, String> {
+fn selection(args: &Args) -> Result<Selection, Failure> {
     use std::os::unix::ffi::OsStrExt;
     Ok(Selection {
         files: args.files.iter().map(|p| operand::file(p)).collect::<Result<_, _>>()?,
@@ -133,83 +137,32 @@ fn selection(args: &Args) -> Result<Selection, String> {
     })
 }
 
-/// Which pins are to have a lease: as the user says, or as the daemon was told.
+/// Which pins need a lease: by the option, or else by the daemon's.
 fn policy(args: &Args, table: &Table) -> LeasePolicy {
     args.require_lease.map(|arg| arg.0).or(table.policy).unwrap_or_default()
 }
 
-/// The table, from the daemon or without it. `warned` keeps `--repeat` from saying the same again and again.
-fn table(args: &Args, warned: &mut bool) -> Result<Table, String> {
+/// The table, from the daemon or without it. `warned`: whether the user was told that there is no daemon, which `--repeat`
+/// does not repeat.
+fn table(args: &Args, warned: &mut bool) -> Result<Table, Failure> {
     let (path, chosen) = wire::socket_path(args.socket.clone());
     if !args.no_daemon {
         match wire::ask(&path, &Request::List {}, PATIENCE) {
             Ok(Reply::Table(table)) => return Ok(table),
-            Ok(reply) => return Err(unexpected(&reply)),
-            Err(e) => {
-                let warning = without(&e, &path, chosen)?;
+            Ok(reply) => return Err(Failure::of_reply(reply)),
+            Err(error) => {
+                let warning = failure::going_on_without(error, &path, chosen)?;
                 if !std::mem::replace(warned, true) {
                     complain(&warning);
                 }
             }
         }
     }
-    source::proc::table()
-        .map_err(|e| format!("cannot read /proc: {e}; mount procfs there, or ask a running pinwatch"))
+    source::proc::table().map_err(Failure::Procfs)
 }
 
-/// What to say when the daemon does not tell `what`, which nobody else knows.
-fn cannot_ask(socket: &Path, what: &str, error: &WireError) -> String {
-    let shown = operand::shown(socket.as_os_str());
-    let hint = if error.no_daemon() {
-        format!("start it with `pinwatch run` as root: without it nobody sees {what}")
-    } else {
-        "see whether pinwatch is well there".to_owned()
-    };
-    format!("cannot ask pinwatch at {shown}: {error}; {hint}")
-}
-
-/// What to say of a reply that is not what was asked for.
-fn unexpected(reply: &Reply) -> String {
-    match reply {
-        Reply::Error(sentence) => format!("pinwatch says: {}", escape::sentence(sentence)),
-        _ => "pinwatch answered another question; restart it".to_owned(),
-    }
-}
-
-/// What to say when going on without the daemon; an error if that would hide that something is broken, or that it is
-/// not what the user asked for.
-fn without(error: &WireError, path: &Path, chosen: bool) -> Result<String, String> {
-    let shown = operand::shown(path.as_os_str());
-    let going_on = "showing what procfs and netlink know, where unmapped memory has no file name and other subsystems \
-                    than io_uring, RDMA and AF_XDP are missing";
-    match error {
-        _ if chosen && error.no_daemon() => Err(format!(
-            "cannot reach pinwatch at {shown}: {error}; start it with `pinwatch run`, or use --no-daemon to see what \
-             procfs and netlink know"
-        )),
-        WireError::Absent => Ok(format!(
-            "pinwatch is not running (no {shown}): {going_on}; `pinwatch run` as root shows every pin with its file"
-        )),
-        WireError::Refused => Ok(format!(
-            "pinwatch is not running any more (nobody listens at {shown}): {going_on}; `pinwatch run` as root shows \
-             every pin with its file"
-        )),
-        WireError::Denied if !chosen => Ok(format!(
-            "cannot reach pinwatch at {shown}: permission denied: {going_on}; run as root, or ask for access to it"
-        )),
-        WireError::Denied => Err(format!(
-            "cannot reach pinwatch at {shown}: permission denied; run as root, or use --no-daemon to see what procfs \
-             and netlink know"
-        )),
-        WireError::Version { .. } => Err(format!("cannot understand pinwatch at {shown}: {error}")),
-        _ => Err(format!(
-            "cannot get the pins from {shown}: {error}; see whether pinwatch is well there, or use --no-daemon to see \
-             what procfs and netlink know"
-        )),
-    }
-}
-
-/// Prints what was asked for. `warned` is whether the user knows what this source lacks by nature. Also gives whether the reader went away, which is no error.
+/// Prints the pins, totals or ids. `warned`: whether the user was told what procfs and netlink do not show. Also gives
+/// whether the reader went away, which is no error.
 fn show(
     args: &Args,
     selection: &Selection,
@@ -217,15 +170,15 @@ fn show(
     sort: Option<&Sort>,
     table: &Table,
     warned: bool,
-) -> Result<(Outcome, bool), String> {
+) -> Result<(Outcome, bool), Failure> {
     let mut rows = selection.rows(table);
     let context = Context { now: now(), bytes: args.bytes, policy: policy(args, table) };
     if let Some(sort) = sort {
         sort.apply(&mut rows, &context);
     }
-    let by = args.by.or(args.summary.then_some(By::Subsystem));
+    let by = args.by.map(|arg| arg.0).or(args.summary.then_some(By::Subsystem));
     let terminal = io::stdout().is_terminal();
-    let look = Look {
+    let options = RenderOptions {
         width: terminal.then(terminal_width).flatten(),
         may_drop: args.columns.is_none(),
         colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
@@ -252,8 +205,8 @@ fn show(
             return pids.iter().try_for_each(|pid| writeln!(out, "{pid}"));
         }
         let text = match by {
-            Some(by) => summary::text(&summary::totals(&rows, by), by, look, &context),
-            None => render::table(&rows, columns, look, &context),
+            Some(by) => summary::text(&summary::totals(&rows, by), by, options, &context),
+            None => render::table(&rows, columns, options, &context),
         };
         out.write_all(text.as_bytes())?;
         if args.summary {
@@ -275,11 +228,9 @@ fn show(
         complain(&nothing(args, table));
     }
     let missing = selection.missing(table);
-    for place in &missing {
-        let path = escape::name(&place.written);
-        complain(&format!(
-            "{path}: there is no such file, and no pin on a deleted one of that name; check the path"
-        ));
+    for operand in &missing {
+        let path = escape::name(&operand.written);
+        complain(&format!("{path}: no such file, and no pin on a deleted file of that name; check the path"));
     }
     let outcome = match &rows[..] {
         _ if !missing.is_empty() => Outcome::Error,
@@ -290,7 +241,7 @@ fn show(
     Ok((outcome, reader_left))
 }
 
-/// Gaps that the user has read about: the line that says that the daemon is not asked has them.
+/// Gaps that the user has read about already: they are in the line that says that there is no daemon.
 fn reported(warned: bool) -> &'static [GapCode] {
     if warned { &[GapCode::ProcfsSubsystems, GapCode::ProcfsMappedFiles] } else { &[] }
 }
@@ -301,18 +252,17 @@ fn leased(
     selection: &Selection,
     table: &Table,
     warned: bool,
-) -> Result<(Outcome, bool), String> {
+) -> Result<(Outcome, bool), Failure> {
     let Some(leases) = leases::Leases::of(table, selection) else {
-        return Err("leases are not known here: /proc/locks leaves them out in a pid namespace; ask `pinwatch run`, outside"
-            .to_owned());
+        return Err(Failure::LeasesHidden);
     };
-    let look = Look { width: None, may_drop: false, colour: false, header: !args.no_header };
+    let options = RenderOptions { width: None, may_drop: false, colour: false, header: !args.no_header };
     let context = Context { now: now(), bytes: args.bytes, policy: policy(args, table) };
     let reader_left = print(|out| {
         if args.json || args.json_lines {
             return leases.json(out, args.json);
         }
-        if leases.is_empty() { Ok(()) } else { out.write_all(leases.text(look, &context).as_bytes()) }
+        if leases.is_empty() { Ok(()) } else { out.write_all(leases.text(options, &context).as_bytes()) }
     })?;
     if !(args.json || args.json_lines) {
         render::caveats(table, reported(warned)).iter().for_each(|line| complain(line));
@@ -325,8 +275,8 @@ fn leased(
     Ok((outcome, reader_left))
 }
 
-/// Explains one pin; a pin that is not there is said to be so, and nothing is listed.
-fn explained(id: PinId, table: &Table) -> Result<(Outcome, bool), String> {
+/// Explains one pin. If there is no such pin that is said on stderr, and nothing is listed.
+fn explained(id: PinId, table: &Table) -> Result<(Outcome, bool), Failure> {
     let Some(pin) = explain::find(table, id) else {
         complain(&explain::missing(table, id));
         return Ok((Outcome::Nothing, false));
@@ -337,30 +287,34 @@ fn explained(id: PinId, table: &Table) -> Result<(Outcome, bool), String> {
     Ok((Outcome::Listed, reader_left))
 }
 
-/// What was searched when nothing was found.
+/// What was searched when nothing was found, and how far the answer can be relied on.
 fn nothing(args: &Args, table: &Table) -> String {
-    let places = args.files.iter().chain(&args.dir).chain(&args.mount).map(|p| operand::shown(p));
-    let places: Vec<String> = places.collect();
-    let on = if places.is_empty() { String::new() } else { format!(" on {}", places.join(", ")) };
+    let operands = args.files.iter().chain(&args.dir).chain(&args.mount).map(|path| operand::shown(path));
+    let operands: Vec<String> = operands.collect();
+    let on = if operands.is_empty() { String::new() } else { format!(" on {}", operands.join(", ")) };
     let since = table.watching_since.and_then(|ns| jiff::Timestamp::from_nanosecond(i128::from(ns)).ok());
     let since = since.map_or_else(
-        || "not watching".to_owned(),
+        || "without the daemon".to_owned(),
         |at| {
             format!("watching since {}", at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M"))
         },
     );
-    let complete = if table.complete() { "complete" } else { "not complete" };
-    format!("no long-term pins{on} that fit; {since}, {complete}")
+    let complete = match (table.complete(), table.complete_since()) {
+        (true, _) => "complete",
+        (false, Some(_)) => "older pins are not known",
+        (false, None) => "pins may be missing",
+    };
+    format!("no long-term pins{on} match ({since}; {complete})")
 }
 
 /// Writes to stdout through a buffer; true if the reader went away, which is no error.
-fn print(write: impl FnOnce(&mut BufWriter<io::StdoutLock>) -> io::Result<()>) -> Result<bool, String> {
+fn print(write: impl FnOnce(&mut BufWriter<io::StdoutLock>) -> io::Result<()>) -> Result<bool, Failure> {
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
     let result = write(&mut out).and_then(|()| out.flush());
-    // What is still in the buffer is not to be tried again on drop.
+    // Dropping the writer must not try the rest of the buffer again.
     let _ = out.into_parts();
     match result {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(format!("cannot write the listing: {e}")),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
         result => Ok(result.is_err()),
     }
 }
@@ -371,9 +325,9 @@ fn now() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Columns of the terminal; what `COLUMNS` says goes first.
+/// Columns of the terminal; the variable `COLUMNS` takes precedence.
 fn terminal_width() -> Option<usize> {
-    let told = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
-    let asked = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|w| usize::from(w.ws_col));
-    told.or_else(asked).filter(|w| *w > 0)
+    let by_user = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let by_terminal = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|w| usize::from(w.ws_col));
+    by_user.or_else(by_terminal).filter(|w| *w > 0)
 }

@@ -20,7 +20,7 @@ fn facts(kernel: &str, modules: &[&'static str]) -> Facts {
 fn check(facts: &Facts, attached: &[Attached<'_>]) -> Check {
     Check::new(
         facts,
-        &subsystem::plan(facts, Choices { generic: Some(true), ..AttachMode::Auto.into() }),
+        &subsystem::plan(facts, Choices { unclaimed: Some(true), ..AttachMode::Auto.into() }),
         attached,
     )
 }

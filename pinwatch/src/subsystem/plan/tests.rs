@@ -45,7 +45,7 @@ fn reasons(plan: &Plan, name: impl Into<FeatureName>) -> Vec<Missing> {
 
 /// Whatever it costs.
 pub(super) fn all() -> Choices {
-    Choices { generic: Some(true), ..AttachMode::Auto.into() }
+    Choices { unclaimed: Some(true), ..AttachMode::Auto.into() }
 }
 
 fn state(plan: &Plan, name: impl Into<FeatureName>) -> State {
@@ -326,7 +326,7 @@ fn modules_without_btf_get_kprobes() {
 fn kprobes_for_all_if_asked_for() {
     for kernel in KERNELS {
         let mut facts = facts(kernel);
-        let probes = Choices { generic: Some(true), ..AttachMode::Kprobe.into() };
+        let probes = Choices { unclaimed: Some(true), ..AttachMode::Kprobe.into() };
         let plan = decide(&facts, probes);
         assert!(plan.hooks.iter().all(|hook| hook.method == Method::Kprobe && !hook.fallback));
         assert_eq!((plan.verdict(), plan.layout.backups), (Verdict::AllOn, 0));
@@ -350,7 +350,7 @@ fn unclaimed_pins_are_looked_for_where_direct_io_does_not_pay() {
             assert_eq!(plan.layout.long_term == 0, expected == State::Disabled);
             assert_eq!(plan.verdict(), Verdict::AllOn);
         }
-        let off = Choices { generic: Some(false), ..AttachMode::Auto.into() };
+        let off = Choices { unclaimed: Some(false), ..AttachMode::Auto.into() };
         let plan = decide(&facts, off);
         assert_eq!((state(&plan, Subsystem::Unclaimed), plan.layout.long_term), (State::Disabled, 0));
         assert_eq!(reasons(&plan, Subsystem::Unclaimed), [Missing::NotWanted]);

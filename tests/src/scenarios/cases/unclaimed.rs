@@ -170,7 +170,8 @@ pub fn without(guest: &mut Guest) -> Result<Outcome> {
     for off in turns {
         let socket = "/tmp/without.sock";
         let names = off.join(",");
-        let options = ["--attach", &guest.attach, "--socket", socket, "--generic", "on", "--without", &names];
+        let options =
+            ["--attach", &guest.attach, "--socket", socket, "--unclaimed", "on", "--without", &names];
         let options = [&options[..], &["--web.listen-address", ""]].concat();
         let _own = Own(start_daemon(&options, "/tmp/without.log")?);
         for (name, arguments) in here() {

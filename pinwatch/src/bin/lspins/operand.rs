@@ -1,4 +1,5 @@
-//! From what the user wrote to what can be compared: paths to files, names to users.
+//! From what the user wrote to what can be compared: paths to files, names to users. All questions to the system that a
+//! selection takes are asked here; `listing` compares, and asks nobody.
 
 use std::ffi::OsStr;
 use std::io;
@@ -6,26 +7,58 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::io::Errno;
 
-use super::escape;
-use super::select::Place;
-use crate::model::Device;
-use crate::source::host::mounts;
+use pinwatch::listing::argument::ArgumentError;
+use pinwatch::listing::escape;
+use pinwatch::listing::select::Operand;
+use pinwatch::model::Device;
+use pinwatch::source::host::mounts;
 
-/// A file operand. An error is a sentence for the user: the file is there, but cannot be looked at.
-pub fn file(written: &OsStr) -> Result<Place, String> {
-    let mut place = place(written);
+/// Why an operand cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OperandError {
+    /// The file is there, but cannot be looked at.
+    #[error("cannot look at {}: {}; check the path and who may search its directories", escape::name(.path), words(*.errno))]
+    File {
+        /// As written.
+        path: Vec<u8>,
+        /// Why.
+        errno: Errno,
+    },
+    /// There is no such user.
+    #[error("no user \"{}\"; give a name that `getent passwd` knows, or a number", escape::sentence(.0))]
+    NoUser(String),
+    /// The users cannot be looked up.
+    #[error("cannot look up user \"{}\": {}; give the number", escape::sentence(.name), .errno.desc())]
+    Users {
+        /// As written.
+        name: String,
+        /// Why.
+        errno: nix::errno::Errno,
+    },
+    /// Not a process id.
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
+}
+
+/// A file operand.
+///
+/// # Errors
+/// [`OperandError::File`]
+pub fn file(written: &OsStr) -> Result<Operand, OperandError> {
+    let mut operand = operand(written);
     match rustix::fs::stat(written) {
         Ok(stat) => {
-            place.exists = true;
-            place.ids.push((Device::from_user(stat.st_dev), stat.st_ino));
+            operand.exists = true;
+            operand.ids.push((Device::from_user(stat.st_dev), stat.st_ino));
             // On btrfs the kernel's maps have another device than stat: the one of the mount.
-            place.ids.extend(mount_device(written).map(|dev| (dev, stat.st_ino)));
-            place.ids.dedup();
-            Ok(place)
+            operand.ids.extend(mount_device(written).map(|dev| (dev, stat.st_ino)));
+            operand.ids.dedup();
+            Ok(operand)
         }
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(place),
-        Err(e) => Err(format!("cannot look at {}: {}", shown(written), sentence(e))),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(operand),
+        Err(errno) => Err(OperandError::File { path: written.as_bytes().to_vec(), errno }),
     }
 }
 
@@ -35,38 +68,40 @@ pub fn is_directory(written: &OsStr) -> bool {
 }
 
 /// A directory whose files are asked for. It need not exist any more.
-pub fn directory(written: &OsStr) -> Place {
-    place(written)
+pub fn directory(written: &OsStr) -> Operand {
+    operand(written)
 }
 
 /// A mount. It need not be mounted any more.
-pub fn mount(written: &OsStr) -> Place {
-    let mut place = place(written);
+pub fn mount(written: &OsStr) -> Operand {
+    let mut operand = operand(written);
     // The last one listed lies on top.
     let mounts = mounts::of(Path::new("/proc/self"));
-    place.device = mounts.iter().rev().find(|m| place.paths.contains(&m.point)).map(|m| m.dev);
-    place
+    operand.device = mounts.iter().rev().find(|m| operand.paths.contains(&m.point)).map(|m| m.dev);
+    operand
 }
 
 /// A user, by name or number.
-pub fn user(written: &str) -> Result<u32, String> {
+///
+/// # Errors
+/// [`OperandError::NoUser`], [`OperandError::Users`]
+pub fn user(written: &str) -> Result<u32, OperandError> {
+    let number = |otherwise| written.parse().map_err(|_| otherwise);
     match nix::unistd::User::from_name(written) {
         Ok(Some(user)) => Ok(user.uid.as_raw()),
-        Ok(None) => written.parse().map_err(|_| format!("no user \"{}\"", escape::sentence(written))),
-        Err(e) => written.parse().map_err(|_| {
-            format!("cannot look up user \"{}\": {}; give the number", escape::sentence(written), e.desc())
-        }),
+        Ok(None) => number(OperandError::NoUser(written.to_owned())),
+        Err(errno) => number(OperandError::Users { name: written.to_owned(), errno }),
     }
 }
 
 /// A process id.
-pub fn pid(written: &str) -> Result<u32, String> {
+///
+/// # Errors
+/// [`ArgumentError::NoPid`]
+pub fn pid(written: &str) -> Result<u32, ArgumentError> {
     match written.parse::<u32>() {
         Ok(pid) if pid > 0 && pid <= i32::MAX as u32 => Ok(pid),
-        _ => Err(format!(
-            "\"{}\" is no process id; write numbers, as in -p 812,990",
-            escape::sentence(written)
-        )),
+        _ => Err(ArgumentError::NoPid(written.to_owned())),
     }
 }
 
@@ -76,13 +111,13 @@ pub fn shown(path: &OsStr) -> String {
 }
 
 /// Why a system call failed, in the words of the C library.
-fn sentence(errno: rustix::io::Errno) -> String {
+fn words(errno: Errno) -> String {
     let text = io::Error::from(errno).to_string();
     let end = text.find(" (os error").unwrap_or(text.len());
     text[..end].to_lowercase()
 }
 
-fn place(written: &OsStr) -> Place {
+fn operand(written: &OsStr) -> Operand {
     let path = Path::new(written);
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let mut paths = vec![bytes(absolute.clone())];
@@ -93,7 +128,7 @@ fn place(written: &OsStr) -> Place {
         .or_else(|| Some(absolute.parent()?.canonicalize().ok()?.join(absolute.file_name()?)));
     paths.extend(real.map(bytes));
     paths.dedup();
-    Place { written: written.as_bytes().to_vec(), paths, ..Place::default() }
+    Operand { written: written.as_bytes().to_vec(), paths, ..Operand::default() }
 }
 
 fn bytes(path: PathBuf) -> Vec<u8> {
@@ -125,11 +160,13 @@ mod tests {
         std::fs::write(&path, "x").unwrap();
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let place = file(link.as_os_str()).unwrap();
+        let operand = file(link.as_os_str()).unwrap();
         assert!(
-            place.exists && place.paths.contains(&bytes(path.clone())) && place.paths.contains(&bytes(link))
+            operand.exists
+                && operand.paths.contains(&bytes(path.clone()))
+                && operand.paths.contains(&bytes(link))
         );
-        assert_eq!(place.ids.first(), file(path.as_os_str()).unwrap().ids.first());
+        assert_eq!(operand.ids.first(), file(path.as_os_str()).unwrap().ids.first());
         let gone = file(dir.path().join("b").as_os_str()).unwrap();
         assert!(!gone.exists && gone.ids.is_empty() && !gone.paths.is_empty());
         let below = file(path.join("x").as_os_str()).unwrap();
@@ -148,7 +185,9 @@ mod tests {
     fn users_and_processes() {
         assert_eq!(user("root"), Ok(0));
         assert_eq!(user("4242"), Ok(4242));
-        assert_eq!(user("x y\n"), Err("no user \"x y\\n\"".to_owned()));
+        let nobody = user("x y\n").unwrap_err();
+        assert_eq!(nobody, OperandError::NoUser("x y\n".to_owned()));
+        assert!(nobody.to_string().starts_with("no user \"x y\\n\"; "), "{nobody}");
         assert_eq!(pid("812"), Ok(812));
         for bad in ["", "0", "-1", "1x", "4294967296", "3000000000"] {
             assert!(pid(bad).is_err());
