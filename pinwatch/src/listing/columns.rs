@@ -2,7 +2,7 @@
 
 use super::argument::ArgumentError;
 use super::{Row, escape, label, path, size};
-use crate::model::{Backing, HiddenVia, LeasePolicy, Namespaces, Via, Workload};
+use crate::model::{Backing, CoverageState, HiddenVia, LeasePolicy, Namespaces, Via, Workload};
 
 /// What cells need to know besides the row.
 #[derive(Clone, Copy, Debug)]
@@ -11,7 +11,7 @@ pub struct Context {
     pub now: i64,
     /// Sizes in bytes instead of human units.
     pub bytes: bool,
-    /// Which pins are to have a lease.
+    /// Which pins need a lease.
     pub policy: LeasePolicy,
 }
 
@@ -63,7 +63,7 @@ pub static COLUMNS: [Column; 33] = [
             "COMMAND",
             "creator.comm",
             command,
-            "who made the pin, or the first holder if that is not known",
+            "the process that made the pin or, if that is not known, its first holder",
         ),
         0,
     ),
@@ -89,7 +89,7 @@ pub static COLUMNS: [Column; 33] = [
             "LEASE",
             "coverage",
             lease,
-            "does a lease cover the pin; none! is a violation, ? that nobody has looked",
+            "does a lease cover the pin; none!: it needs one and has none, ?: not known",
         ),
         0,
     ),
@@ -98,7 +98,7 @@ pub static COLUMNS: [Column; 33] = [
             "HOLDERS",
             "holders",
             holders,
-            "how many processes keep the pin, + descriptors in messages that nobody has received",
+            "how many processes hold the pin, + descriptors in messages that nobody has received",
         )),
         3,
     ),
@@ -162,11 +162,11 @@ pub static COLUMNS: [Column; 33] = [
         "STATE",
         "state",
         |r, _| r.table.held_state(r.pin).word().to_owned(),
-        "held by a descriptor, closed but mapped or registered, in-flight, unheld",
+        "held by a descriptor, closed but mapped or registered, in-flight, unheld: by no process",
     ),
-    column("HELDBY", "holders", |r, _| held_by(r), "each holder, with the descriptors that keep the pin"),
+    column("HELDBY", "holders", |r, _| held_by(r), "each holder, with the descriptors through which it holds the pin"),
     column("CREATED", "created", |r, _| created(r), "when the pin was made"),
-    column("ORIGIN", "origin", origin, "how the pin is known, ~ if its files are not exact"),
+    column("ORIGIN", "origin", origin, "how the pin is known; ~: its files may not be exact, see --explain"),
 ];
 
 fn unknown() -> String {
@@ -215,21 +215,29 @@ fn namespace(row: &Row, which: impl Fn(Namespaces) -> Option<u64>) -> String {
 
 fn lease(row: &Row, context: &Context) -> String {
     let coverage = &row.pin.coverage;
-    match coverage.state.word() {
-        "unknown" => unknown(),
-        "none" if row.table.is_unleased(row.pin, context.policy) => "none!".to_owned(),
-        "partial" => format!("partial {}/{}", coverage.covered, coverage.holders),
-        "other" => coverage.lease_pids.first().map_or_else(|| "other".to_owned(), |p| format!("other {p}")),
-        "breaking" => {
-            coverage.seconds_left.map_or_else(|| "breaking".to_owned(), |s| format!("breaking {s}s"))
+    let word = coverage.state.word();
+    match coverage.state {
+        CoverageState::Unknown => unknown(),
+        CoverageState::None if row.table.is_unleased(row.pin, context.policy) => format!("{word}!"),
+        CoverageState::Partial => format!("{word} {}/{}", coverage.covered, coverage.holders),
+        CoverageState::Other => {
+            coverage.lease_pids.first().map_or_else(|| word.to_owned(), |pid| format!("{word} {pid}"))
         }
-        word => word.to_owned(),
+        CoverageState::Breaking => {
+            coverage.seconds_left.map_or_else(|| word.to_owned(), |left| format!("{word} {left}s"))
+        }
+        CoverageState::None
+        | CoverageState::NotApplicable
+        | CoverageState::Write
+        | CoverageState::Read
+        | CoverageState::Delegation
+        | CoverageState::Layout => word.to_owned(),
     }
 }
 
 fn holders(row: &Row, _: &Context) -> String {
     let Some(holding) = row.table.holding(row.pin) else { return unknown() };
-    // What is in flight keeps the pin, but no process can let go of it.
+    // A descriptor in flight holds the pin, but no process can close it.
     let waiting = holding.in_flight.filter(|n| *n > 0).map(|n| format!("+{n}")).unwrap_or_default();
     format!("{}{waiting}", holding.holders.len())
 }

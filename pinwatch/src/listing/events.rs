@@ -50,8 +50,8 @@ pub fn line(event: &Event, zone: &TimeZone) -> String {
         Happened::LeaseChanged { lease, to } => format!("{} becomes {}", tag(lease), to.word()),
         Happened::LeaseDropped { lease, how, by, broken_for } => {
             let how = match (how, broken_for) {
-                (Outcome::TimedOut, _) => ": its time was up".to_owned(),
-                (_, Some(broken)) => format!(": given back {} after it was asked for", seconds(*broken)),
+                (Outcome::TimedOut, _) => ": its break time expired".to_owned(),
+                (_, Some(broken)) => format!(": released {} after the break began", seconds(*broken)),
                 _ => String::new(),
             };
             let by = if by.pid == lease.taker.pid { String::new() } else { format!(" through {}", who(by)) };
@@ -60,14 +60,14 @@ pub fn line(event: &Event, zone: &TimeZone) -> String {
         Happened::BreakBegan { by, waits, leases } => {
             let leases: Vec<String> = leases.iter().map(tag).collect();
             let what = if leases.is_empty() { "a lease".to_owned() } else { leases.join(", ") };
-            let waits = if *waits { "waits for" } else { "is turned away by" };
+            let waits = if *waits { "waits for" } else { "is refused because of" };
             format!("{} ({}) {waits} {what}", who(&by.who), escape::sentence(&by.doing()))
         }
         Happened::BreakEnded { by, waited, outcome } => {
             let outcome = match outcome {
-                Outcome::Released => "the lease was given back",
+                Outcome::Released => "the lease was released",
                 Outcome::Downgraded => "the lease became a read lease",
-                Outcome::TimedOut => "the lease's time was up",
+                Outcome::TimedOut => "the break time of the lease expired",
                 Outcome::GivenUp => "gave up",
             };
             let doing = escape::sentence(&by.doing());
@@ -75,7 +75,7 @@ pub fn line(event: &Event, zone: &TimeZone) -> String {
         }
         Happened::Coverage { from, to } => format!("{}: {} -> {}", id(), from.word(), to.word()),
         Happened::Lost { events } => {
-            return format!("{time} {word:<13} {events} events: there was no room for them");
+            return format!("{time} {word:<13} {events} events were lost: the buffer was full");
         }
     };
     format!("{time} {word:<13} {what}{file}{behind}")

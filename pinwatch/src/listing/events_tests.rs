@@ -35,14 +35,14 @@ fn lines_tell_what_happened_and_escape_names() {
         line(began).contains("cp[990] (openat for writing) waits for write lease of ib\\nserver[812] on")
     );
     let ended = Happened::BreakEnded { by: breaker(), waited: 3_200_000_000, outcome: Outcome::TimedOut };
-    assert!(line(ended).contains("waited 3.2 s: the lease's time was up"));
+    assert!(line(ended).contains("waited 3.2 s: the break time of the lease expired"));
     let dropped = Happened::LeaseDropped {
         lease: lease(),
         how: Outcome::Released,
         by: who(5, "sh"),
         broken_for: Some(12_000_000_000),
     };
-    assert!(line(dropped).contains("through sh[5]: given back 12 s after it was asked for"));
+    assert!(line(dropped).contains("through sh[5]: released 12 s after the break began"));
     let coverage = Happened::Coverage { from: CoverageState::Write, to: CoverageState::None };
     assert!(line(coverage).ends_with(&format!("coverage      r1f: write -> none on {name}")));
 }

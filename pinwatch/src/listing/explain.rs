@@ -1,4 +1,4 @@
-//! `--explain`: one pin on one screen. What it is, who keeps it, what the usual tools would say, and what has to be closed or
+//! `--explain`: one pin on one screen. What it is, which processes hold it, what the usual tools would say, and what has to be closed or
 //! killed to be rid of it. Pure: it kills nothing and asks nobody.
 
 use std::collections::BTreeSet;
@@ -57,8 +57,8 @@ pub fn screen(table: &Table, pin: &Pin, now: i64) -> String {
     }
     let holding = table.holding(pin);
     match holding {
-        None => line("kept by", "not known: nobody has looked"),
-        Some(holding) => kept(table, holding).iter().for_each(|text| line("kept by", text)),
+        None => line("held by", "not known: this source does not read holders"),
+        Some(holding) => kept(table, holding).iter().for_each(|text| line("held by", text)),
     }
     leases::explain(table, pin, now).iter().for_each(|text| line("lease", text));
     line("other tools", other_tools(table, pin));
@@ -70,9 +70,9 @@ pub fn screen(table: &Table, pin: &Pin, now: i64) -> String {
 /// What to say when there is no such pin, or none that this user may see.
 pub fn missing(table: &Table, id: PinId) -> String {
     match table.hidden.0 {
-        0 => format!("no pin has the id {id} (any more); `lspins -o +ID` shows those that there are"),
+        0 => format!("no pin has the id {id}, or not any more; `lspins -o +ID` shows all ids"),
         n => format!(
-            "no pin that you may see has the id {id} (any more); `lspins -o +ID` shows those that you may, and root sees \
+            "no pin that you may see has the id {id}, or not any more; `lspins -o +ID` shows the ids of those, and root sees \
              {} more",
             counted(n, "pin")
         ),
@@ -83,7 +83,7 @@ fn headline(table: &Table, pin: &Pin) -> String {
     let what = pin.object.described().headline();
     let files: Vec<&File> = pin.parts.iter().filter_map(|p| p.file).filter_map(|f| table.file(f)).collect();
     let of = match (&files[..], pin.parts.first().map(|p| p.backing)) {
-        ([], Some(Backing::Unknown) | None) => "memory that is not known".to_owned(),
+        ([], Some(Backing::Unknown) | None) => "unknown memory".to_owned(),
         ([], Some(backing)) => format!("{} memory", backing.word()),
         ([file], _) => name(file),
         ([file, rest @ ..], _) => format!("{} and {} more", name(file), counted(rest.len() as u64, "file")),
@@ -98,9 +98,9 @@ fn name(file: &File) -> String {
 
 fn pinned(table: &Table, pin: &Pin, now: i64) -> String {
     let when = age_seconds(pin.created, now)
-        .map_or_else(|| "at a time not known".to_owned(), |s| format!("{} ago", size::age(s)));
+        .map_or_else(|| "at an unknown time".to_owned(), |s| format!("{} ago", size::age(s)));
     let who = match pin.creator.and_then(|at| table.process(at)) {
-        None => "by a process that is not known".to_owned(),
+        None => "by an unknown process".to_owned(),
         Some(process) => {
             let user = process.user.clone().or_else(|| process.uid.map(|uid| format!("uid {uid}")));
             let user = user.map(|user| format!(" ({})", escape::name(user.as_bytes()))).unwrap_or_default();
@@ -141,7 +141,7 @@ fn pages(table: &Table, pin: &Pin, part: &crate::model::Part) -> String {
         }
     }
     if let Some(orphans) = pin.orphan_pages.filter(|n| *n > 0) {
-        text.push_str(&format!("; {} no longer of the file", counted(orphans, "page")));
+        text.push_str(&format!("; {} no longer part of the file", counted(orphans, "page")));
     }
     text
 }
@@ -181,7 +181,7 @@ fn kept(table: &Table, holding: &Holding) -> Vec<String> {
         lines.push(format!("{sent} in a message over a Unix socket that nobody has received{by}"));
     }
     if lines.is_empty() {
-        lines.push("no process: the kernel alone, or it is just being released".to_owned());
+        lines.push("no process: only the kernel holds it, or it is just being released".to_owned());
     }
     lines
 }
@@ -229,7 +229,7 @@ fn ways_and_ends(via: &[Via]) -> Vec<(String, String)> {
 
 fn ways(via: &[Via]) -> String {
     let ways: Vec<String> = ways_and_ends(via).into_iter().map(|(what, _)| what).collect();
-    if ways.is_empty() { "in a way this version does not know".to_owned() } else { ways.join(" and ") }
+    if ways.is_empty() { "in a way that this version does not know".to_owned() } else { ways.join(" and ") }
 }
 
 /// What lsof, fuser and df have to say: they know mappings and descriptors of the file, not pins.
@@ -250,7 +250,7 @@ fn way_out(table: &Table, pin: &Pin, holding: Option<&Holding>) -> String {
         Release::CloseOr(undo) => Some(undo),
     };
     let Some(holding) = holding else {
-        return "Who keeps it is not known here: `pinwatch run` as root finds out.\n".to_owned();
+        return "Its holders are not known here: `pinwatch run` as root finds them.\n".to_owned();
     };
     let holders: Vec<(&Process, &Holder)> =
         holding.holders.iter().filter_map(|h| Some((table.process(h.process)?, h))).collect();
@@ -258,9 +258,9 @@ fn way_out(table: &Table, pin: &Pin, holding: Option<&Holding>) -> String {
     let mut out = String::new();
     if holders.is_empty() {
         out.push_str(if in_flight {
-            "No process can let go of it. Receive the message and close what comes, or close the sockets at both its ends.\n"
+            "No process can release it. Receive the message and close the descriptor in it, or close both ends of the socket.\n"
         } else {
-            "Nothing is left to close or kill: the kernel releases it by itself, or keeps it for itself.\n"
+            "There is nothing to close or kill: only the kernel holds it.\n"
         });
         return out;
     }
@@ -277,7 +277,7 @@ fn way_out(table: &Table, pin: &Pin, holding: Option<&Holding>) -> String {
     }
     if in_flight {
         out.push_str(
-            "  the message  receive it and close what comes, or close the sockets at both its ends\n",
+            "  the message  receive it and close the descriptor in it, or close both ends of the socket\n",
         );
     }
     let all: BTreeSet<ProcessIndex> = holding.holders.iter().map(|h| h.process).collect();
@@ -354,8 +354,8 @@ mod tests {
             "), for reading and writing\n",
             "  unit        x.service\n",
             "  namespaces  pid 4026532190\n",
-            "  kept by     worker[990]: fd 5\n",
-            "  kept by     helper[1044]: fd 7 and 1 mapping\n",
+            "  held by     worker[990]: fd 5\n",
+            "  held by     helper[1044]: fd 7 and 1 mapping\n",
             "To release it, all of these must go:\n",
             "  worker[990]   close fd 5, or unregister buffer 0, or end the process\n",
             "  helper[1044]  close fd 7 and unmap 1 mapping, or unregister buffer 0, or end the process\n",
@@ -378,16 +378,16 @@ mod tests {
     fn a_pin_that_nobody_holds() {
         let text = explained("x3");
         assert!(text.contains("by old[1201] (") && text.contains(", which is gone"), "{text}");
-        assert!(text.contains("kept by     no process") && !text.contains("kill "), "{text}");
+        assert!(text.contains("held by     no process") && !text.contains("kill "), "{text}");
         let mut table = sample::table();
         let pin = table.pins[0].clone();
         table.holdings[2].in_flight = Some(1);
         table.holdings[2].receivers = vec![Holder { process: ProcessIndex(2), via: vec![Via::Fd(9)] }];
         let text = screen(&table, &pin, 0);
         assert!(text.contains("nobody has received; helper[1044] on fd 9 could receive it"), "{text}");
-        assert!(text.contains("No process can let go of it.") && !text.contains("kill "), "{text}");
+        assert!(text.contains("No process can release it.") && !text.contains("kill "), "{text}");
         table.pins[0].holding = None;
-        assert!(screen(&table, &table.pins[0], 0).contains("is not known here"));
+        assert!(screen(&table, &table.pins[0], 0).contains("are not known here"));
     }
 
     #[test]

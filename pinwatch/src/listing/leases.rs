@@ -10,7 +10,7 @@ use super::json::writer::{self, key};
 use super::render::RenderOptions;
 use super::select::Selection;
 use super::{escape, json, label, path_or_number, size};
-use crate::model::{Breaker, Holding, Lease, LeaseState, Part, Pin, Process, Table, Waiter};
+use crate::model::{Breaker, CoverageState, Holding, Lease, LeaseState, Part, Pin, Process, Table, Waiter};
 
 /// A lease of a table, and the pins on its file.
 struct Entry<'a> {
@@ -186,14 +186,23 @@ pub fn explain(table: &Table, pin: &Pin, now: i64) -> Vec<String> {
     let coverage = &pin.coverage;
     let on_pin = |lease: &&Lease| lease.is_on(pin);
     let leases: Vec<&Lease> = table.leases.iter().flatten().filter(on_pin).collect();
-    let mut lines = vec![match coverage.state.word() {
-        "unknown" => "not known".to_owned(),
-        "n/a" => "nothing to lease".to_owned(),
-        "none" => "none: nobody is asked before the file is taken away under the pin".to_owned(),
-        "partial" => format!("partial: {} of {} holders are covered", coverage.covered, coverage.holders),
-        "other" => "held only by who does not hold the pin: who is asked cannot release it".to_owned(),
-        "breaking" => "being broken: soon none is left".to_owned(),
-        word => format!("{word}: every holder is asked before the file is taken away"),
+    let mut lines = vec![match coverage.state {
+        CoverageState::Unknown => "not known: this source does not read leases, or not all of them".to_owned(),
+        CoverageState::NotApplicable => "nothing to lease".to_owned(),
+        CoverageState::None => "none: no holder gets a signal before the file is truncated under the pin".to_owned(),
+        CoverageState::Partial => {
+            format!("partial: {} of {} holders are covered", coverage.covered, coverage.holders)
+        }
+        CoverageState::Other => {
+            "held only by processes that do not hold the pin: whoever gets the signal cannot release it".to_owned()
+        }
+        CoverageState::Breaking => "being broken: soon there is none".to_owned(),
+        state @ (CoverageState::Write
+        | CoverageState::Read
+        | CoverageState::Delegation
+        | CoverageState::Layout) => {
+            format!("{}: every holder gets a signal before the file is truncated under the pin", state.word())
+        }
     }];
     for lease in leases.iter().take(8) {
         let holding = table.holdings.get(lease.holding.0 as usize);
@@ -204,7 +213,7 @@ pub fn explain(table: &Table, pin: &Pin, now: i64) -> Vec<String> {
             LeaseState::Active => String::new(),
             LeaseState::Breaking { seconds_left: Some(left) } => format!(", being broken, {left} s are left"),
             LeaseState::Breaking { seconds_left: None } => ", being broken".to_owned(),
-            LeaseState::Expired => ", its time is up".to_owned(),
+            LeaseState::Expired => ", its break time has expired".to_owned(),
         };
         let signal = taker.filter(|taker| taker.pid != 0).map(|taker| {
             let holds = table
@@ -220,7 +229,7 @@ pub fn explain(table: &Table, pin: &Pin, now: i64) -> Vec<String> {
         });
         let (kind, mode) = (lease.kind.word(), lease.mode.word());
         lines.push(format!("{mode} {kind} of {held}{state}{}", signal.unwrap_or_default()));
-        lines.extend(lease.waiters.iter().map(|waiter| format!("{} waits for it to go", waits(waiter, now))));
+        lines.extend(lease.waiters.iter().map(|waiter| format!("{} waits for the lease to be released", waits(waiter, now))));
     }
     lines
 }

@@ -1,4 +1,4 @@
-//! `--refused`: pins that the kernel did not give.
+//! `--refused`: pins that the kernel refused.
 
 use std::io::{self, Write};
 
@@ -47,11 +47,11 @@ pub fn errno(number: i32) -> String {
 /// The reason in words, and what can be done.
 pub fn sentence(reason: &Reason) -> String {
     match reason {
-        Reason::DirtyTracking => "a device may not write into pages of a file system that has to know of every write \
-                                  (Linux 6.5 and later); pin for reading only, or use tmpfs, a memfd or huge pages"
+        Reason::DirtyTracking => "from Linux 6.5 on no device may write into pages of a file system that tracks every \
+                                  write; pin for reading only, or use tmpfs, a memfd or huge pages"
             .to_owned(),
-        Reason::FsDax => "pages of a file on DAX cannot be kept from the file system; use device DAX".to_owned(),
-        Reason::ReadOnly => "the memory is mapped for reading, and pages are asked for that can be written to".to_owned(),
+        Reason::FsDax => "pages of a file on FS-DAX cannot be pinned for long: the file system may move them; use device DAX".to_owned(),
+        Reason::ReadOnly => "the memory is mapped read-only, and a writable pin was asked for".to_owned(),
         Reason::Memlock { counter, used, limit } => {
             let (what, seen) = match counter {
                 Counter::Pinned => ("pinned by the process", " (VmPin)"),
@@ -67,16 +67,15 @@ pub fn sentence(reason: &Reason) -> String {
         Reason::Secret => "secret memory (memfd_secret) cannot be pinned".to_owned(),
         Reason::Unmapped { at } => format!("nothing is mapped at {at:#x}"),
         Reason::Device => "the memory is a device's, or a mapping without pages".to_owned(),
-        Reason::NoFiles => "io_uring of this kernel takes no pages of files but of tmpfs, memfds and huge pages".to_owned(),
-        Reason::Seals => "a memfd has to be sealed against shrinking (F_SEAL_SHRINK) and not against writing, and is taken in \
-                          whole pages"
+        Reason::NoFiles => "io_uring of this kernel registers no pages of files other than tmpfs, memfds and huge pages".to_owned(),
+        Reason::Seals => "a memfd needs F_SEAL_SHRINK, must not have F_SEAL_WRITE, and is used in whole pages"
             .to_owned(),
-        Reason::NoMemfd => "only memfds and other files in memory are taken".to_owned(),
-        Reason::NoMemory => "no memory for the kernel's own records, or the pages cannot be moved out of CMA or a movable zone: \
-                             somebody else holds them, or there is nowhere to move them to"
+        Reason::NoMemfd => "only memfds and other files in memory can be used".to_owned(),
+        Reason::NoMemory => "the kernel has no memory for its own records, or cannot move the pages out of CMA or a movable \
+                             zone: something else holds them, or there is no free memory elsewhere"
             .to_owned(),
         Reason::Interrupted => "interrupted by a signal, or the pages were in use".to_owned(),
-        Reason::Unknown => "it cannot be told".to_owned(),
+        Reason::Unknown => "unknown".to_owned(),
     }
 }
 

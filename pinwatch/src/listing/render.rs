@@ -54,9 +54,9 @@ pub fn table(rows: &[Row], columns: &[&'static Column], options: RenderOptions, 
 }
 
 fn colour(row: &Row, context: &Context) -> Option<Color> {
-    match row.pin.coverage.state.word() {
-        "none" if row.table.is_unleased(row.pin, context.policy) => Some(Color::FG_RED),
-        "partial" | "breaking" | "other" => Some(Color::FG_YELLOW),
+    match row.pin.coverage.state {
+        CoverageState::None if row.table.is_unleased(row.pin, context.policy) => Some(Color::FG_RED),
+        CoverageState::Partial | CoverageState::Breaking | CoverageState::Other => Some(Color::FG_YELLOW),
         _ => None,
     }
 }
@@ -121,12 +121,12 @@ pub fn footer(
         let uncertain = match kernel.uncertain {
             Some(0) => String::new(),
             Some(pages) => format!(", give or take {}", size::long(pages.saturating_mul(page))),
-            None => "; pins were made or released meanwhile".to_owned(),
+            None => "; pins were made or released while counting".to_owned(),
         };
         totals.push_str(&if pages > 0 {
-            format!(" By the kernel's count {bytes} more are pinned{uncertain}.")
+            format!(" The kernel counts {bytes} more as pinned{uncertain}.")
         } else {
-            format!(" By the kernel's count {bytes} less are pinned{uncertain}.")
+            format!(" The kernel counts {bytes} less as pinned{uncertain}.")
         });
     }
     std::iter::once(totals).chain(caveats.iter().map(|l| format!("{l}."))).collect()
@@ -226,7 +226,7 @@ mod tests {
         let lines = footer(&sample, &rows, 4096, LeasePolicy::Persistent, &caveats(&sample, &[]));
         assert_eq!(
             lines[0],
-            "3 pins, 84.0 MiB. By the kernel's count 1.0 MiB more are pinned, give or take 8.0 KiB."
+            "3 pins, 84.0 MiB. The kernel counts 1.0 MiB more as pinned, give or take 8.0 KiB."
         );
         assert!(
             lines[1].starts_with("not complete: ") && lines[1].ends_with("a\\x1b cause."),

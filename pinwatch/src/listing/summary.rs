@@ -139,11 +139,11 @@ pub fn kernel(table: &Table) -> String {
     let uncertain = match count.uncertain {
         Some(0) => String::new(),
         Some(pages) => format!(", give or take {pages}"),
-        None => ", but pins were made or released meanwhile".to_owned(),
+        None => "; pins were made or released while counting".to_owned(),
     };
     let lines = [
-        (count.references, "references to pinned pages, by the kernel's count".to_owned()),
-        (count.attributed.cast_signed(), "of them of pins that subsystems have".to_owned()),
+        (count.references, "references to pinned pages by the kernel's own count".to_owned()),
+        (count.attributed.cast_signed(), "of pins whose subsystem is known".to_owned()),
         (count.unclaimed.cast_signed(), "of pins that no subsystem claims".to_owned()),
         (count.unattributed(), format!("that no pin explains{uncertain}")),
     ];

@@ -66,7 +66,7 @@ impl Described for Object {
 
     fn notes(&self) -> Vec<(&'static str, String)> {
         let made = self.stack.iter().map(|frame| ("made in", frame.clone()));
-        let released = "pinwatch looks at its first, middle and last page every half second, a thousand pins at a time";
+        let released = "seen by sampling: its first, middle and last page are checked every 500 ms, 1,000 pins at a time";
         made.chain([("released", released.to_owned())]).collect()
     }
 }
