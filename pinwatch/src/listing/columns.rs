@@ -164,7 +164,12 @@ pub static COLUMNS: [Column; 33] = [
         |r, _| r.table.held_state(r.pin).word().to_owned(),
         "held by a descriptor, closed but mapped or registered, in-flight, unheld: by no process",
     ),
-    column("HELDBY", "holders", |r, _| held_by(r), "each holder, with the descriptors through which it holds the pin"),
+    column(
+        "HELDBY",
+        "holders",
+        |r, _| held_by(r),
+        "each holder, with the descriptors through which it holds the pin",
+    ),
     column("CREATED", "created", |r, _| created(r), "when the pin was made"),
     column("ORIGIN", "origin", origin, "how the pin is known; ~: its files may not be exact, see --explain"),
 ];

@@ -45,7 +45,7 @@ pub fn screen(table: &Table, pin: &Pin, now: i64) -> String {
     for part in &pin.parts {
         line("pages", &pages(table, pin, part));
     }
-    if let Some(doubts) = gaps::doubts(pin.doubts, &pin.object) {
+    if let Some(doubts) = gaps::doubts(pin) {
         line("not exact", &doubts);
     }
     line("object", &escape::name(format!("{}{}", pin.object, pin.object.described().details()).as_bytes()));

@@ -3,7 +3,10 @@
 //! A sentence has no full stop, and ends up in JSON and behind "not complete:". Nothing may depend on its words: scripts and
 //! tests match codes. What a peer or the kernel put into it is escaped by whoever prints it.
 
-use crate::model::{Doubt, Doubts, FullMap, Gap, Object, Subsystem};
+use std::borrow::Cow;
+
+use super::size;
+use crate::model::{Backing, Doubt, FullMap, Gap, Pin, Subsystem};
 
 /// One gap, as a sentence without a full stop.
 pub fn sentence(gap: &Gap) -> String {
@@ -172,14 +175,14 @@ fn full(map: FullMap, times: u64) -> String {
     }
 }
 
-/// The doubts about a row, as clauses; `None` if there are none.
-pub fn doubts(doubts: Doubts, object: &Object) -> Option<String> {
-    let clauses: Vec<&str> = doubts.iter().map(|doubt| clause(doubt, object)).collect();
+/// The doubts about a pin, as clauses; `None` if there are none.
+pub fn doubts(pin: &Pin) -> Option<String> {
+    let clauses: Vec<Cow<'static, str>> = pin.doubts.iter().map(|doubt| clause(doubt, pin)).collect();
     (!clauses.is_empty()).then(|| clauses.join("; "))
 }
 
-fn clause(doubt: Doubt, object: &Object) -> &'static str {
-    match doubt {
+fn clause(doubt: Doubt, pin: &Pin) -> Cow<'static, str> {
+    let clause = match doubt {
         Doubt::MappingsBusy => "another thread kept changing the mappings of its memory while they were read",
         Doubt::Unmapped => "a part of its memory was unmapped before it could be looked at",
         Doubt::TooManyMappings => "it spans more mappings than pinwatch reads",
@@ -194,15 +197,22 @@ fn clause(doubt: Doubt, object: &Object) -> &'static str {
         }
         Doubt::NoLongerMapped => "its memory is no longer mapped: its file is not known",
         Doubt::PartlyUnmapped => {
-            "a part of its memory is no longer mapped: the file of that part is not known"
+            let unknown = pin.parts.iter().filter(|part| part.backing == Backing::Unknown);
+            let bytes = unknown.fold(0_u64, |sum, part| sum.saturating_add(part.bytes));
+            return format!(
+                "{} of its memory are no longer mapped: their file is not known",
+                size::long(bytes)
+            )
+            .into();
         }
-        Doubt::MemoryUnknown => match object.subsystem() {
+        Doubt::MemoryUnknown => match pin.subsystem() {
             Subsystem::Rdma => "the RDMA netlink does not say which memory it is",
             Subsystem::Xdp => "AF_XDP diagnostics do not say which memory it is",
             _ => "its source does not say which memory it is",
         },
         Doubt::MaybeNotPinned => "it may pin nothing (on demand, dma-buf): its source does not say",
-    }
+    };
+    clause.into()
 }
 
 /// A moment in nanoseconds since the Unix epoch, to the second.
@@ -310,12 +320,12 @@ mod tests {
 
     #[test]
     fn doubts_are_clauses() {
-        let umem = Object::from(crate::model::object::xdp::Object { umem: 1 });
-        assert_eq!(doubts(Doubts::NONE, &umem), None);
-        let two = [Doubt::NoPath, Doubt::Unmapped].into_iter().collect();
-        assert_eq!(doubts(two, &umem).unwrap().matches("; ").count(), 1);
+        let mut pin = crate::listing::sample::table().pins.remove(0);
+        assert_eq!(doubts(&pin), None);
+        pin.doubts = [Doubt::NoPath, Doubt::Unmapped].into_iter().collect();
+        assert_eq!(doubts(&pin).unwrap().matches("; ").count(), 1);
         for doubt in Doubt::ALL {
-            let said = clause(*doubt, &umem);
+            let said = clause(*doubt, &pin);
             assert!(!said.is_empty() && !said.contains(';') && !said.contains("  "), "{said}");
         }
     }

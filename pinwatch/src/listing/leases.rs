@@ -187,14 +187,19 @@ pub fn explain(table: &Table, pin: &Pin, now: i64) -> Vec<String> {
     let on_pin = |lease: &&Lease| lease.is_on(pin);
     let leases: Vec<&Lease> = table.leases.iter().flatten().filter(on_pin).collect();
     let mut lines = vec![match coverage.state {
-        CoverageState::Unknown => "not known: this source does not read leases, or not all of them".to_owned(),
+        CoverageState::Unknown => {
+            "not known: this source does not read leases, or not all of them".to_owned()
+        }
         CoverageState::NotApplicable => "nothing to lease".to_owned(),
-        CoverageState::None => "none: no holder gets a signal before the file is truncated under the pin".to_owned(),
+        CoverageState::None => {
+            "none: no holder gets a signal before the file is truncated under the pin".to_owned()
+        }
         CoverageState::Partial => {
             format!("partial: {} of {} holders are covered", coverage.covered, coverage.holders)
         }
         CoverageState::Other => {
-            "held only by processes that do not hold the pin: whoever gets the signal cannot release it".to_owned()
+            "held only by processes that do not hold the pin: whoever gets the signal cannot release it"
+                .to_owned()
         }
         CoverageState::Breaking => "being broken: soon there is none".to_owned(),
         state @ (CoverageState::Write
@@ -229,7 +234,12 @@ pub fn explain(table: &Table, pin: &Pin, now: i64) -> Vec<String> {
         });
         let (kind, mode) = (lease.kind.word(), lease.mode.word());
         lines.push(format!("{mode} {kind} of {held}{state}{}", signal.unwrap_or_default()));
-        lines.extend(lease.waiters.iter().map(|waiter| format!("{} waits for the lease to be released", waits(waiter, now))));
+        lines.extend(
+            lease
+                .waiters
+                .iter()
+                .map(|waiter| format!("{} waits for the lease to be released", waits(waiter, now))),
+        );
     }
     lines
 }

@@ -7,7 +7,7 @@ use super::columns::{Column, Context};
 use super::grid::{GAP, Grid};
 use super::select::Selection;
 use super::{Row, escape, gaps, size};
-use crate::model::{GapCode, LeasePolicy, Table};
+use crate::model::{CoverageState, GapCode, LeasePolicy, Table};
 
 /// A name is never cut to less than this.
 const SHORTEST_NAME: usize = 24;

@@ -51,7 +51,7 @@ pub fn write(out: &mut Vec<u8>, shared: &Shared, pin: &Pin, now: i64) {
             });
         }
         o.flag(key!("exact"), pin.exact());
-        o.text(key!("doubt"), gaps::doubts(pin.doubts, &pin.object).as_deref());
+        o.text(key!("doubt"), gaps::doubts(pin).as_deref());
         o.list(key!("doubts"), pin.doubts.iter(), |out, doubt| {
             writer::string(out, |text| text.word(doubt.word()))
         });

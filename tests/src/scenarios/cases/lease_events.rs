@@ -210,7 +210,10 @@ fn waiting(guest: &Guest, pid: u32, breaker: u32, call: &str, wants: &str, secon
     let id = guest.pins()?[0]["id"].as_str().unwrap_or("?").to_owned();
     let text = output("lspins", &["--explain", &id])?.1;
     let said = format!("mkpins[{breaker}] {call}");
-    ensure!(text.contains(&said) && text.contains("waits for the lease to be released"), "--explain says {text}");
+    ensure!(
+        text.contains(&said) && text.contains("waits for the lease to be released"),
+        "--explain says {text}"
+    );
     agrees("while it is being waited for")
 }
 
