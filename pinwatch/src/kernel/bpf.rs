@@ -1,13 +1,16 @@
 //! Loading the BPF programs, attaching them as the plan says, and taking them off again.
 
+mod error;
 mod iterate;
 mod maps;
 mod unclaimed;
 
+pub use error::{BelowError, BpfError, Cause};
+
 use rustc_hash::FxHashSet as HashSet;
 use std::collections::{BTreeMap, HashMap as Table};
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use aya::maps::Map;
 use aya::programs::fentry::FEntryLink;
@@ -23,44 +26,12 @@ use pinwatch_common::{
 
 use super::kernel_calls::KernelCalls;
 use super::module_program::{ModuleLink, ModulePrograms, fd_of};
-use super::overlay::Overlay;
+use super::overlay::{Overlay, OverlayError};
 use super::plan::{Hook, Method};
 use super::raw::{self, ProgramCounts};
 
 /// The object, aligned as its parser wants it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinwatch-ebpf"));
-
-/// What can go wrong between user space and the kernel's BPF side.
-#[derive(Debug, thiserror::Error)]
-pub enum BpfError {
-    /// The object does not load at all.
-    #[error("cannot load the BPF programs: {0}")]
-    Load(String),
-    /// One hook cannot be attached.
-    #[error("cannot attach to {symbol}: {reason}")]
-    Attach {
-        /// The kernel function.
-        symbol: &'static str,
-        /// What the kernel says.
-        reason: String,
-    },
-    /// An iterator does not run.
-    #[error("cannot iterate over {over}: {reason}")]
-    Iterate {
-        /// Over what.
-        over: &'static str,
-        /// What the kernel says.
-        reason: String,
-    },
-    /// A map cannot be read.
-    #[error("cannot read the map {map}: {error}")]
-    Map {
-        /// The map's name.
-        map: &'static str,
-        /// What the kernel says.
-        error: io::Error,
-    },
-}
 
 /// The programs that see breaks, and the tracepoints that they are on. Ends come before beginnings: no wait is recorded
 /// whose end could be missed.
@@ -142,7 +113,7 @@ pub struct Programs {
     /// The rate of `jiffies`, once it was needed.
     ticks_per_second: Option<u64>,
     /// Where overlayfs has the files below its own, once that was needed.
-    overlay: Option<Result<Overlay, String>>,
+    overlay: Option<Result<Overlay, Arc<OverlayError>>>,
 }
 
 #[repr(transparent)]
@@ -157,7 +128,6 @@ impl Programs {
     /// # Errors
     /// [`BpfError::Load`] with the kernel's reason.
     pub fn load(offsets: &KernelLayout, options: LoadOptions) -> Result<Self, BpfError> {
-        let failed = |error: &dyn std::error::Error| BpfError::Load(whole(error));
         let log_level = Level(if options.log { 4 } else { 0 });
         let offsets = KernelLayout { history: u64::from(options.log), ..*offsets };
         let object = KernelCalls::put_into(OBJECT, options.kernel_calls.as_ref());
@@ -166,7 +136,7 @@ impl Programs {
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("PINS", options.max_pins)
             .load(object.bytes())
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| BpfError::Load(error.into()))?;
         let duplicate =
             |(name, map): (&str, &Map)| Some((name.to_owned(), fd_of(map)?.try_clone_to_owned().ok()?));
         let maps = ebpf.maps().filter_map(duplicate).collect();
@@ -200,17 +170,17 @@ impl Programs {
     /// [`BpfError::Attach`]
     pub fn watch_breaks(&mut self) -> Result<(), BpfError> {
         for (name, symbol) in BREAKS {
-            self.attach_tracepoint(name, symbol).map_err(|reason| BpfError::Attach { symbol, reason })?;
+            self.attach_tracepoint(name, symbol).map_err(|cause| BpfError::Attach { symbol, cause })?;
         }
         Ok(())
     }
 
-    fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<(), String> {
-        let program = self.ebpf.program_mut(name).ok_or_else(|| format!("no program {name}"))?;
-        let program: &mut RawTracePoint = program.try_into().map_err(|error| whole(&error))?;
-        program.load().map_err(|error| whole(&error))?;
-        let link = program.attach(tracepoint).map_err(|error| whole(&error))?;
-        self.tracepoints.push(program.take_link(link).map_err(|error| whole(&error))?);
+    fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<(), Cause> {
+        let program = self.ebpf.program_mut(name).ok_or_else(|| Cause::NoProgram(name.to_string()))?;
+        let program: &mut RawTracePoint = program.try_into()?;
+        program.load()?;
+        let link = program.attach(tracepoint)?;
+        self.tracepoints.push(program.take_link(link)?);
         Ok(())
     }
 
@@ -236,13 +206,13 @@ impl Programs {
         };
         let (links, method, instead) = match planned {
             Ok(links) => (links, hook.method, None),
-            Err(reason) if hook.method != Method::Kprobe && hook.fallback => {
+            Err(cause) if hook.method != Method::Kprobe && hook.fallback => {
                 let links = self
                     .attach_probes(hook)
-                    .map_err(|error| BpfError::Attach { symbol: hook.symbol, reason: error })?;
-                (links, Method::Kprobe, Some(reason))
+                    .map_err(|cause| BpfError::Attach { symbol: hook.symbol, cause })?;
+                (links, Method::Kprobe, Some(cause.to_string()))
             }
-            Err(reason) => return Err(BpfError::Attach { symbol: hook.symbol, reason }),
+            Err(cause) => return Err(BpfError::Attach { symbol: hook.symbol, cause }),
         };
         // What was there goes only now: while both are attached, what one records the other leaves alone.
         self.detach(hook.name());
@@ -287,70 +257,70 @@ impl Programs {
         self.attached.remove(name);
     }
 
-    fn attach_trampoline(&mut self, hook: &Hook) -> Result<Vec<Link>, String> {
-        if self.btf.is_none() {
-            self.btf = Some(Btf::from_sys_fs().map_err(|error| whole(&error))?);
-        }
-        let btf = self.btf.as_ref().ok_or("no BTF")?;
+    fn attach_trampoline(&mut self, hook: &Hook) -> Result<Vec<Link>, Cause> {
+        let btf = match &mut self.btf {
+            Some(btf) => btf,
+            none => none.insert(Btf::from_sys_fs()?),
+        };
         let mut links = Vec::new();
         for name in hook.programs(hook.method, self.offsets.backups != 0) {
-            let program = self.ebpf.program_mut(&name).ok_or_else(|| format!("no program {name}"))?;
+            let program = self.ebpf.program_mut(&name).ok_or_else(|| Cause::NoProgram(name.to_string()))?;
             if hook.id.point() == HookPoint::Exit {
-                let program: &mut FExit = program.try_into().map_err(|error| whole(&error))?;
+                let program: &mut FExit = program.try_into()?;
                 if program.fd().is_err() {
-                    program.load(hook.symbol, btf).map_err(|error| whole(&error))?;
+                    program.load(hook.symbol, btf)?;
                 }
-                let id = program.attach().map_err(|error| whole(&error))?;
-                links.push(Link::Exit(program.take_link(id).map_err(|error| whole(&error))?));
+                let id = program.attach()?;
+                links.push(Link::Exit(program.take_link(id)?));
             } else {
-                let program: &mut FEntry = program.try_into().map_err(|error| whole(&error))?;
+                let program: &mut FEntry = program.try_into()?;
                 if program.fd().is_err() {
-                    program.load(hook.symbol, btf).map_err(|error| whole(&error))?;
+                    program.load(hook.symbol, btf)?;
                 }
-                let id = program.attach().map_err(|error| whole(&error))?;
-                links.push(Link::Entry(program.take_link(id).map_err(|error| whole(&error))?));
+                let id = program.attach()?;
+                links.push(Link::Entry(program.take_link(id)?));
             }
         }
         Ok(links)
     }
 
-    fn attach_to_module(&mut self, hook: &Hook) -> Result<Vec<Link>, String> {
-        if self.module_programs.is_none() {
-            // SAFETY: `KernelLayout` is `repr(C)` and made of u64 only.
-            let offsets = unsafe {
-                std::slice::from_raw_parts((&raw const self.offsets).cast::<u8>(), size_of::<KernelLayout>())
-            };
-            let globals =
-                [("KERNEL_LAYOUT", offsets), ("AYA_LOG_LEVEL", std::slice::from_ref(&self.log_level))];
-            let programs = ModulePrograms::new(self.object.bytes(), &globals, |name| {
-                self.maps.get(name).map(|fd| fd.as_raw_fd())
-            })
-            .map_err(|error| error.to_string())?;
-            self.module_programs = Some(programs);
-        }
-        let programs = self.module_programs.as_ref().ok_or("no programs")?;
-        let module = hook.module.as_deref().ok_or("no module")?;
-        let function = hook.btf_id.ok_or("the module's BTF does not have it")?;
+    fn attach_to_module(&mut self, hook: &Hook) -> Result<Vec<Link>, Cause> {
+        let programs = match &mut self.module_programs {
+            Some(programs) => programs,
+            none => {
+                // SAFETY: `KernelLayout` is `repr(C)` and made of u64 only.
+                let offsets = unsafe {
+                    std::slice::from_raw_parts(
+                        (&raw const self.offsets).cast::<u8>(),
+                        size_of::<KernelLayout>(),
+                    )
+                };
+                let globals =
+                    [("KERNEL_LAYOUT", offsets), ("AYA_LOG_LEVEL", std::slice::from_ref(&self.log_level))];
+                let map = |name: &str| self.maps.get(name).map(|fd| fd.as_raw_fd());
+                none.insert(ModulePrograms::new(self.object.bytes(), &globals, map)?)
+            }
+        };
+        let module = hook.module.as_deref().ok_or(Cause::NotInModuleBtf)?;
+        let function = hook.btf_id.ok_or(Cause::NotInModuleBtf)?;
         let mut links = Vec::new();
         for name in hook.programs(hook.method, self.offsets.backups != 0) {
-            let link = programs
-                .attach(&name, hook.id.point() == HookPoint::Exit, module, function)
-                .map_err(|error| error.to_string())?;
+            let link = programs.attach(&name, hook.id.point() == HookPoint::Exit, module, function)?;
             links.push(Link::Module(link));
         }
         Ok(links)
     }
 
-    fn attach_probes(&mut self, hook: &Hook) -> Result<Vec<Link>, String> {
+    fn attach_probes(&mut self, hook: &Hook) -> Result<Vec<Link>, Cause> {
         let mut links = Vec::new();
         for name in hook.programs(Method::Kprobe, false) {
-            let program = self.ebpf.program_mut(&name).ok_or_else(|| format!("no program {name}"))?;
-            let program: &mut KProbe = program.try_into().map_err(|error| whole(&error))?;
+            let program = self.ebpf.program_mut(&name).ok_or_else(|| Cause::NoProgram(name.to_string()))?;
+            let program: &mut KProbe = program.try_into()?;
             if program.fd().is_err() {
-                program.load().map_err(|error| whole(&error))?;
+                program.load()?;
             }
-            let id = program.attach(hook.symbol, 0).map_err(|error| whole(&error))?;
-            links.push(Link::Probe(program.take_link(id).map_err(|error| whole(&error))?));
+            let id = program.attach(hook.symbol, 0)?;
+            links.push(Link::Probe(program.take_link(id)?));
         }
         Ok(links)
     }
@@ -441,24 +411,4 @@ fn misses_of(counts: &Counts, hook: &str) -> (u64, u64) {
     let first = modules.last().map_or(0, |counts| counts.missed);
     let twin = if modules.len() > 1 { modules[0].missed } else { 0 };
     (counts.missed(hook) + first, counts.missed(&format!("{hook}_backup")) + twin)
-}
-
-/// An error with its causes in one line. Of the verifier's log, which has thousands of lines, the first and the last ones
-/// are kept: the call that failed, and why.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    let statistics = ["processed ", "subprog ", "verification time ", "stack depth ", "insns processed "];
-    let telling =
-        |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|word| line.starts_with(word));
-    let lines: Vec<&str> = text.lines().filter(telling).collect();
-    let last = lines.len().saturating_sub(3).max(1);
-    lines.iter().take(1).chain(&lines[last..]).copied().collect::<Vec<_>>().join(" / ")
 }

@@ -13,7 +13,7 @@ use super::lookup::Lookup;
 use super::observation::LeaseObservations;
 use super::process_contexts::Processes;
 use super::{file_records, syscalls};
-use crate::kernel::bpf::Programs;
+use crate::kernel::bpf::{BelowError, Programs};
 use crate::model::{
     Breaker, FileId, FileIndex, Gap, Holding, Lease, LeaseKind, LeaseMode, LeaseState, Name, Table, Via,
     Waiter, Who,
@@ -29,7 +29,7 @@ pub struct ResolvedLease {
     state: LeaseState,
     pid: u32,
     /// If the file is one of overlayfs, those below it, whose pages are pinned; or why they are not known.
-    below: Option<Result<Vec<FileKey>, String>>,
+    below: Option<Result<Vec<FileKey>, BelowError>>,
 }
 
 /// What the caller knows of leases beforehand.
@@ -50,7 +50,7 @@ pub trait Kernel {
     /// How many ticks of `jiffies` there are in a second.
     fn ticks(&mut self) -> u64;
     /// The files below one of overlayfs that has a lease.
-    fn below(&mut self, lease: &LeaseRecord) -> Result<Vec<FileKey>, String>;
+    fn below(&mut self, lease: &LeaseRecord) -> Result<Vec<FileKey>, BelowError>;
 }
 
 impl Kernel for Programs {
@@ -58,7 +58,7 @@ impl Kernel for Programs {
         self.ticks_per_second().unwrap_or(USUAL_TICKS)
     }
 
-    fn below(&mut self, lease: &LeaseRecord) -> Result<Vec<FileKey>, String> {
+    fn below(&mut self, lease: &LeaseRecord) -> Result<Vec<FileKey>, BelowError> {
         Programs::below(self, lease)
     }
 }
@@ -201,7 +201,7 @@ pub fn observe(
             // It may be on the file of any pin of its holders.
             Some(Err(why)) => {
                 seen.unclear_holders.extend(holding.holders.iter().map(|holder| holder.process));
-                reason = Some(why);
+                reason = Some(why.to_string());
             }
             None => {}
         }
@@ -264,8 +264,8 @@ mod tests {
             250
         }
 
-        fn below(&mut self, _: &LeaseRecord) -> Result<Vec<FileKey>, String> {
-            Err("nobody knows".to_owned())
+        fn below(&mut self, _: &LeaseRecord) -> Result<Vec<FileKey>, BelowError> {
+            Err(BelowError::Closed)
         }
     }
 
@@ -275,9 +275,9 @@ mod tests {
         let mut files = Files::new(&records, &paths);
         let record = LeaseRecord { magic: OVERLAYFS, kind: 1, ..record(lease_flag::LEASE, 0) };
         let found = resolve(&[(16, record)], &[], &mut files, &mut Nothing);
-        assert_eq!(found[0].below, Some(Err("nobody knows".to_owned())));
+        assert!(matches!(found[0].below, Some(Err(BelowError::Closed))));
         let plain = LeaseRecord { magic: 0, ..record };
-        assert_eq!(resolve(&[(16, plain)], &[], &mut files, &mut Nothing)[0].below, None);
+        assert!(resolve(&[(16, plain)], &[], &mut files, &mut Nothing)[0].below.is_none());
     }
 
     #[test]

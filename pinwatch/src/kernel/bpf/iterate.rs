@@ -4,6 +4,7 @@ use rustc_hash::FxHashSet as HashSet;
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::Btf;
@@ -11,7 +12,7 @@ use aya::maps::{HashMap, MapData};
 use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions, TestRun as _};
 use pinwatch_common::{FileKey, HolderRecord, LeaseRecord, OverlayQuery, PinRecord, ShareKey, counter};
 
-use super::{BpfError, Programs, whole};
+use super::{BelowError, BpfError, Cause, Programs};
 use crate::kernel::overlay::Overlay;
 use crate::kernel::undisturbed::Undisturbed;
 
@@ -56,13 +57,9 @@ impl Programs {
         let round = self.lease_round;
         self.set_only("LEASE_ROUND", &round)?;
         let mut found = Vec::new();
-        if self.btf.is_none() {
-            let btf = Btf::from_sys_fs();
-            self.btf = Some(btf.map_err(|error| BpfError::Iterate { over: "tasks", reason: whole(&error) })?);
-        }
         self.learn_rings()?;
         for (name, over) in ITERATORS {
-            let bytes = self.iterate(name, over).map_err(|reason| BpfError::Iterate { over, reason })?;
+            let bytes = self.iterate(name, over).map_err(|cause| BpfError::Iterate { over, cause })?;
             let records = bytes.chunks_exact(size_of::<HolderRecord>());
             // SAFETY: as long as a record, and any bytes are one.
             found.extend(
@@ -108,17 +105,18 @@ impl Programs {
     /// The files below one of overlayfs that has a lease: what is pinned are theirs.
     ///
     /// # Errors
-    /// Why they are not known, as a clause.
-    pub fn below(&mut self, lease: &LeaseRecord) -> Result<Vec<FileKey>, String> {
-        let overlay = self.overlay.get_or_insert_with(|| Overlay::read(Path::new("/"))).clone()?;
+    /// [`BelowError`]
+    pub fn below(&mut self, lease: &LeaseRecord) -> Result<Vec<FileKey>, BelowError> {
+        let overlay =
+            self.overlay.get_or_insert_with(|| Overlay::read(Path::new("/")).map_err(Arc::new)).clone()?;
         let Overlay { through, vfs_inode, upper, dentry_inode } = overlay;
         let (file, inode, below) = (lease.file, lease.inode, Default::default());
         let query = OverlayQuery { file, inode, through, vfs_inode, upper, dentry_inode, below };
-        self.set_only("OVERLAY", &query).map_err(|error| error.to_string())?;
-        if self.ask("overlay_below", [0; 3]).map_err(|error| error.to_string())? == 0 {
-            return Err("the file was closed meanwhile".to_owned());
+        self.set_only("OVERLAY", &query)?;
+        if self.ask("overlay_below", [0; 3])? == 0 {
+            return Err(BelowError::Closed);
         }
-        let answer: OverlayQuery = self.only("OVERLAY").map_err(|error| error.to_string())?;
+        let answer: OverlayQuery = self.only("OVERLAY")?;
         Ok(answer.below.into_iter().filter(|key| *key != FileKey::default()).collect())
     }
 
@@ -135,18 +133,21 @@ impl Programs {
         Ok(())
     }
 
-    fn iterate(&mut self, name: &str, over: &str) -> Result<Vec<u8>, String> {
-        let btf = self.btf.as_ref().ok_or("no BTF")?;
-        let program = self.ebpf.program_mut(name).ok_or_else(|| format!("no program {name}"))?;
-        let program: &mut Iter = program.try_into().map_err(|error| whole(&error))?;
+    fn iterate(&mut self, name: &str, over: &str) -> Result<Vec<u8>, Cause> {
+        let btf = match &mut self.btf {
+            Some(btf) => btf,
+            none => none.insert(Btf::from_sys_fs()?),
+        };
+        let program = self.ebpf.program_mut(name).ok_or_else(|| Cause::NoProgram(name.to_owned()))?;
+        let program: &mut Iter = program.try_into()?;
         if program.fd().is_err() {
-            program.load(over, btf).map_err(|error| whole(&error))?;
+            program.load(over, btf)?;
         }
-        let link = program.attach().map_err(|error| whole(&error))?;
-        let link = program.take_link(link).map_err(|error| whole(&error))?;
-        let file = link.into_file().map_err(|error| whole(&error))?;
+        let link = program.attach()?;
+        let link = program.take_link(link)?;
+        let file = link.into_file()?;
         let mut bytes = Vec::new();
-        file.take(LIMIT).read_to_end(&mut bytes).map_err(|error| whole(&error))?;
+        file.take(LIMIT).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -205,32 +206,37 @@ impl Programs {
 
     /// Runs a program that looks at the kernel and answers.
     pub(super) fn ask(&mut self, name: &'static str, arguments: [u64; 3]) -> Result<u32, BpfError> {
-        let failed = |reason| BpfError::Iterate { over: name, reason };
-        let program = self.ebpf.program_mut(name).ok_or_else(|| failed("no program".to_owned()))?;
-        let program: &mut RawTracePoint = program.try_into().map_err(|error| failed(whole(&error)))?;
+        self.run(name, arguments).map_err(|cause| BpfError::Iterate { over: name, cause })
+    }
+
+    fn run(&mut self, name: &str, arguments: [u64; 3]) -> Result<u32, Cause> {
+        let program = self.ebpf.program_mut(name).ok_or_else(|| Cause::NoProgram(name.to_owned()))?;
+        let program: &mut RawTracePoint = program.try_into()?;
         if program.fd().is_err() {
-            program.load().map_err(|error| failed(whole(&error)))?;
+            program.load()?;
         }
         let mut options = RawTracePointRunOptions::new();
         options.args[..3].copy_from_slice(&arguments);
-        let result = program.test_run(options).map_err(|error| failed(whole(&error)))?;
+        let result = program.test_run(options)?;
         Ok(result.return_value)
     }
 
     /// Puts the anchors, and no others, where the iterators look.
     fn ask_for(&mut self, anchors: &HashSet<u64>) -> Result<(), BpfError> {
-        let failed = |error: String| BpfError::Map { map: "ANCHORS", error: io::Error::other(error) };
+        self.set_anchors(anchors).map_err(|cause| BpfError::Map { map: "ANCHORS", cause })
+    }
+
+    fn set_anchors(&mut self, anchors: &HashSet<u64>) -> Result<(), Cause> {
         let _undisturbed = Undisturbed::begin();
-        let map = self.ebpf.map_mut("ANCHORS").ok_or_else(|| failed("not there".to_owned()))?;
-        let mut map: HashMap<&mut MapData, u64, u32> =
-            HashMap::try_from(map).map_err(|error| failed(error.to_string()))?;
+        let map = self.ebpf.map_mut("ANCHORS").ok_or(Cause::NoMap)?;
+        let mut map: HashMap<&mut MapData, u64, u32> = HashMap::try_from(map)?;
         for old in self.anchors.extract_if(|old| !anchors.contains(old)) {
             // An entry that stays costs a few records that nobody looks at.
             let _ = map.remove(&old);
         }
         for anchor in anchors {
             if !self.anchors.contains(anchor) {
-                map.insert(anchor, 1, 0).map_err(|error| failed(whole(&error)))?;
+                map.insert(anchor, 1, 0)?;
                 self.anchors.insert(*anchor);
             }
         }

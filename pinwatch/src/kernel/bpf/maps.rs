@@ -11,7 +11,7 @@ use pinwatch_common::{
     subsystems::Subsystem,
 };
 
-use super::{BpfError, Counts, Losses, Programs};
+use super::{BpfError, Cause, Counts, Losses, Programs};
 use crate::kernel::raw;
 use crate::kernel::undisturbed::Undisturbed;
 
@@ -32,11 +32,11 @@ impl Programs {
     /// Sets the only value of an array.
     pub(super) fn set_only<V: Pod>(&mut self, map: &'static str, value: &V) -> Result<(), BpfError> {
         let _undisturbed = Undisturbed::begin();
-        let failed = |error: String| BpfError::Map { map, error: io::Error::other(error) };
-        let found = self.ebpf.map_mut(map).ok_or_else(|| failed("not there".to_owned()))?;
+        let failed = |cause: Cause| BpfError::Map { map, cause };
+        let found = self.ebpf.map_mut(map).ok_or_else(|| failed(Cause::NoMap))?;
         let mut array: Array<&mut MapData, V> =
-            Array::try_from(found).map_err(|error| failed(error.to_string()))?;
-        array.set(0, value, 0).map_err(|error| failed(error.to_string()))
+            Array::try_from(found).map_err(|error| failed(error.into()))?;
+        array.set(0, value, 0).map_err(|error| failed(error.into()))
     }
 
     /// The only value of an array.
@@ -47,10 +47,10 @@ impl Programs {
     /// A value of an array.
     fn element<V: Pod>(&self, map: &'static str, at: u32) -> Result<V, BpfError> {
         let _undisturbed = Undisturbed::begin();
-        let failed = |error: String| BpfError::Map { map, error: io::Error::other(error) };
-        let found = self.ebpf.map(map).ok_or_else(|| failed("not there".to_owned()))?;
-        let array: Array<&MapData, V> = Array::try_from(found).map_err(|error| failed(error.to_string()))?;
-        array.get(&at, 0).map_err(|error| failed(error.to_string()))
+        let failed = |cause: Cause| BpfError::Map { map, cause };
+        let found = self.ebpf.map(map).ok_or_else(|| failed(Cause::NoMap))?;
+        let array: Array<&MapData, V> = Array::try_from(found).map_err(|error| failed(error.into()))?;
+        array.get(&at, 0).map_err(|error| failed(error.into()))
     }
 
     /// All values of an array, in one call: each has its price (see [`Undisturbed`]), and a scrape reads many.
@@ -68,7 +68,7 @@ impl Programs {
     pub fn entries<K: Pod, V: Pod>(&self, map: &'static str) -> Result<Vec<(K, V)>, BpfError> {
         let fd = self.hash_map(map)?;
         let _undisturbed = Undisturbed::begin();
-        raw::entries(fd, LIMIT).map_err(|error| BpfError::Map { map, error })
+        raw::entries(fd, LIMIT).map_err(|error| BpfError::Map { map, cause: error.into() })
     }
 
     /// Those of the keys that are in a hash map, and perhaps others. The kernel goes through every bucket to read a whole
@@ -82,7 +82,7 @@ impl Programs {
         }
         let fd = self.hash_map(map)?;
         let _undisturbed = Undisturbed::begin();
-        let failed = |error| BpfError::Map { map, error };
+        let failed = |error: io::Error| BpfError::Map { map, cause: error.into() };
         keys.iter()
             .filter_map(|key| {
                 Some(raw::entry(fd, key).map_err(failed).transpose()?.map(|value| (*key, value)))
@@ -93,7 +93,7 @@ impl Programs {
     fn hash_map(&self, map: &'static str) -> Result<BorrowedFd<'_>, BpfError> {
         match self.ebpf.map(map) {
             Some(Map::HashMap(data)) => Ok(data.fd().as_fd()),
-            _ => Err(BpfError::Map { map, error: io::ErrorKind::NotFound.into() }),
+            _ => Err(BpfError::Map { map, cause: Cause::NoMap }),
         }
     }
 
@@ -109,10 +109,10 @@ impl Programs {
     /// Removes entries of a hash map; those that are not there are no error.
     pub(super) fn remove<K: Pod, V: Pod>(&mut self, name: &'static str, keys: &[K]) -> Result<(), BpfError> {
         let _undisturbed = Undisturbed::begin();
-        let failed = |error: String| BpfError::Map { map: name, error: io::Error::other(error) };
-        let map = self.ebpf.map_mut(name).ok_or_else(|| failed("not there".to_owned()))?;
+        let failed = |cause: Cause| BpfError::Map { map: name, cause };
+        let map = self.ebpf.map_mut(name).ok_or_else(|| failed(Cause::NoMap))?;
         let mut map: HashMap<&mut MapData, K, V> =
-            HashMap::try_from(map).map_err(|error| failed(error.to_string()))?;
+            HashMap::try_from(map).map_err(|error| failed(error.into()))?;
         for key in keys {
             let _ = map.remove(key);
         }
