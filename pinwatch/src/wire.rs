@@ -1,7 +1,7 @@
 //! What daemon and `lspins` say to each other over a Unix stream socket.
 //!
-//! One request, one reply, then the connection ends; who follows events gets replies until one side leaves. Each message is a header of ten bytes (magic, version,
-//! length of the body; little endian) and a postcard body. Both sides treat the other as hostile: lengths are
+//! One request, one reply, then the connection ends; only a client that follows events gets replies until one side leaves.
+//! Each message is a header of ten bytes (magic, version, length of the body; little endian) and a postcard body. Both sides treat the other as hostile: lengths are
 //! bounded before anything is read, and a table is only handed on once all its references are in range.
 //! No policy lives here: who may ask for what is the daemon's business, what to do without a daemon the caller's.
 
@@ -32,14 +32,14 @@ pub const SOCKET: &str = "/run/pinwatch/pinwatch.sock";
 /// The environment variable that overrides [`SOCKET`].
 pub const SOCKET_VARIABLE: &str = "PINWATCH_SOCKET";
 
-/// What `lspins` may ask.
+/// What a client may ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// The pins that the asking user may see.
     List {},
-    /// What happened.
+    /// Events.
     Events {
-        /// Whether to go on telling what happens.
+        /// Whether to keep sending events.
         follow: bool,
     },
     /// The metrics of the whole machine; only for root.
@@ -55,7 +55,7 @@ pub enum Reply {
     Table(Table),
     /// Why there is no answer: one sentence for the user.
     Error(String),
-    /// What happened.
+    /// Events, oldest first.
     Events(Vec<Event>),
     /// Metrics in Prometheus' text format.
     Metrics(String),
@@ -117,10 +117,24 @@ pub enum WireError {
     TimedOut(Duration),
     /// A body that is no message, or one that refers to what it does not have.
     #[error("the message is damaged: {0}")]
-    Damaged(String),
+    Damaged(#[from] Damage),
     /// Any other failure of the socket.
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+/// What is wrong with the body of a message.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// It is not encoded as this version does.
+    #[error(transparent)]
+    Encoding(#[from] postcard::Error),
+    /// It is longer than what it says.
+    #[error("there are bytes after its end")]
+    Trailing,
+    /// It refers to what it does not have, or breaks another promise of the model.
+    #[error("{0}")]
+    Inconsistent(&'static str),
 }
 
 impl WireError {
@@ -182,7 +196,7 @@ fn encode<T: Serialize>(value: &T, limit: u32, expected: usize) -> Result<Vec<u8
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
-    let mut bytes = postcard::to_extend(value, bytes).map_err(|e| WireError::Damaged(e.to_string()))?;
+    let mut bytes = postcard::to_extend(value, bytes).map_err(Damage::Encoding)?;
     let length = bytes.len() - HEADER;
     match u32::try_from(length) {
         Ok(l) if l <= limit => bytes[6..HEADER].copy_from_slice(&l.to_le_bytes()),
@@ -196,7 +210,7 @@ fn encode<T: Serialize>(value: &T, limit: u32, expected: usize) -> Result<Vec<u8
 pub fn decode_header(header: &[u8; HEADER], limit: u32) -> Result<usize, WireError> {
     let [m0, m1, m2, m3, v0, v1, l0, l1, l2, l3] = *header;
     if [m0, m1, m2, m3] != MAGIC {
-        return Err(WireError::NotPinwatch("its first bytes are of something else"));
+        return Err(WireError::NotPinwatch("unknown protocol"));
     }
     let theirs = u16::from_le_bytes([v0, v1]);
     if theirs != VERSION {
@@ -218,7 +232,7 @@ pub fn decode_request(body: &[u8]) -> Result<Request, WireError> {
 pub fn decode_reply(body: &[u8]) -> Result<Reply, WireError> {
     let reply = decode(body)?;
     if let Reply::Table(table) = &reply {
-        check(table).map_err(|what| WireError::Damaged(what.to_owned()))?;
+        check(table).map_err(Damage::Inconsistent)?;
     }
     Ok(reply)
 }
@@ -226,8 +240,8 @@ pub fn decode_reply(body: &[u8]) -> Result<Reply, WireError> {
 fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, WireError> {
     match postcard::take_from_bytes(body) {
         Ok((value, [])) => Ok(value),
-        Ok(_) => Err(WireError::Damaged("there are bytes after its end".to_owned())),
-        Err(e) => Err(WireError::Damaged(e.to_string())),
+        Ok(_) => Err(Damage::Trailing.into()),
+        Err(error) => Err(Damage::Encoding(error).into()),
     }
 }
 

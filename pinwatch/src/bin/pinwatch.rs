@@ -16,7 +16,7 @@ use pinwatch::kernel::plan::{AttachMode, Choices};
 use pinwatch::listing::escape;
 use pinwatch::model::{LeasePolicy, Subsystem};
 use pinwatch::source::{self, clocks::Clocks};
-use pinwatch::wire::{self, Reply, Request};
+use pinwatch::wire::{self, Reply, Request, WireError};
 use tracing_subscriber::EnvFilter;
 
 use policy_arg::PolicyArg;
@@ -147,7 +147,7 @@ struct WebOptions {
 }
 
 /// The most groups of one kind that get a series of their own.
-const MOST_GROUPS: usize = 1000;
+const MOST_GROUPS: i64 = 1000;
 
 #[derive(clap::Args)]
 #[command(
@@ -158,19 +158,14 @@ struct MetricsOptions {
     #[arg(long = "metrics.bpf")]
     bpf_statistics: bool,
     /// Pinned bytes of the N users with the most, and of all others together
-    #[arg(long = "metrics.users", value_name = "N", default_value_t = 0, value_parser = groups)]
-    users: usize,
+    #[arg(long = "metrics.users", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=MOST_GROUPS))]
+    users: u16,
     /// Pinned bytes of the N slices and pods with the most, and of all others together
-    #[arg(long = "metrics.cgroups", value_name = "N", default_value_t = 0, value_parser = groups)]
-    cgroups: usize,
+    #[arg(long = "metrics.cgroups", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=MOST_GROUPS))]
+    cgroups: u16,
     /// Pinned bytes of the N files with the most, and of all others together
-    #[arg(long = "metrics.files", value_name = "N", default_value_t = 0, value_parser = groups)]
-    files: usize,
-}
-
-fn groups(text: &str) -> Result<usize, String> {
-    let number: usize = text.parse().map_err(|_| "not a number".to_owned())?;
-    if number <= MOST_GROUPS { Ok(number) } else { Err(format!("the most is {MOST_GROUPS}")) }
+    #[arg(long = "metrics.files", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=MOST_GROUPS))]
+    files: u16,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -206,31 +201,41 @@ fn main() -> ExitCode {
     }
 }
 
+/// Why there are no metrics.
+#[derive(Debug, thiserror::Error)]
+enum MetricsFailure {
+    /// The daemon answers that it cannot.
+    #[error("the daemon reports: {}", escape::sentence(.0))]
+    Reported(String),
+    /// The daemon answers something else.
+    #[error("unexpected reply from the daemon; restart it")]
+    Unexpected,
+    /// The daemon does not answer as it should.
+    #[error("cannot get the metrics from the daemon at {}: {error}; check `systemctl status pinwatch`", .socket.display())]
+    Daemon { socket: PathBuf, error: WireError },
+    /// There is no usable /proc.
+    #[error("cannot read /proc: {0}; mount procfs there")]
+    Procfs(std::io::Error),
+    /// The text cannot be made.
+    #[error(transparent)]
+    Text(#[from] daemon::exporter::MetricsError),
+}
+
 /// The text of the metrics as they are now.
-fn metrics(socket: &Path, require_lease: Option<LeasePolicy>) -> Result<String, String> {
+fn metrics(socket: &Path, require_lease: Option<LeasePolicy>) -> Result<String, MetricsFailure> {
     // Prometheus gets the pins of all users; a user other than root gets the totals of the pins they may see.
     let whole = require_lease.is_none() && rustix::process::geteuid().is_root();
     let request = if whole { Request::Metrics {} } else { Request::List {} };
     let table = match wire::ask(socket, &request, PATIENCE) {
         Ok(Reply::Metrics(text)) => return Ok(text),
         Ok(Reply::Table(table)) => table,
-        Ok(Reply::Error(sentence)) => {
-            return Err(format!("the daemon reports: {}", escape::sentence(&sentence)));
-        }
-        Ok(Reply::Events(_) | Reply::Refused(_)) => {
-            return Err("unexpected reply from the daemon; restart it".to_owned());
-        }
-        Err(error) if error.no_daemon() => source::proc::table()
-            .map_err(|error| format!("cannot read /proc: {error}; mount procfs there"))?,
-        Err(error) => {
-            return Err(format!(
-                "cannot get the metrics from the daemon at {}: {error}; check `systemctl status pinwatch`",
-                socket.display()
-            ));
-        }
+        Ok(Reply::Error(sentence)) => return Err(MetricsFailure::Reported(sentence)),
+        Ok(Reply::Events(_) | Reply::Refused(_)) => return Err(MetricsFailure::Unexpected),
+        Err(error) if error.no_daemon() => source::proc::table().map_err(MetricsFailure::Procfs)?,
+        Err(error) => return Err(MetricsFailure::Daemon { socket: socket.to_owned(), error }),
     };
     let policy = require_lease.or(table.policy).unwrap_or_default();
-    daemon::exporter::text(&table, policy, Clocks::now().realtime).map_err(|error| error.to_string())
+    Ok(daemon::exporter::text(&table, policy, Clocks::now().realtime)?)
 }
 
 /// Prints what was asked for.
@@ -257,9 +262,9 @@ fn run(options: &Options) -> ExitCode {
             bpf_log: options.log >= tracing::Level::DEBUG,
             policy: options.require_lease.0,
             limits: Limits {
-                users: options.metrics.users,
-                cgroups: options.metrics.cgroups,
-                files: options.metrics.files,
+                users: options.metrics.users.into(),
+                cgroups: options.metrics.cgroups.into(),
+                files: options.metrics.files.into(),
             },
         },
         statistics: options.metrics.bpf_statistics,

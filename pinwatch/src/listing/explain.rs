@@ -417,7 +417,7 @@ mod tests {
     fn a_pin_that_is_not_there_may_be_hidden() {
         let mut table = sample::table();
         let id = id("u77").unwrap();
-        assert!(missing(&table, id).starts_with("no pin has the id u77 "));
+        assert!(missing(&table, id).starts_with("no pin has the id u77, "));
         table.hidden = (1, 4096);
         assert!(missing(&table, id).ends_with("root sees 1 pin more"));
     }

@@ -337,7 +337,7 @@ mod tests {
         assert!(lines[1].ends_with("the signal goes to ib_server[812], which holds the pin"), "{lines:?}");
         let lines = explain(&table, &table.pins[2], 9_000_000_000);
         assert!(lines[1].contains("being broken, 38 s are left"), "{lines:?}");
-        assert_eq!(lines[2], "cp[990] truncate 7s waits for it to go");
+        assert_eq!(lines[2], "cp[990] truncate 7s waits for the lease to be released");
         assert!(lines[3].ends_with("the signal goes to process 9, which does not hold the pin"), "{lines:?}");
     }
 }

@@ -55,7 +55,7 @@ impl Programs {
 
     /// All values of an array, in one call: each has its price (see [`Undisturbed`]), and a scrape reads many.
     fn array<V: Pod>(&self, map: &'static str, length: u32) -> Result<Vec<V>, BpfError> {
-        let failed = |error| BpfError::Map { map, error };
+        let failed = |error: io::Error| BpfError::Map { map, cause: error.into() };
         let fd = self.maps.get(map).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let _undisturbed = Undisturbed::begin();
         raw::array(fd.as_fd(), length as usize).map_err(failed)
