@@ -30,7 +30,7 @@ impl<'a> Leases<'a> {
     /// Those of a table; `None` if nobody has looked for leases.
     pub fn of(table: &'a Table, selection: &Selection) -> Option<Self> {
         let entry = |lease: &'a Lease| {
-            let behind = |pin: &&Pin| lease.is_on(pin);
+            let behind = |pin: &&Pin| pin.is_leased_by(lease);
             Entry {
                 lease,
                 holding: table.holdings.get(lease.holding.0 as usize),
@@ -184,7 +184,7 @@ fn waits(waiter: &Waiter, now: i64) -> String {
 /// The lease of a pin in a sentence for `--explain`.
 pub fn explain(table: &Table, pin: &Pin, now: i64) -> Vec<String> {
     let coverage = &pin.coverage;
-    let on_pin = |lease: &&Lease| lease.is_on(pin);
+    let on_pin = |lease: &&Lease| pin.is_leased_by(lease);
     let leases: Vec<&Lease> = table.leases.iter().flatten().filter(on_pin).collect();
     let mut lines = vec![match coverage.state {
         CoverageState::Unknown => {

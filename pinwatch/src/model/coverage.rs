@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backing, File, Lease, LeaseKind, LeaseMode, LeaseState, ProcessIndex};
+use super::file::{Backing, File};
+use super::index::ProcessIndex;
+use super::lease::{Lease, LeaseKind, LeaseMode, LeaseState};
 
 /// What the leases on a pinned file are worth for the pin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

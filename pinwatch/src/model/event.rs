@@ -2,18 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CoverageState, File, LeaseKind, LeaseMode, Name, PinId};
-
-/// A process as it is named in an event: it may be gone by the time that somebody reads of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Who {
-    /// Process id (thread group).
-    pub pid: u32,
-    /// Command name; empty if it is not known.
-    pub comm: Name,
-    /// User id, if known.
-    pub uid: Option<u32>,
-}
+use super::coverage::CoverageState;
+use super::file::File;
+use super::lease::{Breaker, LeaseKind, LeaseMode};
+use super::pin::PinId;
+use super::who::Who;
 
 /// A lease as it is named in an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,35 +17,6 @@ pub struct LeaseTag {
     pub mode: LeaseMode,
     /// Who took it.
     pub taker: Who,
-}
-
-/// Somebody in whose way a lease is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Breaker {
-    /// Who.
-    pub who: Who,
-    /// The system call that it is in, if the kernel tells.
-    pub call: Option<Name>,
-    /// What it wants to do with the file.
-    pub wants: LeaseMode,
-}
-
-impl Breaker {
-    /// What it does, in a word.
-    pub fn doing(&self) -> String {
-        let wants = match self.wants {
-            LeaseMode::Read => "reading",
-            LeaseMode::Write => "writing",
-        };
-        let call = self.call.as_ref().map(|call| String::from_utf8_lossy(call.as_bytes()));
-        match call.as_deref() {
-            Some(call @ ("open" | "openat" | "openat2" | "open_by_handle_at" | "io_uring")) => {
-                format!("{call} for {wants}")
-            }
-            Some(call) => call.to_owned(),
-            None => wants.to_owned(),
-        }
-    }
 }
 
 /// What became of a lease.

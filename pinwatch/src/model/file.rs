@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Name;
+use super::name::Name;
 
 /// A device number, major and minor, as in `/proc/PID/maps` (the kernel's `s_dev`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Subsystem;
+use pinwatch_common::subsystems::Subsystem;
 
 /// An enum whose variants each have one stable word, and the list of them all.
 macro_rules! words {

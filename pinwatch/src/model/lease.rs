@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Breaker, FileIndex, HoldingIndex, Pin, ProcessIndex};
+use super::index::{FileIndex, HoldingIndex, ProcessIndex};
+use super::name::Name;
+use super::who::Who;
 
 /// Which kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,6 +78,35 @@ impl LeaseState {
     }
 }
 
+/// Somebody in whose way a lease is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaker {
+    /// Who.
+    pub who: Who,
+    /// The system call that it is in, if the kernel tells.
+    pub call: Option<Name>,
+    /// What it wants to do with the file.
+    pub wants: LeaseMode,
+}
+
+impl Breaker {
+    /// What it does, in a word.
+    pub fn doing(&self) -> String {
+        let wants = match self.wants {
+            LeaseMode::Read => "reading",
+            LeaseMode::Write => "writing",
+        };
+        let call = self.call.as_ref().map(|call| String::from_utf8_lossy(call.as_bytes()));
+        match call.as_deref() {
+            Some(call @ ("open" | "openat" | "openat2" | "open_by_handle_at" | "io_uring")) => {
+                format!("{call} for {wants}")
+            }
+            Some(call) => call.to_owned(),
+            None => wants.to_owned(),
+        }
+    }
+}
+
 /// Somebody who waits for leases to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiter {
@@ -114,10 +145,5 @@ impl Lease {
     /// All files that it is on.
     pub fn files(&self) -> impl Iterator<Item = FileIndex> {
         std::iter::once(self.file).chain(self.below.iter().copied())
-    }
-
-    /// Whether it is on one of a pin's files.
-    pub fn is_on(&self, pin: &Pin) -> bool {
-        pin.parts.iter().filter_map(|part| part.file).any(|file| self.files().any(|of| of == file))
     }
 }

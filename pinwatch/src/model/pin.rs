@@ -4,7 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Coverage, Doubts, HoldingIndex, Object, Parts, ProcessIndex};
+use super::coverage::Coverage;
+use super::extent::Parts;
+use super::gap::Doubts;
+use super::index::{HoldingIndex, ProcessIndex};
+use super::lease::Lease;
+use super::object::Object;
 
 pub use pinwatch_common::subsystems::Subsystem;
 
@@ -52,6 +57,8 @@ pub enum Origin {
     Trace,
     /// Found by reading the kernel.
     Walk,
+    /// Only its pages were found, by looking at all pages of the machine.
+    Scan,
     /// procfs and netlink only.
     Proc,
 }
@@ -62,6 +69,7 @@ impl Origin {
         match self {
             Self::Trace => "trace",
             Self::Walk => "walk",
+            Self::Scan => "scan",
             Self::Proc => "proc",
         }
     }
@@ -198,6 +206,11 @@ pub struct Pin {
 }
 
 impl Pin {
+    /// Whether a lease is on one of its files.
+    pub fn is_leased_by(&self, lease: &Lease) -> bool {
+        self.parts.iter().filter_map(|part| part.file).any(|file| lease.files().any(|of| of == file))
+    }
+
     /// The subsystem that made the pin.
     pub fn subsystem(&self) -> Subsystem {
         self.id.subsystem

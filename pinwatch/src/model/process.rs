@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Name, Workload};
+use super::cgroup::Workload;
+use super::name::Name;
 
 /// Namespaces of a process by the inode numbers that `lsns` shows, each only where it is another than the observer's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{File, Subsystem, Who};
+use pinwatch_common::subsystems::Subsystem;
+
+use super::file::File;
+use super::who::Who;
 
 /// Why a pin was refused, as far as it can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

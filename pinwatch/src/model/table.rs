@@ -2,21 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    CoverageState, File, Gap, HeldState, Holder, Holding, KernelCount, Lease, LeasePolicy, Part, Pin, Process,
-};
-
-/// Place of a file in [`Table::files`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct FileIndex(pub u32);
-
-/// Place of a process in [`Table::processes`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ProcessIndex(pub u32);
-
-/// Place of a holding in [`Table::holdings`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct HoldingIndex(pub u32);
+use super::count::KernelCount;
+use super::coverage::{CoverageState, LeasePolicy};
+use super::extent::Part;
+use super::file::File;
+use super::gap::Gap;
+use super::index::{FileIndex, HoldingIndex, ProcessIndex};
+use super::lease::Lease;
+use super::pin::{HeldState, Holder, Holding, Pin};
+use super::process::Process;
 
 /// What is pinned at one moment, and by how much the answer may be wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

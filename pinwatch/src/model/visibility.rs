@@ -5,10 +5,14 @@
 //! [`Table::redact_for`]. What may be seen is decided by the effective user id of the peer (SO_PEERCRED) and of the
 //! processes, never by what a client says of itself.
 
-use super::{
-    Device, Event, FileId, FileIndex, Happened, HiddenVia, Holder, Holding, HoldingIndex, Name, Pin, Process,
-    ProcessIndex, Refusal, Table, Via,
-};
+use super::event::{Event, Happened};
+use super::file::{Device, FileId};
+use super::index::{FileIndex, HoldingIndex, ProcessIndex};
+use super::name::Name;
+use super::pin::{HiddenVia, Holder, Holding, Pin, Via};
+use super::process::Process;
+use super::refusal::Refusal;
+use super::table::Table;
 
 /// The user who sees all.
 const ROOT: u32 = 0;
@@ -56,7 +60,8 @@ impl Table {
             let holding = self.holdings.get(lease.holding.0 as usize);
             let holders = holding.into_iter().flat_map(|holding| &holding.holders);
             let mut processes = lease.taker.into_iter().chain(holders.map(|holder| holder.process));
-            processes.any(|process| self.is_of(process, uid)) || self.pins.iter().any(|pin| lease.is_on(pin))
+            processes.any(|process| self.is_of(process, uid))
+                || self.pins.iter().any(|pin| pin.is_leased_by(lease))
         });
         self.leases = Some(leases);
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Described, Field, Piece, Release};
+use super::described::{Described, Field, Piece, Release};
 
 /// See [`super::types_of`].
 pub const TYPES: &[&str] = &["xdp"];
