@@ -16,6 +16,7 @@ use pinwatch::kernel::plan::{AttachMode, Choices};
 use pinwatch::listing::escape;
 use pinwatch::model::{LeasePolicy, Subsystem};
 use pinwatch::source::{self, clocks::Clocks};
+use pinwatch::subsystem;
 use pinwatch::wire::{self, Reply, Request, WireError};
 use tracing_subscriber::EnvFilter;
 
@@ -231,7 +232,9 @@ fn metrics(socket: &Path, require_lease: Option<LeasePolicy>) -> Result<String, 
         Ok(Reply::Table(table)) => table,
         Ok(Reply::Error(sentence)) => return Err(MetricsFailure::Reported(sentence)),
         Ok(Reply::Events(_) | Reply::Refused(_)) => return Err(MetricsFailure::Unexpected),
-        Err(error) if error.no_daemon() => source::proc::table().map_err(MetricsFailure::Procfs)?,
+        Err(error) if error.no_daemon() => {
+            source::proc::table(subsystem::procfs()).map_err(MetricsFailure::Procfs)?
+        }
         Err(error) => return Err(MetricsFailure::Daemon { socket: socket.to_owned(), error }),
     };
     let policy = require_lease.or(table.policy).unwrap_or_default();

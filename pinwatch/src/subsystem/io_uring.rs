@@ -12,6 +12,7 @@ use crate::kernel::wanted::{KernelFn, kernel_functions};
 use crate::model::object::io_uring::Object;
 use crate::model::{self, Counter, Mode, Reason};
 use crate::source::naming::Naming;
+use crate::source::proc::{Reader, Rings};
 
 kernel_functions! {
     /// Before 6.13 it returns an int, and the buffer through its third parameter.
@@ -109,6 +110,10 @@ impl super::Room for Room {
 
     fn memlock(&self) -> &'static [Counter] {
         &[Counter::User]
+    }
+
+    fn procfs(&self) -> Option<Box<dyn Reader>> {
+        Some(Box::new(Rings))
     }
 
     fn refused(&self, errno: i32, event: &RefusedEvent) -> Option<Reason> {

@@ -1,5 +1,5 @@
-//! One room for each subsystem, behind one trait: what it needs of the kernel, what is hooked, what its records are, and why its
-//! pins are refused. What is particular to a subsystem is in its room, here in user space, and
+//! One room for each subsystem, behind one trait: what it needs of the kernel, what is hooked, what its records are, why its
+//! pins are refused, and what procfs knows of them. What is particular to a subsystem is in its room, here in user space, and
 //! in `pinwatch-ebpf/src/subsystem/`; everything else asks the room.
 //!
 //! Which rooms there are follows from the table (`pinwatch_common::subsystems`): an entry without its file does not compile.
@@ -21,6 +21,7 @@ use crate::kernel::plan::{Hook, Planner};
 use crate::kernel::wanted::KernelFn;
 use crate::model::{Counter, Mode, Object, Reason};
 use crate::source::naming::{Described, Naming};
+use crate::source::proc::Reader;
 
 /// What a subsystem needs of the kernel. Members of structures are in the table.
 pub struct Needs {
@@ -89,6 +90,11 @@ pub trait Room: Sync {
         None
     }
 
+    /// What finds its pins in procfs, netlink and the like, where BPF cannot be had; `None`: nothing there knows them.
+    fn procfs(&self) -> Option<Box<dyn Reader>> {
+        None
+    }
+
     /// Finds its pins by reading the running kernel.
     ///
     /// # Errors
@@ -140,6 +146,11 @@ pub fn describe(record: &PinRecord, naming: &Naming<'_>) -> Result<Described, Un
         mode: room.mode(record),
         address: room.has_address(record).then_some(record.address),
     })
+}
+
+/// All that finds pins in procfs, netlink and the like.
+pub fn procfs() -> Vec<Box<dyn Reader>> {
+    ALL.iter().filter_map(|room| room.procfs()).collect()
 }
 
 /// Reading and writing if one of these bits of a record's flags is set.

@@ -11,6 +11,7 @@ use crate::kernel::wanted::kernel_functions;
 use crate::model::object::rdma::{BufferKind, Object};
 use crate::model::{self, Counter, Mode};
 use crate::source::naming::Naming;
+use crate::source::proc::{MemoryRegions, Reader};
 
 kernel_functions! {
     /// 7.x: static, but out of line; all other `ib_umem_get_*` call it.
@@ -96,6 +97,10 @@ impl super::Room for Room {
 
     fn memlock(&self) -> &'static [Counter] {
         &[Counter::Pinned]
+    }
+
+    fn procfs(&self) -> Option<Box<dyn Reader>> {
+        Some(Box::new(MemoryRegions))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::kernel::wanted::kernel_functions;
 use crate::model::object::xdp::Object;
 use crate::model::{self, Counter, Mode};
 use crate::source::naming::Naming;
+use crate::source::proc::{Reader, Umems};
 
 kernel_functions! {
     /// The start of a umem.
@@ -64,5 +65,9 @@ impl super::Room for Room {
 
     fn memlock(&self) -> &'static [Counter] {
         &[Counter::User]
+    }
+
+    fn procfs(&self) -> Option<Box<dyn Reader>> {
+        Some(Box::new(Umems::default()))
     }
 }

@@ -21,6 +21,7 @@ use pinwatch::listing::summary::{self, By};
 use pinwatch::listing::{self, escape, explain, json, leases};
 use pinwatch::model::{GapCode, LeasePolicy, PinId, Table};
 use pinwatch::source;
+use pinwatch::subsystem;
 use pinwatch::wire::{self, Reply, Request};
 
 use args::Args;
@@ -158,7 +159,7 @@ fn table(args: &Args, warned: &mut bool) -> Result<Table, Failure> {
             }
         }
     }
-    source::proc::table().map_err(Failure::Procfs)
+    source::proc::table(subsystem::procfs()).map_err(Failure::Procfs)
 }
 
 /// Prints the pins, totals or ids. `warned`: whether the user was told what procfs and netlink do not show. Also gives

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::collector::Collector;
+use super::reader::Reader;
 use super::scan::Scan;
 use super::uverbs;
 use crate::model::{Doubt, Gap, HoldingIndex, Mode, Origin, Subsystem, object};
@@ -11,8 +12,17 @@ use crate::source::host::process;
 use crate::source::host::rdma::{self, Listing, Region};
 use crate::source::observation::{Held, Memory, PinObservation};
 
+/// The memory regions that the RDMA netlink lists.
+pub struct MemoryRegions;
+
+impl Reader for MemoryRegions {
+    fn collect(&mut self, scan: &Scan, cx: &mut Collector) {
+        collect(scan, cx);
+    }
+}
+
 /// Adds all memory regions that processes have registered.
-pub fn collect(scan: &Scan, cx: &mut Collector) {
+fn collect(scan: &Scan, cx: &mut Collector) {
     let devices = match rdma::devices() {
         Ok(devices) => devices,
         Err(e) => {

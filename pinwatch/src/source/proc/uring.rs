@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::collector::Collector;
 use super::fdinfo::{self, Buffer, RingInfo};
 use super::maps::{self, Mapping};
+use super::reader::Reader;
 use super::same_file::{self, Descriptor, Group};
 use super::scan::{Anchor, Scan};
 use crate::model::{
@@ -50,8 +51,17 @@ impl Descriptor for RingFd {
 /// The mappings of processes, read once.
 type MapsByPid = HashMap<u32, Vec<Mapping>>;
 
+/// The rings that processes have open, and their registered buffers.
+pub struct Rings;
+
+impl Reader for Rings {
+    fn collect(&mut self, scan: &Scan, cx: &mut Collector) {
+        collect(scan, cx);
+    }
+}
+
 /// Adds all buffers of the rings that the scan found.
-pub fn collect(scan: &Scan, cx: &mut Collector) {
+fn collect(scan: &Scan, cx: &mut Collector) {
     let fds: Vec<RingFd> = scan
         .rings
         .iter()

@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::net::netlink;
 
 use super::collector::Collector;
+use super::reader::Reader;
 use super::scan::Scan;
 use crate::model::{Doubt, Gap, Holder, Holding, Mode, Origin, Subsystem, Via, object};
 use crate::source::host::netlink::{attribute, dump, u32_at, u64_at};
@@ -26,7 +27,7 @@ const UMEM: u16 = 5;
 
 /// A umem, with the inode numbers of the sockets that share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Umem {
+struct Umem {
     /// Bytes.
     size: u64,
     pages: u64,
@@ -34,16 +35,30 @@ pub struct Umem {
     sockets: Vec<u64>,
 }
 
-/// The umems of this network namespace, by their number.
-pub type Umems = BTreeMap<u32, Umem>;
+/// The umems of this network namespace.
+#[derive(Default)]
+pub struct Umems(ByNumber);
+
+type ByNumber = BTreeMap<u32, Umem>;
+
+impl Reader for Umems {
+    fn sockets(&mut self, cx: &mut Collector) -> Vec<u64> {
+        self.0 = umems(cx);
+        self.0.values().flat_map(|umem| umem.sockets.iter().copied()).collect()
+    }
+
+    fn collect(&mut self, scan: &Scan, cx: &mut Collector) {
+        collect(&self.0, scan, cx);
+    }
+}
 
 /// Asks the kernel for all umems.
-pub fn umems(cx: &mut Collector) -> Umems {
+fn umems(cx: &mut Collector) -> ByNumber {
     let mut request = vec![FAMILY, 0, 0, 0];
     request.extend_from_slice(&0u32.to_ne_bytes());
     request.extend_from_slice(&SHOW.to_ne_bytes());
     request.extend_from_slice(&[0; 8]);
-    let mut umems = Umems::new();
+    let mut umems = ByNumber::new();
     match dump(netlink::SOCK_DIAG, BY_FAMILY, &request) {
         Ok(dump) => {
             dump.messages.iter().for_each(|m| read(m, &mut umems));
@@ -60,13 +75,8 @@ pub fn umems(cx: &mut Collector) -> Umems {
     umems
 }
 
-/// The inode numbers of all sockets that have a umem.
-pub fn sockets(umems: &Umems) -> Vec<u64> {
-    umems.values().flat_map(|u| u.sockets.iter().copied()).collect()
-}
-
 /// Takes one socket's message.
-fn read(message: &[u8], umems: &mut Umems) {
+fn read(message: &[u8], umems: &mut ByNumber) {
     let attributes = message.get(MESSAGE..).unwrap_or_default();
     let (Some(inode), Some(umem)) = (u32_at(message, 4), attribute(attributes, UMEM)) else { return };
     let (Some(size), Some(id), Some(pages)) = (u64_at(umem, 0), u32_at(umem, 8), u32_at(umem, 12)) else {
@@ -90,7 +100,7 @@ fn parse_protocols(text: &[u8]) -> u64 {
 }
 
 /// Adds the umems, with the processes that the scan found to hold their sockets.
-pub fn collect(umems: &Umems, scan: &Scan, cx: &mut Collector) {
+fn collect(umems: &ByNumber, scan: &Scan, cx: &mut Collector) {
     for (id, umem) in umems {
         let holders = holders(umem, scan, cx);
         let sequence = cx.next_sequence();
@@ -167,7 +177,7 @@ mod tests {
 
     #[test]
     fn sockets_of_one_umem_are_one_pin() {
-        let mut umems = Umems::new();
+        let mut umems = ByNumber::new();
         [message(9, 3), message(5, 3), message(9, 3), message(7, 4)].iter().for_each(|m| read(m, &mut umems));
         assert_eq!(umems[&3], Umem { size: 9_701_376, pages: 2369, sockets: vec![5, 9] });
         assert_eq!(umems[&4].sockets, [7]);
@@ -177,7 +187,7 @@ mod tests {
     fn cut_messages_are_nothing() {
         let whole = message(9, 3);
         for end in 0..MESSAGE + 44 {
-            let mut umems = Umems::new();
+            let mut umems = ByNumber::new();
             read(&whole[..end], &mut umems);
             assert!(umems.is_empty(), "{end}");
         }
