@@ -8,7 +8,7 @@ pub const STACK: usize = 16;
 /// By which a pin that nobody claimed is known to be there still: one for each, by [`crate::PinRecord::sequence`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WitnessRecord {
+pub struct SampledPages {
     /// The first page, one in the middle of the first call, and the last one.
     pub pages: [PageRecord; 3],
     /// Where the system call's registers are in which it was made.
@@ -78,6 +78,6 @@ pub struct RefusedEvent {
 }
 
 const _: () = {
-    no_padding::<WitnessRecord>((3 * 3 + 1 + STACK) * 8);
+    no_padding::<SampledPages>((3 * 3 + 1 + STACK) * 8);
     no_padding::<RefusedEvent>(32 + 16 + 11 * 8 + 16 + 2 * 4);
 };

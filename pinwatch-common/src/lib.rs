@@ -43,7 +43,7 @@ mod pod {
         PinEvent,
         RefusedEvent,
         WaiterRecord,
-        WitnessRecord,
+        SampledPages,
         FileRecord,
         LongPath,
         ModuleLayout,

@@ -1,44 +1,23 @@
-//! The BPF programs of pinwatch.
+//! The BPF programs of pinwatch, in layers, each of which knows only those before it:
 //!
-//! One file for each subsystem's hooks; under them `registry` (the maps and what is written into them), `backing` (address
-//! range to extents; `by_pages` where mappings cannot be looked at), `path` (a file's name), `call` (one shape for arguments
-//! and results, however a hook is attached), `thread` (what a thread carries from one program to the next) and `kernel` (reads
-//! at offsets that user space resolved).
+//! * `base`: reading the kernel at offsets that user space resolved, maps, scratch memory, one shape for a hooked call.
+//! * `file`: from pages and address ranges to files and their names.
+//! * `pin`: records of pins, events, refusals; `subsystem`: the hooks, one room for each subsystem.
+//! * `holders`: who keeps what, and leases.
 //!
-//! Every hook exists three times: `NAME` (fentry or fexit), `NAME_twin` (a second instance behind it, see `call`), and
-//! `NAME_kprobe` with, for hooks on a return, `NAME_kretprobe`. User space attaches what the kernel can do.
+//! A hook is a line of the table in `pinwatch-common/src/subsystems.rs` and one `exit_hook!` or `entry_hook!` in its subsystem's
+//! room, which makes its programs: NAME (fentry or fexit), NAME_backup (a second one behind it, see `base::hook`), NAME_kprobe
+//! and, for hooks on a return, NAME_kretprobe. User space attaches what the kernel can do.
 
 #![no_std]
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
-mod backing;
-mod by_pages;
-mod call;
-mod generic;
+mod base;
+mod file;
 mod holders;
-mod io_uring;
-mod kernel;
-mod lease_events;
-mod leases;
-mod modules;
-mod overlay;
-mod pages;
-mod path;
-mod rdma;
-mod refused;
-mod regions;
-mod registry;
-mod ring_files;
-mod shares;
-mod thread;
-mod udmabuf;
-mod undisturbed;
-mod v4l2;
-mod verify;
-mod vfio;
-mod witness;
-mod xdp;
+mod pin;
+mod subsystem;
 
 /// The helpers that read kernel memory are for GPL-compatible programs only.
 #[unsafe(link_section = "license")]

@@ -158,9 +158,9 @@ pub const SCRATCH_SLOTS: u32 = USER_SCRATCH_SLOT + 1;
 
 /// What something is carried for from one program of a thread to a later one, as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Purpose(u32);
+pub struct Slot(u32);
 
-impl Purpose {
+impl Slot {
     /// How many there are.
     pub const COUNT: u32 = 2 * HookId::COUNT + Carried::COUNT;
 
@@ -186,7 +186,7 @@ impl Purpose {
 }
 
 // A purpose goes into the eight bits of a key that thread ids leave free.
-const _: () = assert!(Purpose::COUNT <= 1 << 8);
+const _: () = assert!(Slot::COUNT <= 1 << 8);
 
 #[cfg(test)]
 mod tests {
@@ -235,8 +235,8 @@ mod tests {
     #[test]
     fn purposes_do_not_meet() {
         let last = HookId::ALL[HookId::ALL.len() - 1];
-        assert_eq!(Purpose::arguments(last).number() + 1, Purpose::mark(HookId::ALL[0]).number());
-        assert_eq!(Purpose::mark(last).number() + 1, Purpose::carried(Carried::UnnamedUmem).number());
-        assert_eq!(Purpose::carried(Carried::UnclaimedPin).number() + 1, Purpose::COUNT);
+        assert_eq!(Slot::arguments(last).number() + 1, Slot::mark(HookId::ALL[0]).number());
+        assert_eq!(Slot::mark(last).number() + 1, Slot::carried(Carried::UnnamedUmem).number());
+        assert_eq!(Slot::carried(Carried::UnclaimedPin).number() + 1, Slot::COUNT);
     }
 }

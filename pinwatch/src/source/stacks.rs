@@ -2,7 +2,7 @@
 
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
-use pinwatch_common::WitnessRecord;
+use pinwatch_common::SampledPages;
 
 use super::host::symbols::{self, Modules, Symbol};
 use crate::model::object::unclaimed;
@@ -45,17 +45,17 @@ impl Callers {
     }
 
     /// Keeps in mind only these, and finds out about those that are new.
-    pub fn learn(&mut self, witnesses: &[(u64, WitnessRecord)]) {
-        let there: HashSet<u64> = witnesses.iter().map(|(sequence, _)| *sequence).collect();
+    pub fn learn(&mut self, samples: &[(u64, SampledPages)]) {
+        let there: HashSet<u64> = samples.iter().map(|(sequence, _)| *sequence).collect();
         self.known.retain(|sequence, _| there.contains(sequence));
-        let new: Vec<&(u64, WitnessRecord)> =
-            witnesses.iter().filter(|(sequence, _)| !self.known.contains_key(sequence)).collect();
+        let new: Vec<&(u64, SampledPages)> =
+            samples.iter().filter(|(sequence, _)| !self.known.contains_key(sequence)).collect();
         if new.is_empty() {
             return;
         }
         self.modules.refresh();
         let mut addresses: Vec<u64> =
-            new.iter().flat_map(|(_, witness)| witness.stack).filter(|address| *address != 0).collect();
+            new.iter().flat_map(|(_, sample)| sample.stack).filter(|address| *address != 0).collect();
         addresses.sort_unstable();
         addresses.dedup();
         let symbols = if addresses.is_empty() { Vec::new() } else { symbols::of(&addresses) };
@@ -64,8 +64,8 @@ impl Callers {
             .zip(symbols)
             .filter_map(|(address, symbol)| Some((address, symbol?)))
             .collect();
-        for (sequence, witness) in new {
-            let caller = caller(&witness.stack, &symbols, &self.modules);
+        for (sequence, sample) in new {
+            let caller = caller(&sample.stack, &symbols, &self.modules);
             self.known.insert(*sequence, caller);
         }
     }

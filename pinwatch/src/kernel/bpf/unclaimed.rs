@@ -1,6 +1,6 @@
 //! Pins that no subsystem has claimed: what the programs noted of them, and whether they are there still.
 
-use pinwatch_common::{PageRecord, WitnessRecord, counter};
+use pinwatch_common::{PageRecord, SampledPages, counter};
 
 use super::{BpfError, Programs};
 
@@ -14,8 +14,8 @@ impl Programs {
     ///
     /// # Errors
     /// [`BpfError::Map`]
-    pub fn witnesses(&self) -> Result<Vec<(u64, WitnessRecord)>, BpfError> {
-        self.entries("WITNESSES")
+    pub fn sampled_pages(&self) -> Result<Vec<(u64, SampledPages)>, BpfError> {
+        self.entries("LIVENESS")
     }
 
     /// Whether a page that was pinned still can be.
