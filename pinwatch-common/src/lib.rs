@@ -5,19 +5,15 @@
 
 #![no_std]
 
-mod generic_records;
-mod kernel_calls;
+mod kfuncs;
 mod layout;
-mod lease_records;
-mod records;
+mod record;
 pub mod subsystems;
 mod values;
 
-pub use generic_records::*;
-pub use kernel_calls::*;
+pub use kfuncs::*;
 pub use layout::*;
-pub use lease_records::*;
-pub use records::*;
+pub use record::*;
 pub use values::*;
 
 #[cfg(feature = "user")]
@@ -26,7 +22,7 @@ mod pod {
 
     macro_rules! pod {
         ($($record:ty),+ $(,)?) => { $(
-            // SAFETY: `repr(C)`, only integers, no padding (asserted in records.rs and offsets.rs): any bytes are valid.
+            // SAFETY: `repr(C)`, only integers, no padding (asserted in record/ and layout.rs): any bytes are valid.
             unsafe impl aya::Pod for $record {}
         )+ };
     }

@@ -557,7 +557,7 @@ shared {
         choices {
             /// 1: every fentry/fexit program has a backup behind it (kernels that preempt inside BPF programs).
             backups,
-            /// 1: trampolines call [`crate::KERNEL_CALLS`], so as not to be preempted.
+            /// 1: trampolines call [`crate::KFUNCS`], so as not to be preempted.
             unpreempted,
             /// 1: each pin that is made or released goes into the ring buffer and into the log.
             history,

@@ -69,6 +69,10 @@ pub struct Mappings {
     pub found: u64,
     /// Address that has no mapping.
     pub hole: u64,
+    /// What was asked for: where from, the errno, and whether to write.
+    pub caller: u64,
+    pub errno: u64,
+    pub write: u64,
 }
 
 /// Over the VMAs, or the pages, of a range (`file::vma_extents`, `file::page_extents`).

@@ -97,16 +97,10 @@ pub fn insert(ctx: *mut c_void, object: u64, pin: &PinRecord) -> bool {
     false
 }
 
-/// The totals of a pin's subsystem; `None`, and counted, if its kind is not known.
+/// The totals of a pin's subsystem; `None` if its kind is not known, which user space finds in the record and tells.
 #[inline(always)]
 fn totals_of(pin: &PinRecord) -> Option<MapRef<'static, Totals>> {
-    match Kind::try_from(pin.kind) {
-        Ok(kind) => element(&TOTALS, kind.subsystem() as u32),
-        Err(_) => {
-            count(counter::UNKNOWN_KIND);
-            None
-        }
-    }
+    element(&TOTALS, Kind::try_from(pin.kind).ok()?.subsystem() as u32)
 }
 
 /// Adds a new pin to its subsystem's totals.

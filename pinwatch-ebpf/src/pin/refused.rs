@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use core::{ffi::c_void, mem::MaybeUninit};
 use pinwatch_common::{
-    Event, RefusedEvent, S_DAX, event, magic, refused,
+    Event, RefusedEvent, S_DAX, event, magic, refused_flag,
     subsystems::{BeginHook, Kind},
     vm,
 };
@@ -82,10 +82,10 @@ pub fn report_file<H: BeginHook>(call: &HookCtx<H>, what: &Refused, file: u64) {
         (*pin).created = bpf_ktime_get_boot_ns();
         (*pin).address = what.address;
         (*pin).length = what.length;
-        (*pin).owner = what.caller;
         (*pin).kind = what.kind as u32;
-        (*pin).number = what.errno;
-        (*pin).device = u32::from(what.write);
+        (*m).caller = what.caller;
+        (*m).errno = what.errno as u64;
+        (*m).write = u64::from(what.write);
         if what.mapped && has!(extents) {
             let mut context = scratch;
             bpf_loop(MAX_MAPPINGS, next_mapping as *mut c_void, (&raw mut context).cast(), 0);
@@ -157,16 +157,16 @@ fn send(scratch: *mut Scratch) {
         let thread = bpf_get_current_pid_tgid();
         (*at).event = Event {
             time: (*pin).created,
-            sequence: thread & 0xffff_ffff,
+            sequence: 0,
             what: event::REFUSED,
             kind: (*pin).kind,
             pid: (thread >> 32) as u32,
-            reserved: (*pin).number as u32,
+            reserved: 0,
         };
         copy(&raw mut (*at).file, &raw const (*pin).first.file);
         (*at).address = (*pin).address;
         (*at).length = (*pin).length;
-        (*at).caller = (*pin).owner;
+        (*at).caller = (*m).caller;
         (*at).mapping = (*m).flags;
         (*at).magic = (*m).magic;
         (*at).hole = (*m).hole;
@@ -179,9 +179,11 @@ fn send(scratch: *mut Scratch) {
         copy_leader(task, &raw mut (*at).start, &raw mut (*at).comm);
         (*at).uid = uid_of(task);
         let bit = |is: bool, bit: u32| if is { bit } else { 0 };
-        (*at).flags = bit((*pin).device != 0, refused::WRITE)
-            | bit((*m).found != 0, refused::MAPPED)
-            | bit((*m).inode_flags & u64::from(S_DAX) != 0, refused::DAX);
+        (*at).flags = bit((*m).write != 0, refused_flag::WRITE)
+            | bit((*m).found != 0, refused_flag::MAPPED)
+            | bit((*m).inode_flags & u64::from(S_DAX) != 0, refused_flag::DAX);
+        (*at).errno = (*m).errno as i32;
+        (*at).tid = thread as u32;
         send_later(at);
     }
 }

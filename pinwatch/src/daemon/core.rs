@@ -328,14 +328,14 @@ impl Core {
         let changed = self.events.has_lease_changed()
             || totals.as_ref().is_none_or(|totals| self.exporter.has_changed(Activity::of(totals)));
         let counts = programs.counts();
-        let losses = programs.losses_by(&counts).ok();
+        let missed = programs.missed_by(&counts).ok();
         let capacity = |map: &'static str| Some((map, programs.capacity(&map.to_uppercase())?));
         let report = Report {
             features: hooks.features,
             hooks: hooks.hooks,
             totals,
-            unseen: losses.as_ref().map(|losses| self.reconciler.unseen(losses)),
-            losses,
+            unseen: missed.as_ref().map(|missed| self.reconciler.unseen(missed)),
+            missed,
             reaped: self.reconciler.reaped(),
             runs: counts.runs(),
             capacities: MAPS.into_iter().filter_map(capacity).collect(),

@@ -20,15 +20,15 @@ use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{FEntry, FExit, KProbe, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader};
 use pinwatch_common::{
-    KERNEL_CALLS, KernelLayout, counter,
+    KFUNCS, KernelLayout, counter,
     subsystems::{HookId, HookPoint},
 };
 
-use super::kernel_calls::KernelCalls;
-use super::module_program::{ModuleLink, ModulePrograms, fd_of};
+use super::bpf_syscall::{self, ProgramCounts};
+use super::kfuncs::KfuncObject;
+use super::module_fentry::{ModuleLink, ModulePrograms, fd_of};
 use super::overlay::{Overlay, OverlayError};
 use super::plan::{Hook, Method};
-use super::raw::{self, ProgramCounts};
 
 /// The object, aligned as its parser wants it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinwatch-ebpf"));
@@ -49,8 +49,8 @@ pub struct LoadOptions {
     pub max_pins: u32,
     /// Whether the programs log what they do.
     pub log: bool,
-    /// See [`super::plan::Plan::kernel_calls`].
-    pub kernel_calls: Option<[u32; KERNEL_CALLS.len()]>,
+    /// See [`super::plan::Plan::kfuncs`].
+    pub kfuncs: Option<[u32; KFUNCS.len()]>,
 }
 
 enum Link {
@@ -73,19 +73,54 @@ pub struct Attached {
     pub instead: Option<String>,
 }
 
-/// Calls that no program saw, as far as the kernel tells.
+/// What the programs missed, as far as the kernel and they themselves can tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// At most so many calls found every instance of their program running already.
-    pub calls: u64,
+pub struct Missed {
+    /// At most so many calls found every program of their hook running already.
+    pub skipped: u64,
     /// Returns without a kretprobe instance.
-    pub returns: u64,
-    /// Pins, extents, files, calls, clones, leases and threads that wait for a lease, that found no room.
-    pub full: [u64; 7],
+    pub no_kretprobe: u64,
+    /// What found no room in a map.
+    pub map_full: MapFull,
     /// Records whose object's address was used again.
     pub replaced: u64,
     /// Events; no pin is lost by these.
     pub events: u64,
+}
+
+/// How often something found no room, by map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapFull {
+    /// Pins.
+    pub pins: u64,
+    /// Second and later extents.
+    pub extents: u64,
+    /// Files.
+    pub files: u64,
+    /// Calls under way.
+    pub calls: u64,
+    /// Rings that a buffer was cloned into.
+    pub shares: u64,
+    /// Leases.
+    pub leases: u64,
+    /// Threads that wait for a lease.
+    pub waiters: u64,
+}
+
+impl MapFull {
+    /// All of them, with the maps' names.
+    pub fn by_map(self) -> [(&'static str, u64); 7] {
+        let Self { pins, extents, files, calls, shares, leases, waiters } = self;
+        [
+            ("pins", pins),
+            ("extents", extents),
+            ("files", files),
+            ("calls", calls),
+            ("shares", shares),
+            ("leases", leases),
+            ("waiters", waiters),
+        ]
+    }
 }
 
 /// The programs in the kernel.
@@ -98,7 +133,7 @@ pub struct Programs {
     btf: Option<Btf>,
     module_programs: Option<ModulePrograms>,
     /// The object, for `module_programs`.
-    object: KernelCalls,
+    object: KfuncObject,
     links: BTreeMap<&'static str, Vec<Link>>,
     attached: BTreeMap<&'static str, Attached>,
     tracepoints: Vec<RawTracePointLink>,
@@ -130,7 +165,7 @@ impl Programs {
     pub fn load(offsets: &KernelLayout, options: LoadOptions) -> Result<Self, BpfError> {
         let log_level = Level(if options.log { 4 } else { 0 });
         let offsets = KernelLayout { history: u64::from(options.log), ..*offsets };
-        let object = KernelCalls::put_into(OBJECT, options.kernel_calls.as_ref());
+        let object = KfuncObject::put_into(OBJECT, options.kfuncs.as_ref());
         let ebpf = EbpfLoader::new()
             .override_global("KERNEL_LAYOUT", &offsets, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
@@ -327,7 +362,7 @@ impl Programs {
 
     /// How many calls at most no instance of a hook's program has seen: those that the first missed, less those that the
     /// second saw in its place, and never more than the second missed.
-    fn missed(&self, counts: &Counts, recovered: impl Fn(u32) -> u64) -> u64 {
+    fn skipped_calls(&self, counts: &Counts, recovered: impl Fn(u32) -> u64) -> u64 {
         let unmarked = recovered(counter::UNMARKED);
         HookId::ALL
             .into_iter()
@@ -348,7 +383,7 @@ impl Programs {
     /// What the kernel counts of each program that is loaded: a call for each.
     pub fn counts(&self) -> Counts {
         let own = self.ebpf.programs().filter_map(|(name, program)| {
-            Some((name.to_owned(), raw::program_counts(program.fd().ok()?.as_fd()).ok()?))
+            Some((name.to_owned(), bpf_syscall::program_counts(program.fd().ok()?.as_fd()).ok()?))
         });
         let mut counts = Counts { own: own.collect(), modules: BTreeMap::new() };
         for (hook, links) in &self.links {
@@ -376,7 +411,7 @@ pub struct Counts {
 impl Counts {
     fn add(&mut self, hook: &str, links: &[Link]) {
         let counts = links.iter().filter_map(|link| match link {
-            Link::Module(link) => Some(raw::program_counts(link.program()).unwrap_or_default()),
+            Link::Module(link) => Some(bpf_syscall::program_counts(link.program()).unwrap_or_default()),
             Link::Entry(_) | Link::Exit(_) | Link::Probe(_) => None,
         });
         let counts: Vec<ProgramCounts> = counts.collect();

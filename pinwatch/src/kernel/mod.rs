@@ -5,17 +5,17 @@
 //! tested without a kernel. All unsafe code of this crate is in this room, and none of it in these three.
 
 pub mod bpf;
+pub mod bpf_syscall;
 pub mod btf;
 pub mod check;
 pub mod facts;
 pub mod feature;
-mod kernel_calls;
+mod kfuncs;
 pub mod lists;
 pub mod missing;
-mod module_program;
+mod module_fentry;
 mod overlay;
 pub mod plan;
-pub mod raw;
+mod rt_guard;
 pub mod sys;
-mod undisturbed;
 pub mod wanted;

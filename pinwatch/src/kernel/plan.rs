@@ -12,7 +12,7 @@ mod planner;
 
 pub use hook::{Hook, Method, describe};
 use pinwatch_common::subsystems::Subsystem;
-use pinwatch_common::{KERNEL_CALLS, KernelLayout, ModuleLayout};
+use pinwatch_common::{KFUNCS, KernelLayout, ModuleLayout};
 pub use planner::Planner;
 use serde::Serialize;
 
@@ -90,7 +90,7 @@ pub struct Plan {
     /// For `.rodata`.
     pub layout: KernelLayout,
     /// What the programs call of the kernel's functions, by its type id, if they do.
-    pub kernel_calls: Option<[u32; KERNEL_CALLS.len()]>,
+    pub kfuncs: Option<[u32; KFUNCS.len()]>,
     /// For the map of the modules' layout; `None` while no module is hooked.
     pub module_layout: Option<ModuleLayout>,
     /// What to attach.
@@ -110,7 +110,7 @@ impl Plan {
         };
         Self {
             layout: KernelLayout::ZERO,
-            kernel_calls: None,
+            kfuncs: None,
             module_layout: None,
             hooks: Vec::new(),
             features: features.into_iter().chain(details).map(off).collect(),

@@ -1,7 +1,7 @@
 //! System calls for which no crate that we use has a safe function, each behind a safe one.
 //!
 //! Nothing is decided here: these functions pass on numbers and give back what the kernel says. `bpf(2)` is not here but in
-//! [`super::raw`]; what rustix or aya offer safely is called where it is needed.
+//! [`super::bpf_syscall`]; what rustix or aya offer safely is called where it is needed.
 
 use std::cmp::Ordering;
 use std::io;

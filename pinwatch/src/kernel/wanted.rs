@@ -44,7 +44,7 @@ kernel_functions! {
     LEASE_MODIFY_LOCK = "lease_modify"("file_lock *", "int") -> "int";
     /// 6.11 and later: pins pages of a file, without a mapping.
     MEMFD_PIN_FOLIOS = "memfd_pin_folios"("file *", "int", "int", "folio **", "int") -> "int";
-    /// What programs call, see `pinwatch_common::KERNEL_CALLS`: 6.10 and later.
+    /// What programs call, see `pinwatch_common::KFUNCS`: 6.10 and later.
     PREEMPT_DISABLE = "bpf_preempt_disable"() -> "void";
     /// As above.
     PREEMPT_ENABLE = "bpf_preempt_enable"() -> "void";

@@ -2,7 +2,7 @@
 //! errno means with one of them only, and by which counters it goes, its room says.
 
 use pinwatch_common::subsystems::{Kind, Subsystem, UnknownKind};
-use pinwatch_common::{RefusedEvent, magic, refused, vm};
+use pinwatch_common::{RefusedEvent, magic, refused_flag, vm};
 
 use super::{Room, room};
 use crate::model::{Counter, Reason};
@@ -15,7 +15,7 @@ use crate::source::trace::PAGE;
 pub fn refusal(event: &RefusedEvent) -> Result<(Subsystem, Reason), UnknownKind> {
     let subsystem = Kind::try_from(event.event.kind)?.subsystem();
     let room = room(subsystem);
-    let errno = event.event.reserved.cast_signed();
+    let errno = event.errno;
     let has = |flag| event.flags & flag != 0;
     let reason = match errno {
         libc::EFAULT | libc::EREMOTEIO | libc::EOPNOTSUPP if event.magic == magic::SECRETMEM => {
@@ -27,7 +27,7 @@ pub fn refusal(event: &RefusedEvent) -> Result<(Subsystem, Reason), UnknownKind>
         }),
         libc::EINTR | libc::EAGAIN => Reason::Interrupted,
         // Device DAX has the flag too, and is on a file system in memory.
-        libc::EOPNOTSUPP if has(refused::DAX) && !in_memory(event) => Reason::FsDax,
+        libc::EOPNOTSUPP if has(refused_flag::DAX) && !in_memory(event) => Reason::FsDax,
         _ => room.refused(errno, event).unwrap_or_else(|| by_mapping(errno, event)),
     };
     Ok((subsystem, reason))
@@ -36,13 +36,13 @@ pub fn refusal(event: &RefusedEvent) -> Result<(Subsystem, Reason), UnknownKind>
 /// What the memory that was to be pinned has to do with it.
 fn by_mapping(errno: i32, event: &RefusedEvent) -> Reason {
     let has = |flag| event.flags & flag != 0;
-    let wants_write = has(refused::WRITE);
+    let wants_write = has(refused_flag::WRITE);
     let is_file = event.magic != 0;
     let shared = event.mapping & vm::SHARED != 0;
     match errno {
         libc::EFAULT | libc::EREMOTEIO if event.mapping & (vm::IO | vm::PFNMAP) != 0 => Reason::Device,
-        libc::EFAULT if !has(refused::MAPPED) && event.hole != 0 => Reason::Unmapped { at: event.hole },
-        libc::EFAULT if has(refused::MAPPED) && event.mapping & vm::WRITE == 0 => Reason::ReadOnly,
+        libc::EFAULT if !has(refused_flag::MAPPED) && event.hole != 0 => Reason::Unmapped { at: event.hole },
+        libc::EFAULT if has(refused_flag::MAPPED) && event.mapping & vm::WRITE == 0 => Reason::ReadOnly,
         libc::EFAULT if wants_write && shared && is_file && !in_memory(event) => Reason::DirtyTracking,
         libc::EFAULT if event.hole != 0 => Reason::Unmapped { at: event.hole },
         _ => Reason::Unknown,
@@ -83,8 +83,8 @@ mod tests {
     fn event(errno: i32) -> RefusedEvent {
         let mut event = RefusedEvent { length: 8 * PAGE, limit: 64 * PAGE, ..RefusedEvent::default() };
         event.event.kind = Kind::RdmaMr as u32;
-        event.event.reserved = errno.cast_unsigned();
-        event.flags = refused::MAPPED | refused::WRITE;
+        event.errno = errno;
+        event.flags = refused_flag::MAPPED | refused_flag::WRITE;
         event.mapping = vm::WRITE | vm::SHARED;
         event
     }
@@ -98,10 +98,10 @@ mod tests {
         assert_eq!(refused_for(&RefusedEvent { magic: magic::SECRETMEM, ..file }), Reason::Secret);
         assert_eq!(refused_for(&RefusedEvent { mapping: vm::IO | vm::SHARED, ..file }), Reason::Device);
         assert_eq!(refused_for(&RefusedEvent { magic: magic::TMPFS, ..file }), Reason::Unknown);
-        let hole = RefusedEvent { flags: refused::WRITE, hole: 0x1000, mapping: 0, ..event(libc::EFAULT) };
+        let hole = RefusedEvent { flags: refused_flag::WRITE, hole: 0x1000, mapping: 0, ..event(libc::EFAULT) };
         assert_eq!(refused_for(&hole), Reason::Unmapped { at: 0x1000 });
         let dax =
-            RefusedEvent { magic: XFS, flags: refused::MAPPED | refused::DAX, ..event(libc::EOPNOTSUPP) };
+            RefusedEvent { magic: XFS, flags: refused_flag::MAPPED | refused_flag::DAX, ..event(libc::EOPNOTSUPP) };
         assert_eq!(refused_for(&dax), Reason::FsDax);
         let file = FileKey { ino: 3, ..FileKey::default() };
         let mut ring = RefusedEvent { file, ..event(libc::EOPNOTSUPP) };

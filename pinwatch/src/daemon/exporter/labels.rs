@@ -4,7 +4,7 @@
 //! name, which are off by default, have values that users choose.
 
 use super::report::{METHODS, REFERENCES};
-use crate::kernel::bpf::Programs;
+use crate::kernel::bpf::MapFull;
 use crate::kernel::feature::{FeatureName, State};
 use crate::model::{Backing, CoverageState, GapCode, LeaseKind, LeaseState, Outcome, Reason, Subsystem};
 use crate::subsystem;
@@ -156,7 +156,7 @@ impl Label {
             Self::Feature => one_of(subsystem::feature_names().map(feature_word)),
             Self::FeatureState => one_of(State::ALL.map(State::long_word)),
             Self::Method => one_of(METHODS),
-            Self::Map => one_of(Programs::FULL),
+            Self::Map => one_of(MapFull::default().by_map().map(|(map, _)| map)),
             Self::Hook => Values::Other("a hook's name"),
             Self::Program => Values::Other("a program's name, which begins with its hook's"),
             Self::Version => Values::Other("MAJOR.MINOR.PATCH"),

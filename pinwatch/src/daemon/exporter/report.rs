@@ -10,10 +10,10 @@ use super::catalogue;
 use super::families::Families;
 use super::labels::feature_word;
 use crate::daemon::history::Breaks;
-use crate::kernel::bpf::{Losses, Programs};
+use crate::kernel::bpf::Missed;
+use crate::kernel::bpf_syscall::ProgramCounts;
 use crate::kernel::feature::Feature;
 use crate::kernel::plan::Method;
-use crate::kernel::raw::ProgramCounts;
 use crate::model::{Outcome, Subsystem};
 use crate::source::host::vmstat;
 
@@ -35,8 +35,8 @@ pub struct Report<'a> {
     /// What each subsystem has made and released; `None` if the map cannot be read.
     pub totals: Option<Vec<(Subsystem, Totals)>>,
     /// What was missed; `None` if the map cannot be read.
-    pub losses: Option<Losses>,
-    /// Calls that the kernel skipped and that no pass made up for; `None` as for `losses`.
+    pub missed: Option<Missed>,
+    /// Calls that the kernel skipped and that no pass made up for; `None` as for `missed`.
     pub unseen: Option<u64>,
     /// Pins that a pass found released although no hook saw it.
     pub reaped: u64,
@@ -98,7 +98,7 @@ impl Report<'_> {
     pub fn emit(&self, families: &mut Families) {
         self.emit_totals(families);
         self.emit_hooks(families);
-        self.emit_losses(families);
+        self.emit_missed(families);
     }
 
     fn emit_totals(&self, families: &mut Families) {
@@ -144,15 +144,15 @@ impl Report<'_> {
         }
     }
 
-    fn emit_losses(&self, families: &mut Families) {
+    fn emit_missed(&self, families: &mut Families) {
         if let Some(unseen) = self.unseen {
             families.value(catalogue::UNSEEN_CALLS, unseen as f64);
         }
-        if let Some(losses) = &self.losses {
-            families.value(catalogue::MISSED_RETURNS, losses.returns as f64);
-            families.value(catalogue::EVENTS_LOST, losses.events as f64);
-            let rows = Programs::FULL.iter().zip(losses.full);
-            families.values(catalogue::MAP_FULL, rows.map(|(map, many)| ([*map], many as f64)));
+        if let Some(missed) = &self.missed {
+            families.value(catalogue::MISSED_RETURNS, missed.no_kretprobe as f64);
+            families.value(catalogue::EVENTS_LOST, missed.events as f64);
+            let rows = missed.map_full.by_map().into_iter();
+            families.values(catalogue::MAP_FULL, rows.map(|(map, times)| ([map], times as f64)));
         }
         families.value(catalogue::EVENTS_RECEIVED, self.received as f64);
         families.value(catalogue::REAPED_PINS, self.reaped as f64);

@@ -34,12 +34,12 @@ impl Refusals {
         self.add(Refusal {
             time: clocks.of(event.event.time),
             who: Who { pid: event.event.pid, comm: comm(&event.comm), uid: Some(event.uid) },
-            tid: event.event.sequence as u32,
+            tid: event.tid,
             subsystem,
             module,
             address: event.address,
             bytes: event.length,
-            errno: event.event.reserved.cast_signed(),
+            errno: event.errno,
             reason,
             file,
         });

@@ -16,7 +16,7 @@ use crate::kernel::bpf::{BpfError, LoadOptions, Programs};
 use crate::kernel::facts::{Depth, Facts};
 use crate::kernel::feature::{Detail, Feature, FeatureName, State};
 use crate::kernel::plan::{Choices, Hook, Method, Plan, Verdict};
-use crate::kernel::raw;
+use crate::kernel::bpf_syscall;
 use crate::model::Gap;
 use crate::source::clocks::Clocks;
 use crate::subsystem;
@@ -65,7 +65,7 @@ pub struct HookReport<'a> {
 /// The facts, with the one that only an attempt shows: whether tracing programs may be loaded.
 pub fn probe(depth: Depth) -> Facts {
     let mut facts = Facts::read(Path::new("/"), depth, &subsystem::wanted());
-    facts.bpf_tracing = Some(match raw::probe_tracing() {
+    facts.bpf_tracing = Some(match bpf_syscall::probe_tracing() {
         Ok(()) => 0,
         Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
     });
@@ -86,7 +86,7 @@ impl Hooks {
             let reason = plan.features.iter().find(|feature| feature.name.is_subsystem());
             return Err(StartError::Unusable(reason.map(|feature| feature.text.clone()).unwrap_or_default()));
         }
-        let options = LoadOptions { max_pins, log, kernel_calls: plan.kernel_calls };
+        let options = LoadOptions { max_pins, log, kfuncs: plan.kfuncs };
         let mut hooks = Self {
             programs: Programs::load(&plan.layout, options)?,
             plan,

@@ -5,7 +5,7 @@
 //! and handed what else it needs; it knows neither the hooks nor who wants the table.
 
 mod kernel_count;
-mod losses;
+mod missed;
 mod reap;
 mod unclaimed;
 
@@ -14,7 +14,7 @@ use tracing::info;
 
 use pinwatch_common::{FileKey, PinRecord, RefusedEvent};
 
-use crate::kernel::bpf::{BpfError, Losses, Programs};
+use crate::kernel::bpf::{BpfError, Missed, Programs};
 use crate::kernel::sys;
 use crate::model::{File, Gap, KernelCount, Table};
 use crate::source::clocks::Clocks;
@@ -91,8 +91,8 @@ impl Reconciler {
         let mut cx = Context { programs, states: &mut self.states, contexts: &mut self.contexts };
         let reading = Reading { callers: self.unclaimed.callers(), describe: subsystem::describe };
         let mut table = snapshot.table(Clocks::now(), &rules, &reading, &mut cx);
-        let losses = cx.programs.losses()?;
-        gaps.extend(losses::gaps(&losses, self.unseen(&losses)));
+        let missed = cx.programs.missed()?;
+        gaps.extend(missed::gaps(&missed, self.unseen(&missed)));
         gaps.append(&mut table.gaps);
         table.gaps = gaps;
         Ok(Pass { table, snapshot, held })
@@ -119,8 +119,8 @@ impl Reconciler {
     }
 
     /// How many of the calls that the kernel has skipped are not made up for.
-    pub fn unseen(&self, losses: &Losses) -> u64 {
-        self.reaper.unseen(losses.calls)
+    pub fn unseen(&self, missed: &Missed) -> u64 {
+        self.reaper.unseen(missed.skipped)
     }
 
     /// Compares the kernel's count with the pins of a pass. `is_settled` tells afterwards whether no pin was made or released

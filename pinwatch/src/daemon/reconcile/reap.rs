@@ -47,7 +47,7 @@ impl Reaper {
     /// # Errors
     /// [`BpfError`]
     pub fn snapshot(&mut self, programs: &mut Programs) -> Result<Snapshot, BpfError> {
-        let skipped = programs.losses()?.calls;
+        let skipped = programs.missed()?.skipped;
         let Some(lately) = self.is_due(skipped, Instant::now()) else {
             return Snapshot::read(programs);
         };

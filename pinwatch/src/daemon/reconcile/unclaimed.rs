@@ -1,7 +1,7 @@
 //! Pins that no subsystem claims: named while the module that made them is there, listed once nobody can claim them any more,
 //! and dropped when none of their pages is pinned any more.
 
-use pinwatch_common::{PinRecord, WitnessRecord, subsystems::Kind};
+use pinwatch_common::{PinRecord, SampledPages, subsystems::Kind};
 use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 use tracing::warn;
 
@@ -59,21 +59,21 @@ impl Unclaimed {
     }
 
     fn look(&mut self, programs: &mut Programs, listed: &mut Vec<PinRecord>) -> Result<(), BpfError> {
-        let mut witnesses = programs.witnesses()?;
-        witnesses.sort_unstable_by_key(|(sequence, _)| *sequence);
-        self.callers.learn(&witnesses);
-        let keys: Vec<u64> = witnesses.iter().map(|(sequence, _)| *sequence).collect();
+        let mut samples = programs.sampled_pages()?;
+        samples.sort_unstable_by_key(|(sequence, _)| *sequence);
+        self.callers.learn(&samples);
+        let keys: Vec<u64> = samples.iter().map(|(sequence, _)| *sequence).collect();
         let pins: HashMap<u64, PinRecord> = programs.some("PINS", &keys)?.into_iter().collect();
         let now = u64::try_from(Clocks::now().boottime).unwrap_or(0);
         let mut under_way = HashSet::default();
-        for (sequence, witness) in &witnesses {
+        for (sequence, sample) in &samples {
             let Some(pin) = pins.get(sequence) else { continue };
             let age = now.saturating_sub(pin.created);
             let is_listed = self.listed.contains(sequence);
             if is_listed && (self.settled.contains(sequence) || age < SETTLED) {
                 continue;
             }
-            let in_call = programs.is_in_call(witness.registers)?;
+            let in_call = programs.is_in_call(sample.registers)?;
             if in_call && age < UNDER_WAY {
                 under_way.insert(*sequence);
                 continue;
@@ -89,11 +89,11 @@ impl Unclaimed {
                 self.settled.insert(*sequence);
             }
         }
-        self.forget_released(programs, &witnesses)?;
+        self.forget_released(programs, &samples)?;
         let is_there = |sequence: &u64| keys.binary_search(sequence).is_ok();
         self.listed.retain(is_there);
         self.settled.retain(is_there);
-        self.there = witnesses.len();
+        self.there = samples.len();
         self.callers.under_way = under_way;
         Ok(())
     }
@@ -102,12 +102,12 @@ impl Unclaimed {
     fn forget_released(
         &mut self,
         programs: &mut Programs,
-        witnesses: &[(u64, WitnessRecord)],
+        samples: &[(u64, SampledPages)],
     ) -> Result<(), BpfError> {
-        let begin = if self.next < witnesses.len() { self.next } else { 0 };
-        for (sequence, witness) in witnesses.iter().cycle().skip(begin).take(witnesses.len().min(AT_ONCE)) {
+        let begin = if self.next < samples.len() { self.next } else { 0 };
+        for (sequence, sample) in samples.iter().cycle().skip(begin).take(samples.len().min(AT_ONCE)) {
             let mut pinned = false;
-            for page in &witness.pages {
+            for page in &sample.pages {
                 pinned = pinned || programs.is_pinned(page)?;
             }
             if !pinned {

@@ -14,7 +14,7 @@ use pinwatch_common::{FileKey, HolderRecord, LeaseRecord, OverlayQuery, PinRecor
 
 use super::{BelowError, BpfError, Cause, Programs};
 use crate::kernel::overlay::Overlay;
-use crate::kernel::undisturbed::Undisturbed;
+use crate::kernel::rt_guard::RealtimeGuard;
 
 /// The iterators: program, and what it goes over.
 const ITERATORS: [(&str, &str); 3] =
@@ -227,7 +227,7 @@ impl Programs {
     }
 
     fn set_anchors(&mut self, anchors: &HashSet<u64>) -> Result<(), Cause> {
-        let _undisturbed = Undisturbed::begin();
+        let _guard = RealtimeGuard::begin();
         let map = self.ebpf.map_mut("ANCHORS").ok_or(Cause::NoMap)?;
         let mut map: HashMap<&mut MapData, u64, u32> = HashMap::try_from(map)?;
         for old in self.anchors.extract_if(|old| !anchors.contains(old)) {

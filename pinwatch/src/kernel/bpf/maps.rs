@@ -1,4 +1,4 @@
-//! What user space does with the maps. Every call is made [`Undisturbed`].
+//! What user space does with the maps. Every call is made [`RealtimeGuard`].
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -11,9 +11,9 @@ use pinwatch_common::{
     subsystems::Subsystem,
 };
 
-use super::{BpfError, Cause, Counts, Losses, Programs};
-use crate::kernel::raw;
-use crate::kernel::undisturbed::Undisturbed;
+use super::{BpfError, Cause, Counts, MapFull, Missed, Programs};
+use crate::kernel::bpf_syscall;
+use crate::kernel::rt_guard::RealtimeGuard;
 
 /// More than any map holds: a bound for reading.
 const LIMIT: usize = 1 << 22;
@@ -31,7 +31,7 @@ impl Programs {
 
     /// Sets the only value of an array.
     pub(super) fn set_only<V: Pod>(&mut self, map: &'static str, value: &V) -> Result<(), BpfError> {
-        let _undisturbed = Undisturbed::begin();
+        let _guard = RealtimeGuard::begin();
         let failed = |cause: Cause| BpfError::Map { map, cause };
         let found = self.ebpf.map_mut(map).ok_or_else(|| failed(Cause::NoMap))?;
         let mut array: Array<&mut MapData, V> =
@@ -46,19 +46,19 @@ impl Programs {
 
     /// A value of an array.
     fn element<V: Pod>(&self, map: &'static str, at: u32) -> Result<V, BpfError> {
-        let _undisturbed = Undisturbed::begin();
+        let _guard = RealtimeGuard::begin();
         let failed = |cause: Cause| BpfError::Map { map, cause };
         let found = self.ebpf.map(map).ok_or_else(|| failed(Cause::NoMap))?;
         let array: Array<&MapData, V> = Array::try_from(found).map_err(|error| failed(error.into()))?;
         array.get(&at, 0).map_err(|error| failed(error.into()))
     }
 
-    /// All values of an array, in one call: each has its price (see [`Undisturbed`]), and a scrape reads many.
+    /// All values of an array, in one call: each has its price (see [`RealtimeGuard`]), and a scrape reads many.
     fn array<V: Pod>(&self, map: &'static str, length: u32) -> Result<Vec<V>, BpfError> {
         let failed = |error: io::Error| BpfError::Map { map, cause: error.into() };
         let fd = self.maps.get(map).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        let _undisturbed = Undisturbed::begin();
-        raw::array(fd.as_fd(), length as usize).map_err(failed)
+        let _guard = RealtimeGuard::begin();
+        bpf_syscall::array(fd.as_fd(), length as usize).map_err(failed)
     }
 
     /// All entries of a hash map.
@@ -67,8 +67,8 @@ impl Programs {
     /// [`BpfError::Map`]
     pub fn entries<K: Pod, V: Pod>(&self, map: &'static str) -> Result<Vec<(K, V)>, BpfError> {
         let fd = self.hash_map(map)?;
-        let _undisturbed = Undisturbed::begin();
-        raw::entries(fd, LIMIT).map_err(|error| BpfError::Map { map, cause: error.into() })
+        let _guard = RealtimeGuard::begin();
+        bpf_syscall::entries(fd, LIMIT).map_err(|error| BpfError::Map { map, cause: error.into() })
     }
 
     /// Those of the keys that are in a hash map, and perhaps others. The kernel goes through every bucket to read a whole
@@ -81,11 +81,11 @@ impl Programs {
             return self.entries(map);
         }
         let fd = self.hash_map(map)?;
-        let _undisturbed = Undisturbed::begin();
+        let _guard = RealtimeGuard::begin();
         let failed = |error: io::Error| BpfError::Map { map, cause: error.into() };
         keys.iter()
             .filter_map(|key| {
-                Some(raw::entry(fd, key).map_err(failed).transpose()?.map(|value| (*key, value)))
+                Some(bpf_syscall::entry(fd, key).map_err(failed).transpose()?.map(|value| (*key, value)))
             })
             .collect()
     }
@@ -108,7 +108,7 @@ impl Programs {
 
     /// Removes entries of a hash map; those that are not there are no error.
     pub(super) fn remove<K: Pod, V: Pod>(&mut self, name: &'static str, keys: &[K]) -> Result<(), BpfError> {
-        let _undisturbed = Undisturbed::begin();
+        let _guard = RealtimeGuard::begin();
         let failed = |cause: Cause| BpfError::Map { map: name, cause };
         let map = self.ebpf.map_mut(name).ok_or_else(|| failed(Cause::NoMap))?;
         let mut map: HashMap<&mut MapData, K, V> =
@@ -131,7 +131,7 @@ impl Programs {
         if program.fd().is_err() {
             program.load().ok()?;
         }
-        let _undisturbed = Undisturbed::begin();
+        let _guard = RealtimeGuard::begin();
         let mut options = RawTracePointRunOptions::new();
         options.args[0] = file.dentry;
         options.args[1] = file.mount;
@@ -204,39 +204,36 @@ impl Programs {
 
     /// How many entries a map has room for.
     pub fn capacity(&self, map: &str) -> Option<u32> {
-        raw::map_capacity(self.maps.get(map)?.as_fd()).ok()
+        bpf_syscall::map_capacity(self.maps.get(map)?.as_fd()).ok()
     }
 
-    /// What [`Losses::full`] counts.
-    pub const FULL: [&str; 7] = ["pins", "extents", "files", "calls", "shares", "leases", "waiters"];
-
-    /// What was lost so far.
+    /// What was missed so far.
     ///
     /// # Errors
     /// [`BpfError::Map`]
-    pub fn losses(&self) -> Result<Losses, BpfError> {
-        self.losses_by(&self.counts())
+    pub fn missed(&self) -> Result<Missed, BpfError> {
+        self.missed_by(&self.counts())
     }
 
     /// The same where the kernel's counts have been read already.
     ///
     /// # Errors
     /// [`BpfError::Map`]
-    pub fn losses_by(&self, counts: &Counts) -> Result<Losses, BpfError> {
+    pub fn missed_by(&self, counts: &Counts) -> Result<Missed, BpfError> {
         let counters: Vec<u64> = self.array("COUNTERS", counter::COUNT)?;
         let counter = |which: u32| counters[which as usize];
-        Ok(Losses {
-            calls: self.missed(counts, counter),
-            returns: counter(counter::RETURNS_MISSED),
-            full: [
-                counter(counter::PINS_FULL),
-                counter(counter::EXTENTS_FULL),
-                counter(counter::FILES_FULL),
-                counter(counter::CALLS_FULL),
-                counter(counter::SHARES_FULL),
-                counter(counter::LEASES_FULL),
-                counter(counter::WAITERS_FULL),
-            ],
+        Ok(Missed {
+            skipped: self.skipped_calls(counts, counter),
+            no_kretprobe: counter(counter::RETURNS_MISSED),
+            map_full: MapFull {
+                pins: counter(counter::PINS_FULL),
+                extents: counter(counter::EXTENTS_FULL),
+                files: counter(counter::FILES_FULL),
+                calls: counter(counter::CALLS_FULL),
+                shares: counter(counter::SHARES_FULL),
+                leases: counter(counter::LEASES_FULL),
+                waiters: counter(counter::WAITERS_FULL),
+            },
             replaced: counter(counter::REPLACED),
             events: counter(counter::EVENTS_LOST),
         })

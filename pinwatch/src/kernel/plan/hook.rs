@@ -1,7 +1,7 @@
 //! One hook: what is attached where, and how.
 
 use pinwatch_common::{
-    KERNEL_CALLS,
+    KFUNCS,
     subsystems::{HookId, HookPoint},
 };
 use serde::Serialize;
@@ -157,10 +157,10 @@ fn fits(function: &Function, wanted: &KernelFn) -> Result<(), Missing> {
     Ok(())
 }
 
-/// The type ids of what programs call, in the order of [`pinwatch_common::KERNEL_CALLS`], if the kernel proper has all of it.
-pub fn kernel_calls(facts: &Facts) -> Option<[u32; KERNEL_CALLS.len()]> {
+/// The type ids of what programs call, in the order of [`pinwatch_common::KFUNCS`], if the kernel proper has all of it.
+pub fn kfuncs(facts: &Facts) -> Option<[u32; KFUNCS.len()]> {
     let all = [&wanted::PREEMPT_DISABLE, &wanted::PREEMPT_ENABLE, &wanted::IRQ_SAVE, &wanted::IRQ_RESTORE];
-    let mut ids = [0; KERNEL_CALLS.len()];
+    let mut ids = [0; KFUNCS.len()];
     for (id, wanted) in ids.iter_mut().zip(all) {
         let fact = facts.functions.get(wanted.symbol).filter(|fact| fact.module.is_none())?;
         let function = fact.btf.as_ref().filter(|function| fits(function, wanted).is_ok())?;

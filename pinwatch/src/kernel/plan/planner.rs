@@ -1,7 +1,7 @@
 //! A plan in the making: what rooms ask while they decide which functions to hook.
 
 use pinwatch_common::subsystems::HookId;
-use pinwatch_common::{KERNEL_CALLS, KernelLayout, LayoutGroup, ModuleLayout};
+use pinwatch_common::{KFUNCS, KernelLayout, LayoutGroup, ModuleLayout};
 
 use super::hook::{self, Hook, may_have, trampolines_refused};
 use super::layout::{self, Groups};
@@ -24,7 +24,7 @@ pub struct Planner<'a> {
     /// What programs are told of modules. Rooms fill in their `choices`.
     pub module_layout: ModuleLayout,
     groups: Groups,
-    kernel_calls: Option<[u32; KERNEL_CALLS.len()]>,
+    kfuncs: Option<[u32; KFUNCS.len()]>,
     hooks_modules: bool,
     hooks: Vec<Hook>,
     features: Vec<Feature>,
@@ -44,8 +44,8 @@ impl<'a> Planner<'a> {
         // depend on which hooks there are yet.
         let trampolines = choices.attach == AttachMode::Auto && !trampolines_refused(facts);
         layout.backups = u64::from(trampolines && facts.preemptible != Some(false));
-        let kernel_calls = hook::kernel_calls(facts).filter(|_| layout.backups != 0);
-        layout.unpreempted = u64::from(kernel_calls.is_some());
+        let kfuncs = hook::kfuncs(facts).filter(|_| layout.backups != 0);
+        layout.unpreempted = u64::from(kfuncs.is_some());
         layout.page_shift = u64::from(facts.page_shift);
         Ok(Self {
             facts,
@@ -53,7 +53,7 @@ impl<'a> Planner<'a> {
             layout,
             module_layout,
             groups,
-            kernel_calls,
+            kfuncs,
             hooks_modules: false,
             hooks: Vec::new(),
             features: Vec::new(),
@@ -146,7 +146,7 @@ impl<'a> Planner<'a> {
         self.lease_events();
         Plan {
             layout: self.layout,
-            kernel_calls: self.kernel_calls,
+            kfuncs: self.kfuncs,
             module_layout: self.hooks_modules.then_some(self.module_layout),
             hooks: self.hooks,
             features: self.features,

@@ -388,8 +388,8 @@ fn backups_where_programs_can_be_preempted() {
 fn preemption_is_put_off_where_the_kernel_has_what_that_takes() {
     let decide = |facts: &Facts, mode| {
         let plan = plan(facts, mode);
-        assert_eq!(plan.kernel_calls.is_some(), plan.layout.unpreempted != 0);
-        plan.kernel_calls.is_some()
+        assert_eq!(plan.kfuncs.is_some(), plan.layout.unpreempted != 0);
+        plan.kfuncs.is_some()
     };
     for (kernel, has) in [("6.1", false), ("6.12", false), ("6.18", true), ("7.2", true), ("7.3", true)] {
         let mut facts = Facts { preemptible: Some(true), ..without_modules(kernel) };

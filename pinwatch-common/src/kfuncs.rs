@@ -14,7 +14,7 @@ pub const IRQ_SAVE: i32 = FIRST + 2;
 pub const IRQ_RESTORE: i32 = FIRST + 3;
 
 /// Their names, and what stands for them.
-pub const KERNEL_CALLS: [(&str, i32); 4] = [
+pub const KFUNCS: [(&str, i32); 4] = [
     ("bpf_preempt_disable", PREEMPT_DISABLE),
     ("bpf_preempt_enable", PREEMPT_ENABLE),
     ("bpf_local_irq_save", IRQ_SAVE),

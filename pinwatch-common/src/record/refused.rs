@@ -1,36 +1,9 @@
-//! Records of pins that no subsystem claims, and of those that the kernel refuses.
+//! Pins that the kernel refuses.
 
-use crate::records::{Event, FileKey, no_padding};
-
-/// Return addresses that are kept of a stack.
-pub const STACK: usize = 16;
-
-/// By which a pin that nobody claimed is known to be there still: one for each, by [`crate::PinRecord::sequence`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SampledPages {
-    /// The first page, one in the middle of the first call, and the last one.
-    pub pages: [PageRecord; 3],
-    /// Where the system call's registers are in which it was made.
-    pub registers: u64,
-    /// The kernel's stack then, innermost first; 0 behind its end.
-    pub stack: [u64; STACK],
-}
-
-/// A page as it was when it was pinned.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PageRecord {
-    /// Address of the `struct page`.
-    pub page: u64,
-    /// `mapping` of its folio.
-    pub mapping: u64,
-    /// `index` of its folio.
-    pub index: u64,
-}
+use super::{Event, FileKey, no_padding};
 
 /// Bits of [`RefusedEvent::flags`].
-pub mod refused {
+pub mod refused_flag {
     /// The pages were to be written to.
     pub const WRITE: u32 = 1;
     /// Something is mapped at the beginning of the range.
@@ -43,7 +16,7 @@ pub mod refused {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RefusedEvent {
-    /// What was refused; `sequence` is the thread's id, `reserved` the errno.
+    /// What was refused; without a sequence number.
     pub event: Event,
     /// The file of the mapping that may be the reason, or else of the first one.
     pub file: FileKey,
@@ -73,11 +46,12 @@ pub struct RefusedEvent {
     pub comm: [u8; 16],
     /// User id in the initial user namespace.
     pub uid: u32,
-    /// `refused` bits.
+    /// `refused_flag` bits.
     pub flags: u32,
+    /// The errno, positive.
+    pub errno: i32,
+    /// Thread id.
+    pub tid: u32,
 }
 
-const _: () = {
-    no_padding::<SampledPages>((3 * 3 + 1 + STACK) * 8);
-    no_padding::<RefusedEvent>(32 + 16 + 11 * 8 + 16 + 2 * 4);
-};
+const _: () = no_padding::<RefusedEvent>(32 + 16 + 11 * 8 + 16 + 4 * 4);

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use aya_obj::generated::bpf_attach_type;
 use aya_obj::{Object, Program};
 
-use super::raw;
+use super::bpf_syscall;
 
 /// The BPF object, ready for its programs to be loaded one by one.
 pub struct ModulePrograms {
@@ -56,7 +56,7 @@ impl ModulePrograms {
             .map_err(|error| invalid(&error))?
             .ok_or_else(|| invalid(&"the BPF object has no BTF"))?
             .clone();
-        let own_btf = raw::load_btf(&btf.to_bytes())?;
+        let own_btf = bpf_syscall::load_btf(&btf.to_bytes())?;
         let text_sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let maps: Vec<(String, aya_obj::Map)> = object.maps.drain().collect();
         let mut bound = Vec::with_capacity(maps.len());
@@ -80,9 +80,9 @@ impl ModulePrograms {
             || io::Error::new(io::ErrorKind::NotFound, format!("the BPF object has no program {name}"));
         let program: &Program = self.object.programs.get(name).ok_or_else(missing)?;
         let code = self.object.functions.get(&program.function_key()).ok_or_else(missing)?;
-        let module_btf = raw::module_btf(module)?;
+        let module_btf = bpf_syscall::module_btf(module)?;
         let functions = code.func_info.func_info_bytes();
-        let program = raw::Tracing {
+        let program = bpf_syscall::Tracing {
             name,
             attach_type: if exit {
                 bpf_attach_type::BPF_TRACE_FEXIT
@@ -96,7 +96,7 @@ impl ModulePrograms {
             target: function,
         }
         .load()?;
-        let link = raw::attach_tracing(program.as_fd())?;
+        let link = bpf_syscall::attach_tracing(program.as_fd())?;
         Ok(ModuleLink { program, _link: link })
     }
 }

@@ -1,11 +1,11 @@
 //! What the BPF programs say that they lost, as gaps of the table. Pure.
 
-use crate::kernel::bpf::Losses;
+use crate::kernel::bpf::{MapFull, Missed};
 use crate::model::{FullMap, Gap};
 
 /// The gaps. `unseen`: of the calls that the kernel skipped, those whose effect was not found since.
-pub fn gaps(losses: &Losses, unseen: u64) -> impl Iterator<Item = Gap> {
-    let [pins, extents, files, calls, shares, leases, waiters] = losses.full;
+pub fn gaps(missed: &Missed, unseen: u64) -> impl Iterator<Item = Gap> {
+    let MapFull { pins, extents, files, calls, shares, leases, waiters } = missed.map_full;
     let maps = [
         (FullMap::Pins, pins),
         (FullMap::Extents, extents),
@@ -16,7 +16,7 @@ pub fn gaps(losses: &Losses, unseen: u64) -> impl Iterator<Item = Gap> {
         (FullMap::Calls, calls),
     ];
     let skipped = (unseen > 0).then_some(Gap::SkippedHooks { calls: unseen });
-    let returns = (losses.returns > 0).then_some(Gap::MissedReturns { calls: losses.returns });
+    let returns = (missed.no_kretprobe > 0).then_some(Gap::MissedReturns { calls: missed.no_kretprobe });
     let full = maps.into_iter().filter(|(_, times)| *times > 0);
     let full = full.map(|(map, times)| Gap::MapFull { map, times });
     skipped.into_iter().chain(returns).chain(full)
@@ -29,10 +29,11 @@ mod tests {
 
     #[test]
     fn each_loss_is_a_gap_of_its_own() {
-        assert_eq!(gaps(&Losses::default(), 0).count(), 0);
-        let losses = Losses { calls: 9, returns: 2, full: [1, 2, 3, 4, 5, 6, 7], ..Losses::default() };
+        assert_eq!(gaps(&Missed::default(), 0).count(), 0);
+        let map_full = MapFull { pins: 1, extents: 2, files: 3, calls: 4, shares: 5, leases: 6, waiters: 7 };
+        let missed = Missed { skipped: 9, no_kretprobe: 2, map_full, ..Missed::default() };
         let codes: Vec<(GapCode, Option<u64>)> =
-            gaps(&losses, 8).map(|gap| (gap.code(), gap.count())).collect();
+            gaps(&missed, 8).map(|gap| (gap.code(), gap.count())).collect();
         for expected in [
             (GapCode::SkippedHooks, 8),
             (GapCode::MissedReturns, 2),
@@ -51,9 +52,9 @@ mod tests {
 
     #[test]
     fn events_and_records_that_were_replaced_leave_no_gap() {
-        let losses = Losses { replaced: 3, events: 7, ..Losses::default() };
-        assert_eq!(gaps(&losses, 0).count(), 0);
+        let missed = Missed { replaced: 3, events: 7, ..Missed::default() };
+        assert_eq!(gaps(&missed, 0).count(), 0);
         // What was found since is not missing any more.
-        assert_eq!(gaps(&Losses { calls: 9, ..losses }, 0).count(), 0);
+        assert_eq!(gaps(&Missed { skipped: 9, ..missed }, 0).count(), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Records of leases, and of what happens to them.
 
-use crate::records::{Event, FileKey, no_padding};
+use super::{Event, FileKey, no_padding};
 
 /// A lease, delegation or layout lease, as it was when it was looked at. Its key is the address of the kernel's `file_lease`
 /// (before 6.9 `file_lock`).
@@ -29,26 +29,6 @@ pub struct LeaseRecord {
     pub pid: u32,
     /// `s_magic` of the file system, its lower half.
     pub magic: u32,
-}
-
-/// Asks which files are below one of overlayfs, and has the answer.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OverlayQuery {
-    /// The open file.
-    pub file: u64,
-    /// Its inode, by which it is known still to be there.
-    pub inode: u64,
-    /// `ovl_file.realfile`, plus 1; 0 where `file.private_data` is the file below itself (before 6.13).
-    pub through: u64,
-    /// `ovl_inode.vfs_inode`
-    pub vfs_inode: u64,
-    /// `ovl_inode.__upperdentry`
-    pub upper: u64,
-    /// `dentry.d_inode`
-    pub dentry_inode: u64,
-    /// The file that was opened below, and the one that is written to, if there is one.
-    pub below: [FileKey; 2],
 }
 
 /// Bits of [`LeaseRecord::flags`] (`FL_*` of include/linux/filelock.h, before 6.3 fs.h; the same in all versions).
@@ -151,6 +131,5 @@ const _: () = {
     no_padding::<LeaseRecord>(2 * 8 + 16 + 4 * 8 + 4 * 4);
     no_padding::<Actor>(8 + 16 + 4 * 4);
     no_padding::<LeaseEvent>(32 + 16 + 40 + 8 * 4);
-    no_padding::<OverlayQuery>(6 * 8 + 2 * 16);
     no_padding::<WaiterRecord>(16 + 2 * 8 + 40 + 4 * 4);
 };

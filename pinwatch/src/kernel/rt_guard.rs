@@ -11,11 +11,11 @@ use std::mem::zeroed;
 ///
 /// Without the right to do so (CAP_SYS_NICE) the calls are made as they are; what is missed is counted and reported.
 #[must_use = "it ends where it is dropped"]
-pub struct Undisturbed {
+pub struct RealtimeGuard {
     before: Option<(i32, libc::sched_param)>,
 }
 
-impl Undisturbed {
+impl RealtimeGuard {
     /// Begins.
     pub fn begin() -> Self {
         // SAFETY: a struct of integers.
@@ -38,7 +38,7 @@ impl Undisturbed {
     }
 }
 
-impl Drop for Undisturbed {
+impl Drop for RealtimeGuard {
     fn drop(&mut self) {
         if let Some((policy, parameters)) = self.before {
             // SAFETY: as in `begin`. Giving up a priority is always allowed.
