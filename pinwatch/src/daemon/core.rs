@@ -1,5 +1,5 @@
 //! The daemon's core: it owns the hooks, the reconciler, the history and the exporter, and passes each what it needs of the
-//! others. None of these knows another one, or the core.
+//! others. None of these imports another one, or the core.
 //!
 //! It keeps no copy of the pins: what the kernel's maps hold is the truth, and is read when somebody asks.
 
@@ -50,6 +50,24 @@ pub struct Options {
     pub policy: LeasePolicy,
     /// What metrics name.
     pub limits: Limits,
+}
+
+/// Why the daemon is not ready.
+#[derive(Debug, thiserror::Error)]
+pub enum NotReady {
+    /// Hooks could not be attached.
+    #[error("{missing} hooks are missing, among them {hook}: {reason}")]
+    HooksMissing {
+        /// How many.
+        missing: usize,
+        /// One of them.
+        hook: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// No pass was made yet.
+    #[error("pins have not been read yet")]
+    NoPass,
 }
 
 /// All that the daemon has.
@@ -289,16 +307,17 @@ impl Core {
         &mut self.exporter.http
     }
 
-    /// Whether everything is hooked that should be, and there was a pass; otherwise why not.
+    /// Whether everything is hooked that should be, and there was a pass.
     ///
     /// # Errors
-    /// A sentence.
-    pub fn ready(&self) -> Result<(), String> {
+    /// What is missing.
+    pub fn ready(&self) -> Result<(), NotReady> {
         let report = self.hooks.report();
         if let Some((hook, (_, reason))) = report.failed.iter().next() {
-            return Err(format!("{} hooks are missing, among them {hook}: {reason}", report.failed.len()));
+            let missing = report.failed.len();
+            return Err(NotReady::HooksMissing { missing, hook, reason: reason.to_string() });
         }
-        if self.exporter.has_passed() { Ok(()) } else { Err("pins have not been read yet".to_owned()) }
+        if self.exporter.has_passed() { Ok(()) } else { Err(NotReady::NoPass) }
     }
 
     /// All metrics in the text format.

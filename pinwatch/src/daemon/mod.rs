@@ -4,6 +4,7 @@
 //! `history` (what happened; `events` feeds it) and `exporter` (metrics). `serve` is the loop that runs the core, the `socket`
 //! and the `web`. Imports go one way: serve, then socket and web, then core, then the four.
 
+mod breaks;
 mod check;
 pub mod core;
 mod error;

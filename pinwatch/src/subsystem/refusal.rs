@@ -98,10 +98,14 @@ mod tests {
         assert_eq!(refused_for(&RefusedEvent { magic: magic::SECRETMEM, ..file }), Reason::Secret);
         assert_eq!(refused_for(&RefusedEvent { mapping: vm::IO | vm::SHARED, ..file }), Reason::Device);
         assert_eq!(refused_for(&RefusedEvent { magic: magic::TMPFS, ..file }), Reason::Unknown);
-        let hole = RefusedEvent { flags: refused_flag::WRITE, hole: 0x1000, mapping: 0, ..event(libc::EFAULT) };
+        let hole =
+            RefusedEvent { flags: refused_flag::WRITE, hole: 0x1000, mapping: 0, ..event(libc::EFAULT) };
         assert_eq!(refused_for(&hole), Reason::Unmapped { at: 0x1000 });
-        let dax =
-            RefusedEvent { magic: XFS, flags: refused_flag::MAPPED | refused_flag::DAX, ..event(libc::EOPNOTSUPP) };
+        let dax = RefusedEvent {
+            magic: XFS,
+            flags: refused_flag::MAPPED | refused_flag::DAX,
+            ..event(libc::EOPNOTSUPP)
+        };
         assert_eq!(refused_for(&dax), Reason::FsDax);
         let file = FileKey { ino: 3, ..FileKey::default() };
         let mut ring = RefusedEvent { file, ..event(libc::EOPNOTSUPP) };

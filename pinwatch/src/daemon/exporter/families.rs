@@ -5,8 +5,18 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram as Classes, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use super::MetricsError;
 use super::catalogue::{Entry, Histogram, Kind, Number};
+
+/// Why there is no text: a defect.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The same metric was put into one reply twice.
+    #[error("cannot write the metrics: {0} is there twice")]
+    Twice(String),
+    /// The text cannot be written.
+    #[error("cannot write the metrics: {0}")]
+    Encode(#[from] prometheus::Error),
+}
 
 /// How often something was how large.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -3,11 +3,16 @@
 //! The program chooses the values, from closed sets that the model's own enums define. Only the labels of the metrics by
 //! name, which are off by default, have values that users choose.
 
-use super::report::{METHODS, REFERENCES};
 use crate::kernel::bpf::MapFull;
 use crate::kernel::feature::{FeatureName, State};
 use crate::model::{Backing, CoverageState, GapCode, LeaseKind, LeaseState, Outcome, Reason, Subsystem};
 use crate::subsystem;
+
+/// How a hook can be attached, as a label's values.
+pub const METHODS: [&str; 3] = ["fentry", "kprobe", "none"];
+
+/// What explains references to pinned pages, as a label's values.
+pub const REFERENCES: [&str; 3] = ["attributed", "unclaimed", "unattributed"];
 
 /// A label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,48 +16,19 @@ mod reference;
 mod report;
 mod scrape;
 
-pub use families::{Distribution, Families};
+pub use families::{Families, MetricsError};
 pub use groups::Limits;
 pub use labels::Label;
-pub use overview::Overview;
+pub use overview::{Overview, text};
 pub use reference::text as reference;
 pub use report::{References, Report};
 pub use scrape::{Activity, Exporter, HttpCounts, Pass};
-
-use crate::model::{LeasePolicy, Table};
-
-/// Why there is no text: a defect.
-#[derive(Debug, thiserror::Error)]
-pub enum MetricsError {
-    /// The same metric was put into one reply twice.
-    #[error("cannot write the metrics: {0} is there twice")]
-    Twice(String),
-    /// The text cannot be written.
-    #[error("cannot write the metrics: {0}")]
-    Encode(#[from] prometheus::Error),
-}
-
-/// The metrics of a table in the text format, for `pinwatch metrics` without a daemon. `now` in nanoseconds since the Unix
-/// epoch.
-///
-/// # Errors
-/// [`MetricsError`], which is a defect.
-pub fn text(table: &Table, policy: LeasePolicy, now: i64) -> Result<String, MetricsError> {
-    let mut families = Families::default();
-    Overview::of(table, policy, Limits::default()).emit(now, &mut families);
-    build_info(&mut families);
-    families.text()
-}
-
-fn build_info(families: &mut Families) {
-    families.values(catalogue::BUILD_INFO, [([env!("CARGO_PKG_VERSION")], 1.0)]);
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::listing::sample;
-    use crate::model::{CoverageState, Gap, GapCode};
+    use crate::model::{CoverageState, Gap, GapCode, LeasePolicy, Table};
 
     #[test]
     fn totals_are_those_of_the_table_and_no_name_gets_out() {

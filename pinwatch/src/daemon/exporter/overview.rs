@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue;
-use super::families::Families;
+use super::families::{Families, MetricsError};
 use super::groups::{Groups, Limits};
+use super::process;
 use crate::model::{
     Backing, CoverageState, GapCode, Lease, LeaseKind, LeasePolicy, LeaseState, Pin, Subsystem, Table,
 };
@@ -163,4 +164,16 @@ impl Leases {
         families.value(catalogue::PINNED_LEASE_WAITERS, self.pinned_waiters as f64);
         families.value(catalogue::PINNED_LEASE_OLDEST_WAIT_SECONDS, age(now, self.waiting_since));
     }
+}
+
+/// The metrics of a table in the text format, for `pinwatch metrics` without a daemon. `now` in nanoseconds since the Unix
+/// epoch.
+///
+/// # Errors
+/// [`MetricsError`], which is a defect.
+pub fn text(table: &Table, policy: LeasePolicy, now: i64) -> Result<String, MetricsError> {
+    let mut families = Families::default();
+    Overview::of(table, policy, Limits::default()).emit(now, &mut families);
+    process::build_info(&mut families);
+    families.text()
 }

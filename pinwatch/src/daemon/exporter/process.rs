@@ -23,3 +23,8 @@ pub fn emit(families: &mut Families) {
         families.value(catalogue::PROCESS_MAX_FDS, most as f64);
     }
 }
+
+/// Which version this is.
+pub fn build_info(families: &mut Families) {
+    families.values(catalogue::BUILD_INFO, [([env!("CARGO_PKG_VERSION")], 1.0)]);
+}

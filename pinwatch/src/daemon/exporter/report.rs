@@ -5,11 +5,10 @@
 
 use pinwatch_common::{SMALLEST_SIZE, Totals};
 
-use super::Distribution;
 use super::catalogue;
-use super::families::Families;
-use super::labels::feature_word;
-use crate::daemon::history::Breaks;
+use super::families::{Distribution, Families};
+use super::labels::{METHODS, REFERENCES, feature_word};
+use crate::daemon::breaks::Breaks;
 use crate::kernel::bpf::Missed;
 use crate::kernel::bpf_syscall::ProgramCounts;
 use crate::kernel::feature::Feature;
@@ -19,12 +18,6 @@ use crate::source::host::vmstat;
 
 /// Pins are classed by size up to 16 GiB.
 const BOUNDS: usize = 12;
-
-/// How a hook can be attached, as a label's values.
-pub const METHODS: [&str; 3] = ["fentry", "kprobe", "none"];
-
-/// What explains references to pinned pages, as a label's values.
-pub const REFERENCES: [&str; 3] = ["attributed", "unclaimed", "unattributed"];
 
 /// What the daemon counts and knows of itself.
 pub struct Report<'a> {

@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use pinwatch_common::Totals;
 
+use super::families::{Families, MetricsError};
+use super::groups::Limits;
+use super::overview::Overview;
 use super::report::{self, References, Report};
-use super::{Families, Limits, MetricsError, Overview, build_info, catalogue, process};
+use super::{catalogue, process};
 use crate::model::{LeasePolicy, Subsystem, Table};
 use crate::source::clocks::Clocks;
 use crate::source::host::vmstat;
@@ -189,7 +192,7 @@ impl Exporter {
         report: &Report<'_>,
     ) -> Result<Rc<str>, MetricsError> {
         let mut families = Families::default();
-        build_info(&mut families);
+        process::build_info(&mut families);
         if let Some(overview) = &self.cache.overview {
             overview.emit(Clocks::now().realtime, &mut families);
         }

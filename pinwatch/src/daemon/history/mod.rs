@@ -2,7 +2,6 @@
 //!
 //! It is fed by value and reads nothing itself; who may see an event is decided in the model.
 
-mod breaks;
 mod leases;
 mod pending;
 mod refused;
@@ -12,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use pinwatch_common::{FileKey, LeaseEvent, PinEvent, event, subsystems::Kind};
 use tracing::warn;
 
+use crate::daemon::breaks::Breaks;
 use crate::model::{
     CoverageState, Event, File, FileId, FileIndex, Happened, LeaseTag, Pin, PinId, Table, Who,
 };
 use crate::source::clocks::Clocks;
 use crate::source::file_records::nameless;
-pub use breaks::Breaks;
 use leases::Leases;
 use pending::Pending;
 pub use refused::Refusals;

@@ -13,10 +13,10 @@ use std::path::Path;
 use tracing::{debug, info, warn};
 
 use crate::kernel::bpf::{BpfError, LoadOptions, Programs};
+use crate::kernel::bpf_syscall;
 use crate::kernel::facts::{Depth, Facts};
 use crate::kernel::feature::{Detail, Feature, FeatureName, State};
 use crate::kernel::plan::{Choices, Hook, Method, Plan, Verdict};
-use crate::kernel::bpf_syscall;
 use crate::model::Gap;
 use crate::source::clocks::Clocks;
 use crate::subsystem;
