@@ -2,17 +2,20 @@
 //! removed, within a version.
 
 mod pin;
+mod process;
+mod shared;
 pub(super) mod writer;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
+pub(super) use self::process::holding_fields;
+use self::shared::Shared;
 use super::gaps;
-use crate::model::{self, HiddenVia, KernelCount, Name, Pin, Table, Via, Who, Workload};
+use crate::model::{self, KernelCount, Name, Pin, Table, Who};
 
 /// The version of the contract.
 pub const VERSION: u32 = 1;
@@ -73,114 +76,6 @@ pub fn lines(out: &mut impl Write, table: &Table, pins: &[&Pin], now: i64) -> io
         }
     }
     out.write_all(&piece)
-}
-
-/// What many pins have in common, as JSON: written once, put in wherever it belongs.
-struct Shared {
-    files: Vec<String>,
-    creators: Vec<String>,
-    /// Four fields each.
-    holdings: Vec<String>,
-    /// The latest second, as text without its end.
-    second: RefCell<(i64, String)>,
-    /// The latest verdict, and its text.
-    coverage: RefCell<(model::Coverage, Vec<u8>)>,
-}
-
-impl Shared {
-    fn new(table: &Table) -> serde_json::Result<Self> {
-        let file = |file| serde_json::to_string(&File::new(file));
-        let creator = |process| serde_json::to_string(&Process::new(process));
-        Ok(Self {
-            files: table.files.iter().map(file).collect::<Result<_, _>>()?,
-            creators: table.processes.iter().map(creator).collect::<Result<_, _>>()?,
-            holdings: table
-                .holdings
-                .iter()
-                .map(|holding| fields(table, holding))
-                .collect::<Result<_, _>>()?,
-            second: RefCell::default(),
-            coverage: RefCell::default(),
-        })
-    }
-
-    fn file(&self, part: &model::Part) -> Option<&str> {
-        self.files.get(part.file?.0 as usize).map(String::as_str)
-    }
-
-    fn creator(&self, process: model::ProcessIndex) -> Option<&str> {
-        self.creators.get(process.0 as usize).map(String::as_str)
-    }
-
-    /// How a pin is kept, as four fields.
-    fn holding(&self, pin: &Pin) -> &str {
-        const UNKNOWN: &str = r#""state":"unknown","holders":null,"in_flight":null,"receivers":[]"#;
-        let at = pin.holding.map(|at| at.0 as usize);
-        at.and_then(|at| self.holdings.get(at)).map_or(UNKNOWN, String::as_str)
-    }
-
-    /// Appends the verdict on a pin's leases: its neighbours mostly have the same.
-    fn coverage(&self, out: &mut Vec<u8>, coverage: &model::Coverage) {
-        let mut latest = self.coverage.borrow_mut();
-        if latest.1.is_empty() || latest.0 != *coverage {
-            latest.1.clear();
-            pin::coverage(&mut latest.1, coverage);
-            latest.0 = coverage.clone();
-        }
-        out.extend_from_slice(&latest.1);
-    }
-
-    /// Appends a moment as RFC 3339; null if it is not known, or beyond what the calendar has.
-    fn time(&self, out: &mut Vec<u8>, nanoseconds: Option<i64>) {
-        let start = out.len();
-        out.push(b'"');
-        match nanoseconds.and_then(|nanoseconds| self.digits(out, nanoseconds)) {
-            Some(()) => out.extend_from_slice(b"Z\""),
-            None => {
-                out.truncate(start);
-                out.extend_from_slice(b"null");
-            }
-        }
-    }
-
-    /// Appends it up to its last digit; `None` if it is beyond what the calendar has.
-    fn digits(&self, out: &mut Vec<u8>, nanoseconds: i64) -> Option<()> {
-        let (second, mut rest) =
-            (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
-        let mut latest = self.second.borrow_mut();
-        if latest.0 != second || latest.1.is_empty() {
-            let time = jiff::Timestamp::from_second(second).ok()?;
-            *latest = (second, time.to_string().trim_end_matches('Z').to_owned());
-        }
-        out.extend_from_slice(latest.1.as_bytes());
-        if rest != 0 {
-            let mut digits = *b".000000000";
-            for digit in digits[1..].iter_mut().rev() {
-                *digit += (rest % 10) as u8;
-                rest /= 10;
-            }
-            let end = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
-            out.extend_from_slice(&digits[..end]);
-        }
-        Some(())
-    }
-}
-
-/// How a pin is kept, as four fields.
-fn fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String> {
-    Ok(format!(r#""state":"{}",{}"#, holding.state().word(), holding_fields(table, holding)?))
-}
-
-/// A holding as three fields.
-pub(super) fn holding_fields(table: &Table, holding: &model::Holding) -> serde_json::Result<String> {
-    let list = |holders: &[model::Holder]| {
-        let known = holders.iter().filter_map(|holder| Some((table.process(holder.process)?, holder)));
-        let list: Vec<Holder<'_>> = known.map(|(process, holder)| Holder::new(process, holder)).collect();
-        serde_json::to_string(&list)
-    };
-    let in_flight = serde_json::to_string(&holding.in_flight)?;
-    let (holders, receivers) = (list(&holding.holders)?, list(&holding.receivers)?);
-    Ok(format!(r#""holders":{holders},"in_flight":{in_flight},"receivers":{receivers}"#))
 }
 
 #[derive(Serialize)]
@@ -270,120 +165,6 @@ impl<'a> File<'a> {
             fstype: Some(file.fstype.as_str()).filter(|t| !t.is_empty()),
             deleted: file.deleted,
         }
-    }
-}
-
-#[derive(Serialize)]
-struct Process<'a> {
-    pid: u32,
-    start: Option<u64>,
-    comm: Cow<'a, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    comm_hex: Option<String>,
-    uid: Option<u32>,
-    user: Option<&'a str>,
-    alive: bool,
-    cgroup: Option<Cow<'a, str>>,
-    #[serde(flatten)]
-    workload: Workload,
-    #[serde(flatten)]
-    namespaces: Namespaces,
-}
-
-/// Only those that are there.
-#[derive(Serialize)]
-struct Namespaces {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid_namespace: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mount_namespace: Option<u64>,
-}
-
-impl Namespaces {
-    fn of(process: &model::Process) -> Self {
-        Self { pid_namespace: process.namespaces.pid, mount_namespace: process.namespaces.mount }
-    }
-}
-
-impl<'a> Process<'a> {
-    fn new(process: &'a model::Process) -> Self {
-        Self {
-            pid: process.pid,
-            start: process.start,
-            comm: process.comm.text(),
-            comm_hex: lossless(&process.comm),
-            uid: process.uid,
-            user: process.user.as_deref(),
-            alive: process.alive,
-            cgroup: process.cgroup.as_ref().map(Name::text),
-            workload: process.workload(),
-            namespaces: Namespaces::of(process),
-        }
-    }
-}
-
-/// Of what the process is only what it has: there may be very many.
-#[derive(Serialize)]
-struct Holder<'a> {
-    pid: u32,
-    start: Option<u64>,
-    comm: Cow<'a, str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    comm_hex: Option<String>,
-    uid: Option<u32>,
-    user: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unit: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<String>,
-    #[serde(flatten)]
-    namespaces: Namespaces,
-    via: Vias<'a>,
-}
-
-impl<'a> Holder<'a> {
-    fn new(process: &'a model::Process, holder: &'a model::Holder) -> Self {
-        let Workload { unit, container, pod } = process.workload();
-        Self {
-            pid: process.pid,
-            start: process.start,
-            comm: process.comm.text(),
-            comm_hex: lossless(&process.comm),
-            uid: process.uid,
-            user: process.user.as_deref(),
-            unit,
-            container,
-            pod,
-            namespaces: Namespaces::of(process),
-            via: Vias(&holder.via),
-        }
-    }
-}
-
-struct Vias<'a>(&'a [Via]);
-
-impl Serialize for Vias<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "snake_case")]
-        enum One {
-            Fd(Option<u32>),
-            Mapping(Option<u64>),
-            Registered(Option<u32>),
-            RingFile(Option<u32>),
-        }
-        serializer.collect_seq(self.0.iter().map(|via| match via {
-            Via::Fd(fd) => One::Fd(Some(*fd)),
-            Via::Mapping(address) => One::Mapping(Some(*address)),
-            Via::Registered(place) => One::Registered(Some(*place)),
-            Via::RingFile(fd) => One::RingFile(*fd),
-            Via::Hidden(HiddenVia::Fd) => One::Fd(None),
-            Via::Hidden(HiddenVia::Mapping) => One::Mapping(None),
-            Via::Hidden(HiddenVia::Registered) => One::Registered(None),
-            Via::Hidden(HiddenVia::RingFile) => One::RingFile(None),
-        }))
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::columns::Context;
 use super::grid::Grid;
-use super::json::writer::{self, key};
+use super::json::writer::{self, Ready, key};
 use super::render::RenderOptions;
 use super::select::Selection;
 use super::{escape, json, label, path_or_number, size};
@@ -120,13 +120,20 @@ impl<'a> Leases<'a> {
 
     fn object(&self, out: &mut Vec<u8>, entry: &Entry) -> serde_json::Result<()> {
         let Entry { lease, holding, taker, pins } = entry;
-        let file = self.table.file(lease.file).map(|file| serde_json::to_string(&json::File::new(file)));
+        let file = self.table.file(lease.file).map(|file| Ready::of_serde(&json::File::new(file)));
         let file = file.transpose()?;
         let seconds = match lease.state {
             LeaseState::Breaking { seconds_left } => seconds_left,
             _ => None,
         };
-        let taker = taker.map(|taker| json!({"pid": taker.pid, "comm": taker.comm.text()}).to_string());
+        let taker = taker.map(|taker| {
+            Ready::written(|out| {
+                writer::object(out, |o| {
+                    o.number(key!("pid"), u64::from(taker.pid));
+                    o.text(key!("comm"), Some(&taker.comm.text()));
+                });
+            })
+        });
         let nobody = Holding::nobody();
         let waiters: Vec<Value> = (lease.waiters.iter())
             .map(|waiter| {
@@ -141,9 +148,10 @@ impl<'a> Leases<'a> {
                 })
             })
             .collect();
-        let time = |at: Option<i64>| serde_json::to_string(&at.and_then(json::time));
+        let waiters = Ready::of_serde(&waiters)?;
+        let time = |at: Option<i64>| Ready::of_serde(&at.and_then(json::time));
         let (taken, broken) = (time(lease.taken)?, time(lease.broken)?);
-        let holders = json::holding_fields(self.table, holding.unwrap_or(&nobody))?;
+        let holders = json::holding_fields(self.table, holding.unwrap_or(&nobody));
         writer::object(out, |o| {
             o.word(key!("kind"), lease.kind.word());
             o.word(key!("mode"), lease.mode.word());
@@ -151,9 +159,9 @@ impl<'a> Leases<'a> {
             o.number(key!("seconds_left"), seconds);
             o.ready(key!("taken"), Some(&taken));
             o.ready(key!("broken"), Some(&broken));
-            o.ready(key!("waiters"), Some(&Value::from(waiters).to_string()));
-            o.ready(key!("file"), file.as_deref());
-            o.ready(key!("taker"), taker.as_deref());
+            o.ready(key!("waiters"), Some(&waiters));
+            o.ready(key!("file"), file.as_ref());
+            o.ready(key!("taker"), taker.as_ref());
             o.ready_fields(&holders);
             o.list(key!("pins"), pins, |out, pin| writer::text(out, &pin.id.to_string()));
             o.number(key!("pinned_bytes"), pinned(lease, pins));

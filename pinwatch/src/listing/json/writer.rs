@@ -16,6 +16,37 @@ macro_rules! key {
 }
 pub(in crate::listing) use key;
 
+/// JSON that is written already: a value, or fields with commas between them.
+#[derive(Debug, Default)]
+pub struct Ready(Vec<u8>);
+
+impl Ready {
+    /// A value that the function writes.
+    pub fn written(value: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut out = Vec::new();
+        value(&mut out);
+        Self(out)
+    }
+
+    /// Fields that the function writes, to be put into an object later.
+    pub fn fields(fields: impl FnOnce(&mut Object)) -> Self {
+        Self::written(|out| fields(&mut Object { out, begun: false }))
+    }
+
+    /// A value that serde writes.
+    ///
+    /// # Errors
+    /// What its `Serialize` says.
+    pub fn of_serde(value: &impl serde::Serialize) -> serde_json::Result<Self> {
+        serde_json::to_vec(value).map(Self)
+    }
+
+    /// Its text.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Appends an object, whose fields the function writes.
 #[inline]
 pub fn object(out: &mut Vec<u8>, fields: impl FnOnce(&mut Object)) {
@@ -143,17 +174,22 @@ impl Object<'_> {
         self.field(key, |out| flag(out, value.into()));
     }
 
-    /// A field with JSON that is written already, or null.
-    #[inline]
-    pub fn ready(&mut self, key: Key, json: Option<&str>) {
-        self.field(key, |out| out.extend_from_slice(json.unwrap_or("null").as_bytes()));
+    /// A field without a value.
+    pub fn null(&mut self, key: Key) {
+        self.field(key, |out| out.extend_from_slice(b"null"));
     }
 
-    /// Fields that are written already, with commas between them.
+    /// A field with JSON that is written already, or null.
     #[inline]
-    pub fn ready_fields(&mut self, fields: &str) {
+    pub fn ready(&mut self, key: Key, json: Option<&Ready>) {
+        self.field(key, |out| out.extend_from_slice(json.map_or(b"null", Ready::bytes)));
+    }
+
+    /// Fields that are written already.
+    #[inline]
+    pub fn ready_fields(&mut self, fields: &Ready) {
         self.comma();
-        self.out.extend_from_slice(fields.as_bytes());
+        self.out.extend_from_slice(fields.bytes());
     }
 
     #[inline]
@@ -216,9 +252,13 @@ mod tests {
             o.text(key!("no_text"), None);
             o.flag(key!("yes"), true);
             o.flag(key!("unknown"), None);
-            o.ready(key!("ready"), Some("[1]"));
+            o.ready(key!("ready"), Some(&Ready::of_serde(&[1]).unwrap()));
             o.ready(key!("not_ready"), None);
-            o.ready_fields("\"a\":1,\"b\":2");
+            o.null(key!("nothing"));
+            o.ready_fields(&Ready::fields(|o| {
+                o.number(key!("a"), 1);
+                o.number(key!("b"), 2);
+            }));
             o.list(key!("list"), [1, 2], number);
             o.list(key!("empty"), [], number);
             o.field(key!("object"), |out| object(out, |_| {}));
@@ -236,7 +276,7 @@ mod tests {
         });
         let expected = serde_json::json!({
             "word": "rw", "number": u64::MAX, "none": null, "text": "\"\\\n\u{1}é\u{2028}", "no_text": null, "yes": true,
-            "unknown": null, "ready": [1], "not_ready": null, "a": 1, "b": 2, "list": [1, 2], "empty": [], "object": {},
+            "unknown": null, "ready": [1], "not_ready": null, "nothing": null, "a": 1, "b": 2, "list": [1, 2], "empty": [], "object": {},
             "dynamic": false, "inner": {"x": 0}, "name": "r1f3a\"q\"010"
         });
         assert_eq!(String::from_utf8(out).unwrap(), expected.to_string());
