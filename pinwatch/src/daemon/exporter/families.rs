@@ -1,4 +1,6 @@
 //! Values that were counted elsewhere, put into the structures of the crate `prometheus`, which writes the text format.
+//! Its registry of live counters is not used: each scrape would set all of them from the table, and a series whose labels are
+//! gone would stay.
 
 use prometheus::TextEncoder;
 use prometheus::proto::{
