@@ -90,11 +90,13 @@ impl Core {
     /// # Errors
     /// [`StartError`] if no pin would be seen.
     pub fn start(options: &Options) -> Result<Self, StartError> {
+        // Before the hooks are attached: it tries a lease, which is nobody's business.
+        let reconciler = Reconciler::new();
         let mut hooks = Hooks::start(&options.choices, options.max_pins, options.bpf_log)?;
         let events = Events::new(hooks.programs_mut().take_events());
         Ok(Self {
             hooks,
-            reconciler: Reconciler::new(),
+            reconciler,
             events,
             history: History::default(),
             refusals: Refusals::default(),

@@ -129,10 +129,10 @@ impl Events {
         if self.followers == MAX_FOLLOWERS {
             return Err(FollowError::TooMany);
         }
-        self.followers += 1;
-        if self.followers == 1 {
+        if self.followers == 0 {
             programs.follow_pins(true)?;
         }
+        self.followers += 1;
         Ok(())
     }
 

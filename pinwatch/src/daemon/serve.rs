@@ -62,7 +62,8 @@ async fn serve(settings: &Settings, mut core: Core, web: Web) -> Result<(), Daem
         }
     }
     let listener = socket::bind(&settings.socket)?;
-    info!(socket = %settings.socket.display(), "watching");
+    // The daemon as a whole is ready: not named by the file that happens to say so.
+    info!(target: "pinwatch::daemon", socket = %settings.socket.display(), "watching");
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let core = Rc::new(RefCell::new(core));

@@ -232,7 +232,7 @@ pub fn start_daemon_through(wrapper: &[&str], arguments: &[&str], log: &str) -> 
     loop {
         let text = fs::read_to_string(log).unwrap_or_default();
         if text.contains("INFO pinwatch::daemon: watching") {
-            ensure!(!text.contains("a hook is missing"), "a hook is missing: {text}");
+            ensure!(!text.contains("cannot attach a hook"), "a hook is missing: {text}");
             return Ok(child);
         }
         if let Some(status) = child.try_wait()? {

@@ -8,6 +8,7 @@ use prometheus::proto::{
 };
 
 use super::catalogue::{Entry, Histogram, Kind, Number};
+use super::labels::Label;
 
 /// Why there is no text: a defect.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +97,7 @@ impl Families {
         let metrics: Vec<Metric> = rows
             .into_iter()
             .map(|(values, value)| {
-                let pair = |(label, value): (&super::Label, L)| {
+                let pair = |(label, value): (&Label, L)| {
                     let mut pair = LabelPair::default();
                     pair.set_name(label.name().to_owned());
                     pair.set_value(value.into());

@@ -127,7 +127,7 @@ pub fn violation(guest: &mut Guest) -> Result<Outcome> {
             // The daemon warns of it where its policy wants a lease.
             let id = guest.pins()?[0]["id"].as_str().unwrap_or("?").to_owned();
             let warned = guest.log()?.contains(&format!(
-                "a pin has lost its lease: nobody is asked before its file is taken away pin={id} "
+                "a pin has lost its lease: its file can be truncated or removed without its holders being asked pin={id} "
             ));
             ensure!(warned == on_disk, "{}: warned: {warned}", step("closed"));
             let file = actors.number(pid, &format!("open-file {path} {mode} keep"), "fd")?;
