@@ -73,7 +73,7 @@ fn verdict(
     let leasable = |backing| match backing {
         Backing::File | Backing::Shmem => true,
         Backing::Hugetlb => hugetlb,
-        _ => false,
+        Backing::Devdax | Backing::Anon | Backing::Device | Backing::Unknown => false,
     };
     let files = || pin.parts.iter().filter(|part| leasable(part.backing)).filter_map(|part| part.file);
     if files().next().is_none() {

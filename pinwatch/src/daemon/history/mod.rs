@@ -82,7 +82,8 @@ impl History {
         let bytes = record.length;
         let what = match record.event.what {
             event::MADE => Happened::PinMade { by, bytes },
-            _ => Happened::PinReleased { by, bytes },
+            event::RELEASED => Happened::PinReleased { by, bytes },
+            what => return warn!(what, "a pin's event is of an unknown kind and not in the history"),
         };
         self.add(Pending {
             time: clocks.of(record.event.time),
@@ -95,8 +96,8 @@ impl History {
 
     /// Takes note of what happened to a lease.
     pub fn lease(&mut self, record: &LeaseEvent, clocks: Clocks) {
-        let place = self.files.get(&id_of(&record.file));
-        let listed = place.map_or(&[][..], |place| &place.leases);
+        let known = self.files.get(&id_of(&record.file));
+        let listed = known.map_or(&[][..], |known| &known.leases);
         let noted = self.leases.note(record, clocks.of(record.event.time), listed);
         noted.into_iter().for_each(|pending| self.add(pending));
     }

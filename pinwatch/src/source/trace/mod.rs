@@ -101,7 +101,9 @@ impl Snapshot {
         let of = |pin: &PinRecord| if pin.references == 0 { records::pages(pin) } else { pin.references };
         self.pins.iter().fold((0, 0), |(attributed, unclaimed), (_, pin)| match Kind::try_from(pin.kind) {
             Ok(Kind::Unclaimed) => (attributed, unclaimed + of(pin)),
-            _ => (attributed + of(pin), unclaimed),
+            Ok(_) => (attributed + of(pin), unclaimed),
+            // It is not listed: what it has is explained by nothing.
+            Err(_) => (attributed, unclaimed),
         })
     }
 
