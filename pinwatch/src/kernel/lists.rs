@@ -129,4 +129,22 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn cut_lines_are_no_panic() {
+        let text = "ib_core 5 1 ib_uverbs, Live 0xffffffffc0000000 (OE)\n";
+        for end in 0..text.len() {
+            assert!(
+                modules(&text[..end]).all(|module| module.name == "ib_core" && module.size == 5),
+                "{end}"
+            );
+        }
+        let text = b"ffffffffc0000010 t pin_it\t[pintest]\n";
+        for end in 0..text.len() {
+            for_each_symbol(&text[..end], |symbol| {
+                let names = (symbol.name(), symbol.module(), symbol.is_function());
+                assert!(names.0.is_none_or(|name| "pin_it".starts_with(name)), "{end}");
+            });
+        }
+    }
 }
