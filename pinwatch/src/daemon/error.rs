@@ -2,6 +2,7 @@
 
 use super::hooks::StartError;
 use super::instance::InstanceError;
+use super::web::WebError;
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -12,9 +13,9 @@ pub enum DaemonError {
     /// The kernel's side.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// HTTP cannot be served; the sentence says why.
-    #[error("{0}")]
-    Web(String),
+    /// HTTP cannot be served.
+    #[error(transparent)]
+    Web(#[from] WebError),
     /// Anything else of the operating system.
     #[error("{what}: {error}")]
     System {

@@ -16,8 +16,9 @@ use hyper::header::{HeaderName, HeaderValue};
 use rustls::ServerConfig;
 use serde::Deserialize;
 
+use super::problem::{ConfigError, Problem};
 use super::tls::TlsSection;
-use super::watched_file::{self, ConfigError, Mark};
+use super::watched_file::{self, Mark};
 
 /// A configuration has no more users.
 const USERS: usize = 1000;
@@ -114,45 +115,38 @@ impl Loaded {
 
 /// A configuration, and the other files that it is made of.
 fn read(path: &Path) -> Result<(Config, Vec<(PathBuf, Mark)>), ConfigError> {
-    let failed = |reason: &dyn std::fmt::Display| ConfigError::new(path, reason);
+    let failed = |problem: Problem| ConfigError::new(path, problem);
     let text = watched_file::read(path)?;
-    let text = String::from_utf8(text).map_err(|error| failed(&error))?;
+    let text = String::from_utf8(text).map_err(|error| failed(error.into()))?;
     let is_blank =
         |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#') || line.trim() == "---";
     let file: File = match text.lines().all(is_blank) {
         true => File::default(),
-        false => serde_saphyr::from_str(&text).map_err(|error| failed(&first_line(&error.to_string())))?,
+        false => serde_saphyr::from_str(&text)
+            .map_err(|error| failed(Problem::Yaml(first_line(&error.to_string()))))?,
     };
     let users = file.basic_auth_users.unwrap_or_default();
     if users.len() > USERS {
-        return Err(failed(&format!("basic_auth_users has {} users, more than {USERS}", users.len())));
+        return Err(failed(Problem::TooManyUsers { users: users.len(), most: USERS }));
     }
     for (user, hash) in &users {
         let parts = hash.parse::<bcrypt::HashParts>();
         // Neither the hash nor what is wrong with it is printed: it is a secret.
         let Ok(parts) = parts else {
-            return Err(failed(&format!(
-                "the password of {user:?} is no bcrypt hash; `htpasswd -nBC 10 \"\"` makes one"
-            )));
+            return Err(failed(Problem::NoHash(user.clone())));
         };
         if !COSTS.contains(&parts.get_cost()) {
-            let (least, most) = (COSTS.start(), COSTS.end());
-            return Err(failed(&format!(
-                "the bcrypt hash of {user:?} has the cost {}: {least} to {most} are allowed",
-                parts.get_cost()
-            )));
+            let (least, most) = (*COSTS.start(), *COSTS.end());
+            return Err(failed(Problem::Cost { user: user.clone(), cost: parts.get_cost(), least, most }));
         }
     }
     let mut headers = Vec::new();
     for (name, value) in file.http_server_config.unwrap_or_default().headers {
         let Some(known) = HEADERS.iter().find(|known| known.eq_ignore_ascii_case(&name)) else {
-            return Err(failed(&format!(
-                "the header {name:?} cannot be set; these can: {}",
-                HEADERS.join(", ")
-            )));
+            return Err(failed(Problem::Header { name, allowed: &HEADERS }));
         };
-        let name = HeaderName::from_bytes(known.as_bytes()).map_err(|error| failed(&error))?;
-        headers.push((name, HeaderValue::from_str(&value).map_err(|error| failed(&error))?));
+        let name = HeaderName::from_bytes(known.as_bytes()).map_err(|error| failed(error.into()))?;
+        headers.push((name, HeaderValue::from_str(&value).map_err(|error| failed(error.into()))?));
     }
     let folder = path.parent().unwrap_or(Path::new(""));
     let (tls, files) = match file.tls_server_config {

@@ -5,6 +5,7 @@ mod auth;
 mod config;
 mod listen;
 mod pages;
+mod problem;
 mod tls;
 mod watched_file;
 
@@ -30,10 +31,11 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use super::core::Core;
-use super::error::DaemonError;
 use auth::{Answer, Doorman};
 use config::{Config, Loaded};
+use listen::ListenError;
 use pages::Body;
+use problem::ConfigError;
 
 pub use listen::ADDRESS;
 pub use pages::check_path;
@@ -64,6 +66,17 @@ impl Default for Settings {
     }
 }
 
+/// Why HTTP cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum WebError {
+    /// The configuration is wrong.
+    #[error("cannot use the web configuration: {0}")]
+    Config(#[from] ConfigError),
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
 /// A server that does not serve yet: connections wait until it does.
 pub struct Web {
     listeners: Vec<TcpListener>,
@@ -80,12 +93,10 @@ impl Web {
     /// Reads the configuration and listens.
     ///
     /// # Errors
-    /// What is wrong with the configuration, or why it cannot listen.
-    pub fn bind(settings: &Settings) -> Result<Self, DaemonError> {
-        let loaded = Loaded::read(settings.config.as_deref())
-            .map_err(|error| DaemonError::Web(format!("cannot use the web configuration: {error}")))?;
-        let (listeners, unavailable) = listen::listeners(settings.addresses.as_deref())
-            .map_err(|error| DaemonError::Web(error.to_string()))?;
+    /// [`WebError`]
+    pub fn bind(settings: &Settings) -> Result<Self, WebError> {
+        let loaded = Loaded::read(settings.config.as_deref())?;
+        let (listeners, unavailable) = listen::listeners(settings.addresses.as_deref())?;
         Ok(Self {
             listeners,
             unavailable,

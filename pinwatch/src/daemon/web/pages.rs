@@ -38,7 +38,7 @@ pub fn answer(request: &Request<Incoming>, metrics: &str, core: &RefCell<Core>) 
             }
         },
         "/" => page(StatusCode::OK, HTML, landing(metrics)),
-        _ => page(StatusCode::NOT_FOUND, TEXT, format!("nothing is here; the metrics are at {metrics}\n")),
+        _ => page(StatusCode::NOT_FOUND, TEXT, format!("no such page; the metrics are at {metrics}\n")),
     }
 }
 
@@ -120,17 +120,28 @@ fn landing(metrics: &str) -> String {
     )
 }
 
+/// Why the metrics cannot be at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// It would not be safe in HTML or in a request.
+    #[error("write a path like /metrics, with letters, digits and /-._~ only")]
+    Form,
+    /// Another page is there.
+    #[error("another page is at this path; choose another one")]
+    Taken,
+}
+
 /// Whether a path can be where the metrics are: it is put into HTML and compared with what clients ask for.
 ///
 /// # Errors
-/// Why not.
-pub fn check_path(path: &str) -> Result<String, String> {
+/// [`PathError`]
+pub fn check_path(path: &str) -> Result<String, PathError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     if !path.starts_with('/') || !path.chars().all(plain) {
-        return Err("a path like /metrics is wanted: letters, digits, /-._~".to_owned());
+        return Err(PathError::Form);
     }
     match path {
-        "/" | "/-/healthy" | "/-/ready" => Err("something else is there".to_owned()),
+        "/" | "/-/healthy" | "/-/ready" => Err(PathError::Taken),
         _ => Ok(path.to_owned()),
     }
 }

@@ -15,7 +15,8 @@ use rustls::{
 };
 use serde::Deserialize;
 
-use super::watched_file::{ConfigError, Mark, read_marked};
+use super::problem::{ConfigError, Problem};
+use super::watched_file::{Mark, read_marked};
 
 /// `tls_server_config`.
 #[derive(Debug, Default, Deserialize)]
@@ -65,12 +66,12 @@ impl TlsSection {
     /// # Errors
     /// [`ConfigError`]
     pub fn load(self, path: &Path, folder: &Path) -> Result<Read, ConfigError> {
-        let failed = |reason: &dyn std::fmt::Display| ConfigError::new(path, reason);
+        let failed = |problem: Problem| ConfigError::new(path, problem);
         let mut files = Vec::new();
-        let mut part = |what: &str, file: &Option<PathBuf>, text: &Option<String>| {
+        let mut part = |what: &'static str, file: &Option<PathBuf>, text: &Option<String>| {
             let is_set = |text: &&String| !text.trim().is_empty();
             match (file.as_ref().filter(|file| !file.as_os_str().is_empty()), text.as_ref().filter(is_set)) {
-                (Some(_), Some(_)) => Err(failed(&format!("{what} and {what}_file are both given"))),
+                (Some(_), Some(_)) => Err(failed(Problem::Both(what))),
                 (None, None) => Ok(None),
                 (None, Some(text)) => Ok(Some((path.to_owned(), text.clone().into_bytes()))),
                 (Some(file), None) => {
@@ -85,27 +86,27 @@ impl TlsSection {
             (part("cert", &self.cert_file, &self.cert)?, part("key", &self.key_file, &self.key)?);
         let ca = part("client_ca", &self.client_ca_file, &self.client_ca)?;
         let (Some(cert), Some(key)) = (cert, key) else {
-            return Err(failed(&"tls_server_config needs cert_file and key_file"));
+            return Err(failed(Problem::NoPair));
         };
-        let provider = Arc::new(self.provider().map_err(|reason| failed(&reason))?);
+        let provider = Arc::new(self.provider().map_err(failed)?);
         let verifier = self.verifier(path, ca, &provider)?;
         let chain = certificates(&cert)?;
         let key = PrivateKeyDer::from_pem_slice(&key.1)
-            .map_err(|error| ConfigError::new(&key.0, format!("has no private key in PEM: {error}")))?;
+            .map_err(|error| ConfigError::new(&key.0, Problem::NoKey(error)))?;
         let builder = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&self.versions().map_err(|reason| failed(&reason))?)
-            .map_err(|error| failed(&error))?;
+            .with_protocol_versions(&self.versions().map_err(failed)?)
+            .map_err(|error| failed(error.into()))?;
         let builder = match verifier {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(|error| failed(&error))?;
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| failed(error.into()))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok((Some(Arc::new(config)), files))
     }
 
     /// Cipher suites and key exchanges that are allowed.
-    fn provider(&self) -> Result<CryptoProvider, String> {
+    fn provider(&self) -> Result<CryptoProvider, Problem> {
         let mut provider = ring::default_provider();
         if !self.cipher_suites.is_empty() {
             // Go's names, which differ from rustls' for TLS 1.3.
@@ -114,7 +115,7 @@ impl TlsSection {
             };
             let known: Vec<String> = provider.cipher_suites.iter().map(name).collect();
             if let Some(unknown) = self.cipher_suites.iter().find(|suite| !known.contains(suite)) {
-                return Err(format!("unknown cipher suite {unknown:?}; known are {}", known.join(", ")));
+                return Err(Problem::Suite { name: unknown.clone(), known });
             }
             // As with Go, those of TLS 1.3 cannot be chosen.
             provider.cipher_suites.retain(|suite| {
@@ -130,29 +131,23 @@ impl TlsSection {
             };
             let known: Vec<String> = provider.kx_groups.iter().map(|group| name(*group)).collect();
             if let Some(unknown) = self.curve_preferences.iter().find(|curve| !known.contains(curve)) {
-                return Err(format!("unknown curve {unknown:?}; known are {}", known.join(", ")));
+                return Err(Problem::Curve { name: unknown.clone(), known });
             }
             provider.kx_groups.retain(|group| self.curve_preferences.contains(&name(*group)));
         }
         Ok(provider)
     }
 
-    fn versions(&self) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
+    fn versions(&self) -> Result<Vec<&'static SupportedProtocolVersion>, Problem> {
         let least = self.min_version.unwrap_or(Version::TLS12);
         let most = self.max_version.unwrap_or(Version::TLS13);
         if least < Version::TLS12 {
-            return Err(
-                "min_version: TLS 1.0 and 1.1 are broken and not spoken; use TLS12 or TLS13".to_owned()
-            );
+            return Err(Problem::OldVersion);
         }
         let all = [(Version::TLS12, &rustls::version::TLS12), (Version::TLS13, &rustls::version::TLS13)];
         let chosen: Vec<_> =
             all.into_iter().filter(|(version, _)| (least..=most).contains(version)).map(|(_, v)| v).collect();
-        if chosen.is_empty() {
-            Err("no version is between min_version and max_version".to_owned())
-        } else {
-            Ok(chosen)
-        }
+        if chosen.is_empty() { Err(Problem::NoVersion) } else { Ok(chosen) }
     }
 
     /// Who checks clients' certificates.
@@ -166,16 +161,14 @@ impl TlsSection {
             NoClientCert, RequestClientCert, RequireAndVerifyClientCert, RequireAnyClientCert,
             VerifyClientCertIfGiven,
         };
-        let failed = |reason: &str| ConfigError::new(path, reason);
+        let failed = |problem: Problem| ConfigError::new(path, problem);
         let wanted = self.client_auth_type.unwrap_or_default();
         let verifies = matches!(wanted, VerifyClientCertIfGiven | RequireAndVerifyClientCert);
         if ca.is_some() && wanted == NoClientCert {
-            return Err(failed(
-                "client_ca_file is given, but client_auth_type does not ask for certificates",
-            ));
+            return Err(failed(Problem::UnusedAuthority));
         }
         if !self.client_allowed_sans.is_empty() && !verifies {
-            return Err(failed("client_allowed_sans needs a client_auth_type that verifies certificates"));
+            return Err(failed(Problem::UnverifiedNames));
         }
         let trust = match wanted {
             NoClientCert => return Ok(None),
@@ -183,7 +176,7 @@ impl TlsSection {
                 Trust::Any { mandatory: wanted == RequireAnyClientCert }
             }
             VerifyClientCertIfGiven | RequireAndVerifyClientCert => {
-                let Some(ca) = ca else { return Err(failed("client_auth_type needs client_ca_file")) };
+                let Some(ca) = ca else { return Err(failed(Problem::NoAuthority)) };
                 let mut roots = RootCertStore::empty();
                 for certificate in certificates(&ca)? {
                     roots.add(certificate).map_err(|error| ConfigError::new(&ca.0, error))?;
@@ -197,8 +190,7 @@ impl TlsSection {
             }
         };
         let names = self.client_allowed_sans.iter().map(|name| {
-            ServerName::try_from(name.clone())
-                .map_err(|_| failed(&format!("client_allowed_sans: {name:?} is no DNS name or address")))
+            ServerName::try_from(name.clone()).map_err(|_| failed(Problem::NoName(name.clone())))
         });
         let names = names.collect::<Result<_, _>>()?;
         Ok(Some(Arc::new(Clients { trust, names, algorithms: provider.signature_verification_algorithms })))
@@ -209,7 +201,7 @@ fn certificates((path, pem): &(PathBuf, Vec<u8>)) -> Result<Vec<CertificateDer<'
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {
         Ok(all) if !all.is_empty() => Ok(all),
-        Ok(_) => Err(ConfigError::new(path, "has no certificate in PEM")),
+        Ok(_) => Err(ConfigError::new(path, Problem::NoCertificate)),
         Err(error) => Err(ConfigError::new(path, error)),
     }
 }

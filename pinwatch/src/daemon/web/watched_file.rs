@@ -2,25 +2,12 @@
 //! stands in them is read above this, in `config` and `tls`.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use super::problem::{ConfigError, Problem};
 
 /// No file of a web configuration is longer than this, in bytes.
 const LONGEST: u64 = 1 << 20;
-
-/// Why a configuration cannot be used: one sentence.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {reason}", path = path.display())]
-pub struct ConfigError {
-    path: PathBuf,
-    reason: String,
-}
-
-impl ConfigError {
-    /// What is wrong with a file.
-    pub fn new(path: &Path, reason: impl ToString) -> Self {
-        Self { path: path.to_owned(), reason: reason.to_string() }
-    }
-}
 
 /// What a file is known to be unchanged by: inode number, size, time of the last change. `None` for one that is not there.
 pub type Mark = Option<(u64, u64, i64, i64)>;
@@ -48,7 +35,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let failed = |error: std::io::Error| ConfigError::new(path, error);
     let size = std::fs::metadata(path).map_err(failed)?.len();
     if size > LONGEST {
-        return Err(ConfigError::new(path, format!("is {size} bytes long, more than {LONGEST}")));
+        return Err(ConfigError::new(path, Problem::TooLong { size, most: LONGEST }));
     }
     std::fs::read(path).map_err(failed)
 }

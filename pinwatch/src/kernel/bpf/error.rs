@@ -127,9 +127,9 @@ fn one_line(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     let statistics = ["processed ", "subprog ", "verification time ", "stack depth ", "insns processed "];
-    let telling =
+    let is_informative =
         |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|word| line.starts_with(word));
-    let lines: Vec<&str> = text.lines().filter(telling).collect();
+    let lines: Vec<&str> = text.lines().filter(is_informative).collect();
     let last = lines.len().saturating_sub(3).max(1);
     lines.iter().take(1).chain(&lines[last..]).copied().collect::<Vec<_>>().join(" / ")
 }
