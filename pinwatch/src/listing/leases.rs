@@ -27,7 +27,7 @@ pub struct Leases<'a> {
 }
 
 impl<'a> Leases<'a> {
-    /// Those of a table; `None` if nobody has looked for leases.
+    /// Those of a table; `None` if leases were not read.
     pub fn of(table: &'a Table, selection: &Selection) -> Option<Self> {
         let entry = |lease: &'a Lease| {
             let behind = |pin: &&Pin| pin.is_leased_by(lease);

@@ -11,7 +11,7 @@ use super::lease::{Lease, LeaseKind, LeaseMode, LeaseState};
 /// What the leases on a pinned file are worth for the pin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CoverageState {
-    /// Nobody has looked: leases are not watched by this source.
+    /// This source does not read leases.
     #[default]
     Unknown,
     /// There is nothing to lease: anonymous memory, devices.

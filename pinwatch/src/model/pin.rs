@@ -117,7 +117,7 @@ pub struct Holder {
 pub struct Holding {
     /// Processes that keep it, by pid.
     pub holders: Vec<Holder>,
-    /// Descriptors of the anchor in messages that nobody has received yet; `None` if nobody has looked.
+    /// Descriptors of the anchor in messages that nobody has received yet; `None` if that was not read.
     pub in_flight: Option<u32>,
     /// Who could receive them: the descriptor is the socket's. These processes do not hold the pin.
     pub receivers: Vec<Holder>,
@@ -134,7 +134,7 @@ pub enum HeldState {
     InFlight,
     /// Nothing in user space: the kernel alone, or it is being torn down.
     Unheld,
-    /// Nobody has looked.
+    /// Not read.
     Unknown,
 }
 
@@ -191,11 +191,11 @@ pub struct Pin {
     pub parts: Parts,
     /// Why `parts` may not be exact; empty if it is.
     pub doubts: Doubts,
-    /// Pages that no longer belong to the file; `None` if nobody has looked.
+    /// Pages that no longer belong to the file; `None` if that was not read.
     pub orphan_pages: Option<u64>,
     /// Who made it; `None` if no source knows.
     pub creator: Option<ProcessIndex>,
-    /// Who keeps it; `None` if nobody has looked.
+    /// Who keeps it; `None` if that was not read.
     pub holding: Option<HoldingIndex>,
     /// The verdict on its leases.
     pub coverage: Coverage,

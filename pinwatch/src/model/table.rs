@@ -23,7 +23,7 @@ pub struct Table {
     pub holdings: Vec<Holding>,
     /// The pins.
     pub pins: Vec<Pin>,
-    /// The leases, on pinned files and on others; `None` if nobody has looked.
+    /// The leases, on pinned files and on others; `None` if that was not read.
     pub leases: Option<Vec<Lease>>,
     /// Why pins may be missing, or listed though gone. Empty means complete.
     pub gaps: Vec<Gap>,
@@ -48,7 +48,7 @@ impl Table {
         self.processes.get(at.0 as usize)
     }
 
-    /// How a pin is kept; `None` if nobody has looked.
+    /// How a pin is kept; `None` if that was not read.
     pub fn holding(&self, pin: &Pin) -> Option<&Holding> {
         self.holdings.get(pin.holding?.0 as usize)
     }
