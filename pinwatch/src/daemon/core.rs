@@ -19,6 +19,7 @@ use super::hooks::{Hooks, StartError};
 use super::reconcile::{Pass, Reconciler};
 use crate::kernel::bpf::BpfError;
 use crate::kernel::plan::Choices;
+use crate::kernel::sys;
 use crate::model::{Event, Gap, LeasePolicy, Pin, Refusal, Subsystem, Table};
 use crate::source::clocks::Clocks;
 use crate::source::file_records::nameless;
@@ -238,6 +239,13 @@ impl Core {
         if let Err(error) = kept {
             warn!(%error, "cannot read the pins");
         }
+        self.trim_memory();
+    }
+
+    /// Gives back memory that the start or passes over many pins took.
+    pub fn trim_memory(&mut self) {
+        self.hooks.programs_mut().forget_btf();
+        sys::trim_heap();
     }
 
     /// Makes a pass if verdicts on leases have changed, or `may_have`; then publishes what has happened.

@@ -61,6 +61,7 @@ async fn serve(settings: &Settings, mut core: Core, web: Web) -> Result<(), Daem
             warn!(%error, "cannot read the pins");
         }
     }
+    core.trim_memory();
     let listener = socket::bind(&settings.socket)?;
     // The daemon as a whole is ready: not named by the file that happens to say so.
     info!(target: "pinwatch::daemon", socket = %settings.socket.display(), "watching");

@@ -224,6 +224,11 @@ impl Programs {
         &mut self.ebpf
     }
 
+    /// Drops the kernel's BTF, tens of megabytes that only attaching and the first pass take. It is read again if need be.
+    pub fn forget_btf(&mut self) {
+        self.btf = None;
+    }
+
     /// What is attached, by hook.
     pub fn attached(&self) -> &BTreeMap<&'static str, Attached> {
         &self.attached
