@@ -36,7 +36,17 @@ pub trait EntryHook: Hook {}
 /// A hook on the return of a function.
 pub trait ExitHook: Hook {}
 
-/// A hook that records pins. Its programs have scratch memory.
+/// A hook that records pins. Its programs have scratch memory; to ask for that of another hook does not compile:
+///
+/// ```
+/// use pinwatch_common::subsystems::{BeginHook, hook};
+/// const SLOT: u32 = hook::rdma_get::SCRATCH_SLOT;
+/// ```
+///
+/// ```compile_fail,E0277
+/// use pinwatch_common::subsystems::{BeginHook, hook};
+/// const SLOT: u32 = <hook::rdma_release as BeginHook>::SCRATCH_SLOT;
+/// ```
 pub trait BeginHook: Hook {
     /// The slot in scratch memory of its program; the one behind it is the backup program's.
     const SCRATCH_SLOT: u32 = Self::ID.scratch_slot();

@@ -289,9 +289,9 @@ impl Programs {
         if let Some(links) = self.links.remove(name) {
             // Programs on a module's function go with their links; aya's own stay, and keep their counts.
             if links.iter().any(|link| matches!(link, Link::Module(_))) {
-                let (first, twin) = misses_of(&self.counts_with(name, &links), name);
+                let (primary, backup) = misses_of(&self.counts_with(name, &links), name);
                 let past = self.past_misses.entry(name.to_owned()).or_default();
-                *past = (past.0 + first, past.1 + twin);
+                *past = (past.0 + primary, past.1 + backup);
             }
         }
         self.attached.remove(name);
@@ -365,21 +365,21 @@ impl Programs {
         Ok(links)
     }
 
-    /// How many calls at most no instance of a hook's program has seen: those that the first missed, less those that the
-    /// second saw in its place, and never more than the second missed.
+    /// How many calls at most no program of a hook has seen: those that the primary missed, less those that the backup saw in
+    /// its place, and never more than the backup missed.
     fn skipped_calls(&self, counts: &Counts, recovered: impl Fn(u32) -> u64) -> u64 {
         let unmarked = recovered(counter::UNMARKED);
         HookId::ALL
             .into_iter()
             .map(|id| {
                 let hook = id.name();
-                let (mut first, mut twin) = self.past_misses.get(hook).copied().unwrap_or_default();
+                let (mut primary, mut backup) = self.past_misses.get(hook).copied().unwrap_or_default();
                 let now = if self.links.contains_key(hook) { misses_of(counts, hook) } else { (0, 0) };
-                first += now.0;
-                twin += now.1;
+                primary += now.0;
+                backup += now.1;
                 let seen = recovered(id.recovered()).saturating_sub(unmarked);
-                let trampolines = first.saturating_sub(seen);
-                let lost = if self.offsets.backups == 0 { trampolines } else { trampolines.min(twin) };
+                let trampolines = primary.saturating_sub(seen);
+                let lost = if self.offsets.backups == 0 { trampolines } else { trampolines.min(backup) };
                 lost + counts.missed(&format!("{hook}_kprobe")) + counts.missed(&format!("{hook}_kretprobe"))
             })
             .sum()
@@ -444,11 +444,11 @@ impl Counts {
     }
 }
 
-/// How often the kernel skipped the first and the second instance of a hook's trampolines. The twin is attached first, see
+/// How often the kernel skipped the primary and the backup of a hook's trampoline programs. The backup is attached first, see
 /// `Hook::programs`.
 fn misses_of(counts: &Counts, hook: &str) -> (u64, u64) {
     let modules = counts.modules.get(hook).map(Vec::as_slice).unwrap_or_default();
-    let first = modules.last().map_or(0, |counts| counts.missed);
-    let twin = if modules.len() > 1 { modules[0].missed } else { 0 };
-    (counts.missed(hook) + first, counts.missed(&format!("{hook}_backup")) + twin)
+    let primary = modules.last().map_or(0, |counts| counts.missed);
+    let backup = if modules.len() > 1 { modules[0].missed } else { 0 };
+    (counts.missed(hook) + primary, counts.missed(&format!("{hook}_backup")) + backup)
 }

@@ -31,7 +31,8 @@ enum What {
 
 /// Folders whose files are modules by a macro: the table of subsystems makes their `mod` lines, and rustfmt does not look into
 /// macros.
-const ROOMS: [&str; 3] = ["pinwatch-ebpf/src/subsystem", "pinwatch/src/model/object", "pinwatch/src/subsystem"];
+const ROOMS: [&str; 3] =
+    ["pinwatch-ebpf/src/subsystem", "pinwatch/src/model/object", "pinwatch/src/subsystem"];
 
 /// All of them, those that end soonest first.
 pub const ALL: &[Check] = &[
