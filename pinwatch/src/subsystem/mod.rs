@@ -90,6 +90,12 @@ pub trait Room: Sync {
         None
     }
 
+    /// Asks the kernel, by other ways than the programs have, which objects there are now. The answer tells of a record of the
+    /// subsystem whether its object is gone; `None`: nothing else knows.
+    fn gone(&self) -> Option<Box<dyn Fn(&PinRecord) -> bool>> {
+        None
+    }
+
     /// What finds its pins in procfs, netlink and the like, where BPF cannot be had; `None`: nothing there knows them.
     fn procfs(&self) -> Option<Box<dyn Reader>> {
         None

@@ -10,6 +10,7 @@ use crate::kernel::plan::{Hook, Planner};
 use crate::kernel::wanted::kernel_functions;
 use crate::model::object::rdma::{BufferKind, Object};
 use crate::model::{self, Counter, Mode};
+use crate::source::host::rdma::Regions;
 use crate::source::naming::Naming;
 use crate::source::proc::{MemoryRegions, Reader};
 
@@ -97,6 +98,14 @@ impl super::Room for Room {
 
     fn memlock(&self) -> &'static [Counter] {
         &[Counter::Pinned]
+    }
+
+    /// The RDMA netlink lists all memory regions.
+    fn gone(&self) -> Option<Box<dyn Fn(&PinRecord) -> bool>> {
+        let regions = Regions::read();
+        Some(Box::new(move |pin| {
+            pin.kind == Kind::RdmaMr as u32 && regions.lack(pin.device, pin.mrn)
+        }))
     }
 
     fn procfs(&self) -> Option<Box<dyn Reader>> {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use crate::kernel::bpf::{BpfError, Programs};
-use crate::source::host::rdma;
 use crate::source::trace::Snapshot;
+use crate::subsystem;
 
 /// For so long after a program was skipped, the release that it was to see may be under way.
 const UNDER_WAY: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ impl Reaper {
             u64::from,
         );
         let mut snapshot = Snapshot::read(programs)?;
-        let gone = reap_regions(&mut snapshot, programs)?;
+        let gone = reap_known(&mut snapshot, programs)?;
         self.note(swept + gone, lately);
         Ok(snapshot)
     }
@@ -87,18 +87,21 @@ impl Reaper {
     }
 }
 
-/// Takes RDMA memory regions out of the snapshot and the kernel's map that are gone: the RDMA netlink knows all that there
-/// are. Gives how many.
-fn reap_regions(snapshot: &mut Snapshot, programs: &mut Programs) -> Result<u64, BpfError> {
-    if !snapshot.has_regions() {
-        return Ok(0);
+/// Takes pins out of the snapshot and the kernel's map of which the rooms of their subsystems know that they are gone. Gives
+/// how many.
+fn reap_known(snapshot: &mut Snapshot, programs: &mut Programs) -> Result<u64, BpfError> {
+    let mut reaped = 0;
+    for room in subsystem::ALL {
+        if !snapshot.has_pins_of(room.id()) {
+            continue;
+        }
+        let Some(is_gone) = room.gone() else { continue };
+        for (object, sequence) in snapshot.take_gone(room.id(), &*is_gone) {
+            programs.forget(object, sequence)?;
+            reaped += 1;
+        }
     }
-    let regions = rdma::Regions::read();
-    let gone = snapshot.take_regions(|device, mrn| regions.lack(device, mrn));
-    for (object, sequence) in &gone {
-        programs.forget(*object, *sequence)?;
-    }
-    Ok(gone.len() as u64)
+    Ok(reaped)
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use rustc_hash::{FxHashMap as HashMap, FxHashSet as HashSet};
 
 use pinwatch_common::{
     DeviceName, ExtentKey, ExtentRecord, FileKey, FileRecord, HolderRecord, LeaseRecord, LongPath,
-    MAX_EXTENTS, PinRecord, SHORT_PATH, ShareKey, subsystems::Kind,
+    MAX_EXTENTS, PinRecord, SHORT_PATH, ShareKey,
+    subsystems::{Kind, Subsystem},
 };
 
 use crate::kernel::bpf::{BpfError, Programs};
@@ -230,16 +231,18 @@ impl Snapshot {
         Some(file_records::named(key, &record, long.as_ref()))
     }
 
-    /// Whether any pin is an RDMA memory region.
-    pub fn has_regions(&self) -> bool {
-        self.pins.iter().any(|(_, pin)| is_region(pin))
+    /// Whether there is any pin of a subsystem.
+    pub fn has_pins_of(&self, subsystem: Subsystem) -> bool {
+        self.pins.iter().any(|(_, pin)| is_of(pin, subsystem))
     }
 
-    /// Takes out the RDMA memory regions that are gone, by device index and number of the region; gives their objects and
-    /// sequence numbers.
-    pub fn take_regions(&mut self, is_gone: impl Fn(u32, u32) -> bool) -> Vec<(u64, u64)> {
-        let is_gone =
-            |entry: &mut (u64, PinRecord)| is_region(&entry.1) && is_gone(entry.1.device, entry.1.mrn);
+    /// Takes out the pins of a subsystem that are gone; gives their objects and sequence numbers.
+    pub fn take_gone(
+        &mut self,
+        subsystem: Subsystem,
+        is_gone: &dyn Fn(&PinRecord) -> bool,
+    ) -> Vec<(u64, u64)> {
+        let is_gone = |entry: &mut (u64, PinRecord)| is_of(&entry.1, subsystem) && is_gone(&entry.1);
         self.pins.extract_if(.., is_gone).map(|(object, pin)| (object, pin.sequence)).collect()
     }
 
@@ -281,8 +284,8 @@ impl Snapshot {
     }
 }
 
-fn is_region(pin: &PinRecord) -> bool {
-    pin.kind == Kind::RdmaMr as u32
+fn is_of(pin: &PinRecord, subsystem: Subsystem) -> bool {
+    Kind::try_from(pin.kind).is_ok_and(|kind| kind.subsystem() == subsystem)
 }
 
 /// Who made a pin: process id, and start in nanoseconds since boot.
