@@ -6,6 +6,8 @@ mod build;
 mod cache;
 mod dashboards;
 mod demo;
+mod deny;
+mod fmt;
 mod kernels;
 mod process;
 mod setup;
@@ -52,6 +54,14 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Format all Rust files, those too that cargo fmt does not see
+    Fmt {
+        /// Only say whether they are formatted
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check licences, bans, sources and advisories of what pinwatch depends on (deny.toml)
+    Deny,
     /// Virtual machines with real kernels
     #[command(subcommand)]
     Vm(Vm),
@@ -167,6 +177,8 @@ fn perform(task: Task) -> Result<u8> {
         Task::Test(options) => test::run(&options),
         Task::Bench(what) => bench::run(&what),
         Task::Dashboards { check } => dashboards::make(check),
+        Task::Fmt { check } => fmt::run(check),
+        Task::Deny => deny::run(),
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(Vm::List) => {
             print!("{}", vm::list()?);

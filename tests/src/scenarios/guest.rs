@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::{Outcome, Scenario, factory};
+use crate::{Outcome, Scenario, factory, schema};
 
 /// How long a change may take to show: a second on the machine, six in a guest that is 20 times slower and shares it with
 /// another one.
@@ -58,6 +58,7 @@ pub fn shell(command: &str) -> Result<String> {
     let output = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    schema::check_command(command.split_whitespace(), &text).with_context(|| command.to_owned())?;
     Ok(text)
 }
 
@@ -120,6 +121,7 @@ impl Guest {
         );
         let table: Value =
             serde_json::from_str(&text).with_context(|| format!("lspins -J said {text:.300}"))?;
+        schema::check_value(schema::What::Document, &table)?;
         ensure!(
             !table["watching_since"].is_null(),
             "lspins did not ask the daemon: {}",

@@ -10,6 +10,7 @@ mod factory;
 mod gaps;
 mod guest;
 mod kernel_log;
+mod schema;
 
 use std::process::ExitCode;
 use std::time::Instant;

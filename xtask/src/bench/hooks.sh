@@ -1,4 +1,4 @@
-# The guest's part of `bench hooks`: making and releasing pins, and reading with O_DIRECT.
+# The guest's part of `bench hooks`: making and releasing pins, and reading with O_DIRECT. $1 is one more mode, or empty.
 
 rdma-up && mount -t tmpfs -o size=90% tmpfs /srv && modprobe brd rd_nr=1 rd_size=65536 || exit 1
 works() {
@@ -9,5 +9,5 @@ works() {
   measure rdma-mr-4K 50 mkpins insns --kind rdma-mr file --path /srv/small --length 4K
   measure rdma-mr-256M 2 mkpins insns --kind rdma-mr file --path /srv/large --length 256M
 }
-each_mode none auto generic kprobe bpftrace
+each_mode none auto unclaimed kprobe $1
 exit 0

@@ -46,7 +46,7 @@ measure() {
 }
 
 # Runs `works`, which measures, in each of the modes that are named: none; ways of hooking; what bpftrace takes to count by
-# process the calls of the functions that --unclaimed hooks.
+# process the calls of the functions that are hooked for unclaimed pins.
 each_mode() {
   local daemon
   for mode; do
@@ -61,7 +61,7 @@ each_mode() {
       grep -q counting /run/bpftrace.log || { echo "bpftrace does not count:"; cat /run/bpftrace.log; exit 1; }
     elif [ "$mode" != none ]; then
       case $mode in
-        generic) options="--attach auto --unclaimed on" ;;
+        unclaimed) options="--attach auto --unclaimed on" ;;
         *) options="--attach $mode --unclaimed off" ;;
       esac
       pinwatch run $options --log warn > /run/daemon.log 2>&1 &

@@ -1,7 +1,9 @@
-//! `cargo xtask bench`: measurements in a guest whose clock counts instructions, beside the budgets. What is measured is
-//! in the scripts, what is allowed in `table`.
+//! `cargo xtask bench`: measurements in a guest whose clock counts instructions, beside the file of figures. What is measured
+//! is in the scripts, how it is read in `measured`, what it may be in `figures` and the file.
 
-mod table;
+mod check;
+mod figures;
+mod measured;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -14,21 +16,30 @@ use crate::cache::progress;
 use crate::kernels;
 use crate::setup;
 use crate::vm::{Guest, Outcome};
+use figures::Figures;
+use measured::Measured;
 
-/// Before the next two.
+pub use check::quick;
+
+/// Before `hooks` and `leases`.
 const MEASURE: &str = include_str!("measure.sh");
 const HOOKS: &str = include_str!("hooks.sh");
 const LEASES: &str = include_str!("leases.sh");
 const LIST: &str = include_str!("list.sh");
 const HOLDERS: &str = include_str!("holders.sh");
 const SCRAPE: &str = include_str!("scrape.sh");
-/// Before these three.
+/// Before the other three.
 const DAEMON: &str = include_str!("daemon.sh");
 const LIMIT: Duration = Duration::from_secs(30 * 60);
+/// The pins of `list` and `scrape` that the figures are of, and the files under those of `scrape`.
+const PINS: u32 = 100_000;
+const FILES: u32 = 10_000;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
+    /// Measure again what the file of figures has, and fail where it is worse or over its budget
+    Check(check::Options),
     /// Instructions that the hooks add to making pins, and to reading with O_DIRECT
     Hooks(Where),
     /// Instructions that are added to what is done to files, without and with a lease
@@ -38,18 +49,18 @@ pub enum Bench {
         #[command(flatten)]
         on: Where,
         /// Pins, and descriptors
-        #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=500_000))]
+        #[arg(long, value_name = "N", default_value_t = PINS, value_parser = clap::value_parser!(u32).range(1..=500_000))]
         count: u32,
     },
-    /// CPU time of a scrape, with few and with many pins, against one of node_exporter
+    /// CPU time of a scrape, with few and with many pins, against one of node_exporter; the daemon's memory
     Scrape {
         #[command(flatten)]
         on: Where,
         /// Pins
-        #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..=500_000))]
+        #[arg(long, value_name = "N", default_value_t = PINS, value_parser = clap::value_parser!(u32).range(1_000..=500_000))]
         count: u32,
         /// Files under them
-        #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+        #[arg(long, value_name = "N", default_value_t = FILES, value_parser = clap::value_parser!(u32).range(1..=50_000))]
         files: u32,
     },
     /// Time of `lspins -j` over 1,000 pins with few and with many processes and descriptors that keep nothing
@@ -67,51 +78,105 @@ pub struct Where {
     no_build: bool,
 }
 
-/// Measures, prints the table and returns the exit status: 0 only if all was measured and is within its budget.
+impl Where {
+    fn kernel(&self) -> &str {
+        self.kernel.as_deref().unwrap_or_else(|| kernels::newest().key)
+    }
+}
+
+/// One of the measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Hooks,
+    Leases,
+    List { count: u32 },
+    Scrape { count: u32, files: u32 },
+    Holders,
+}
+
+impl Kind {
+    /// What the command and the file of figures call it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hooks => "hooks",
+            Self::Leases => "leases",
+            Self::List { .. } => "list",
+            Self::Scrape { .. } => "scrape",
+            Self::Holders => "holders",
+        }
+    }
+
+    /// Whether the figures in the file are of the same load.
+    fn is_of_the_file(self) -> bool {
+        match self {
+            Self::List { count } => count == PINS,
+            Self::Scrape { count, files } => (count, files) == (PINS, FILES),
+            Self::Hooks | Self::Leases | Self::Holders => true,
+        }
+    }
+
+    /// Measures on `kernel`; with what else there is for comparison, such as bpftrace, if `others`.
+    fn measure(self, kernel: &str, build: bool, others: bool) -> Result<Vec<Measured>> {
+        let guest = Guest {
+            packages: if others && self == Self::Hooks { vec!["bpftrace".to_owned()] } else { Vec::new() },
+            build,
+            ..Guest::new(kernel)
+        };
+        Ok(match self {
+            Self::Hooks => {
+                let modes = if others { "bpftrace" } else { "" };
+                measured::added(&perform(guest, &format!("{MEASURE}{HOOKS}"), &[modes])?)
+            }
+            Self::Leases => measured::added(&perform(guest, &format!("{MEASURE}{LEASES}"), &[])?),
+            Self::List { count } => {
+                let output = perform(guest, &format!("{DAEMON}{LIST}"), &[&count.to_string()])?;
+                measured::list(&output, count)
+            }
+            Self::Scrape { count, files } => {
+                let arguments = [count.to_string(), files.to_string()];
+                let output = perform(guest, &format!("{DAEMON}{SCRAPE}"), &[&arguments[0], &arguments[1]])?;
+                measured::scrape(&output)
+            }
+            Self::Holders => measured::holders(&perform(guest, &format!("{DAEMON}{HOLDERS}"), &[])?),
+        })
+    }
+}
+
+/// Measures, prints the table and returns the exit status: 0 only if all was measured and nothing is over its budget that is
+/// not accepted.
 ///
 /// # Errors
 /// When setting up fails or the guest does not reach the end of the script.
 pub fn run(bench: &Bench) -> Result<u8> {
-    let (text, good) = match bench {
-        Bench::Hooks(on) => {
-            let packages = vec!["bpftrace".to_owned()];
-            table::added(&measure_with(packages, on, &format!("{MEASURE}{HOOKS}"), &[])?, table::HOOKS)
-        }
-        Bench::Leases(on) => table::added(&measure(on, &format!("{MEASURE}{LEASES}"), &[])?, table::LEASES),
-        Bench::List { on, count } => {
-            table::list(&measure(on, &format!("{DAEMON}{LIST}"), &[&count.to_string()])?, *count)
-        }
-        Bench::Scrape { on, count, files } => table::scrape(&measure(
-            on,
-            &format!("{DAEMON}{SCRAPE}"),
-            &[&count.to_string(), &files.to_string()],
-        )?),
-        Bench::Holders(on) => table::holders(&measure(on, &format!("{DAEMON}{HOLDERS}"), &[])?),
+    let (kind, on) = match bench {
+        Bench::Check(options) => return check::run(options),
+        Bench::Hooks(on) => (Kind::Hooks, on),
+        Bench::Leases(on) => (Kind::Leases, on),
+        Bench::List { on, count } => (Kind::List { count: *count }, on),
+        Bench::Scrape { on, count, files } => (Kind::Scrape { count: *count, files: *files }, on),
+        Bench::Holders(on) => (Kind::Holders, on),
     };
-    // Who does not read the table any more still gets the status.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut figures = Figures::read()?;
+    if !kind.is_of_the_file() {
+        figures.forget_values();
+    }
+    let measured = kind.measure(on.kernel(), !on.no_build, true)?;
+    let (text, good) = figures.compare(kind.name(), on.kernel(), &measured, false);
+    show(&(figures::head() + &text));
     Ok(u8::from(!good))
 }
 
-/// Runs `script` in the guest and returns what it printed.
-fn measure(on: &Where, script: &str, arguments: &[&str]) -> Result<String> {
-    measure_with(Vec::new(), on, script, arguments)
+/// Who does not read the table any more still gets the status.
+fn show(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// The same in a guest with more Debian packages.
-fn measure_with(packages: Vec<String>, on: &Where, script: &str, arguments: &[&str]) -> Result<String> {
-    let kernel = on.kernel.as_deref().unwrap_or_else(|| kernels::newest().key);
-    kernels::find(kernel)?;
+/// Runs `script` in the guest, with a clock that counts instructions, and returns what it printed.
+fn perform(guest: Guest, script: &str, arguments: &[&str]) -> Result<String> {
+    kernels::find(&guest.kernel)?;
     setup::everything()?;
-    progress(&format!("measuring on Linux {kernel}; the guest counts instructions and is slow"));
-    let guest = Guest {
-        packages,
-        icount: true,
-        memory: 2048,
-        build: !on.no_build,
-        timeout: LIMIT,
-        ..Guest::new(kernel)
-    };
+    progress(&format!("measuring on Linux {}; the guest counts instructions and is slow", guest.kernel));
+    let guest = Guest { icount: true, memory: 2048, timeout: LIMIT, ..guest };
     let command: Vec<OsString> =
         ["bash", "-c", script, "bench"].iter().chain(arguments).map(OsString::from).collect();
     let mut output = Vec::new();

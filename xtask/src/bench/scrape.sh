@@ -2,6 +2,7 @@
 # The guest's part of `bench scrape`, run by bash with -icount: what a scrape costs the daemon with few pins and with $1 pins
 # over $2 files, and what one costs node_exporter. Prints `scraped WHAT SERIES NANOSECONDS`: CPU time of the server for one; and
 # `scraping NANOSECONDS SECONDS`: CPU time of the daemon while it has $1 pins and is scraped every 15 s, passes over them included.
+# `memory WHAT KIB`: the daemon's memory (PSS) at the start and with $1 pins.
 
 count=$1 files=$2
 URL=http://127.0.0.1:9746/metrics
@@ -59,12 +60,18 @@ make() {
   exit 1
 }
 
+memory() {
+  echo "memory $1 $(awk '$1 == "Pss:" { print $2 }' "/proc/$daemon/smaps_rollup")"
+}
+
+memory start
 make 100 10
 scrape few "$daemon" "$URL"
 kill "$many_PID"; wait "$many_PID" 2>/dev/null
 make "$count" "$files"
 scrape many "$daemon" "$URL"
 scraping
+memory many
 prometheus-node-exporter --web.listen-address=127.0.0.1:9100 > /run/node.log 2>&1 &
 node=$!
 for _ in {1..300}; do

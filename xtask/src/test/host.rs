@@ -1,8 +1,5 @@
 //! The checks that need no kernel: formatting, lints, unit tests, the manifest. All of them are done even if one fails.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -12,7 +9,8 @@ use super::manifest;
 use super::summary::{Part, Took};
 use super::tally::Tally;
 use crate::build::workspace;
-use crate::process::{command, wait_counting};
+use crate::process::{command, find_program, wait_counting};
+use crate::{deny, fmt};
 
 /// One check; it counts as one, however many tests it has.
 pub struct Check {
@@ -24,19 +22,13 @@ pub struct Check {
 enum What {
     /// Arguments of cargo.
     Cargo(&'static [&'static str]),
-    /// `cargo fmt`, with the files that it does not find by itself.
-    Format,
     Own(fn() -> Result<Tally>),
 }
 
-/// Folders whose files are modules by a macro: the table of subsystems makes their `mod` lines, and rustfmt does not look into
-/// macros.
-const ROOMS: [&str; 3] =
-    ["pinwatch-ebpf/src/subsystem", "pinwatch/src/model/object", "pinwatch/src/subsystem"];
-
 /// All of them, those that end soonest first.
 pub const ALL: &[Check] = &[
-    Check { name: "cargo fmt", what: What::Format },
+    Check { name: "cargo xtask fmt", what: What::Own(format) },
+    Check { name: deny::NAME, what: What::Own(deny) },
     Check { name: manifest::NAME, what: What::Own(manifest::check) },
     Check {
         name: "cargo clippy",
@@ -63,13 +55,6 @@ impl Check {
         let started = Instant::now();
         let (tally, cpu) = match self.what {
             What::Cargo(arguments) => self.cargo(arguments)?,
-            What::Format => {
-                let files = rooms(workspace()).context("cannot list the rooms of the subsystems")?;
-                let arguments = ["fmt", "--all", "--check", "--", "--color", "never"];
-                self.cargo(
-                    &arguments.into_iter().chain(files.iter().map(String::as_str)).collect::<Vec<_>>(),
-                )?
-            }
             What::Own(check) => (check()?, None),
         };
         let took = Took { wall: started.elapsed(), cpu };
@@ -79,44 +64,13 @@ impl Check {
     fn cargo(&self, arguments: &[&str]) -> Result<(Tally, Option<Duration>)> {
         let name = self.name;
         println!("== {name}");
-        let mut tally = Tally::default();
-        let (verdict, cpu) = run(arguments)?;
-        match verdict {
-            Verdict::Passed => {
-                println!("{name}: ok");
-                tally.passed += 1;
-            }
-            Verdict::Failed => {
-                println!("{name}: FAILED; repeat it with: cargo {}", arguments.join(" "));
-                tally.fail(name);
-            }
-            Verdict::Missing => {
-                let reason =
-                    format!("cargo has no {0} here; `rustup component add {0}` adds it", component(name));
-                println!("{name}: skipped: {reason}");
-                tally.skipped.push((name.to_owned(), reason));
-            }
-        }
+        let (done, cpu) = run(arguments)?;
+        let tally = match done {
+            Some(good) => verdict(name, good, &format!("cargo {}", arguments.join(" "))),
+            None => skip(name, missing("clippy")),
+        };
         Ok((tally, cpu))
     }
-}
-
-/// The files below [`ROOMS`].
-fn rooms(workspace: &Path) -> io::Result<Vec<String>> {
-    let mut files = Vec::new();
-    let mut folders: Vec<PathBuf> = ROOMS.iter().map(|room| workspace.join(room)).collect();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path.display().to_string());
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// What stands in for the checks when they are not wanted.
@@ -128,13 +82,8 @@ pub fn skipped(reason: &str) -> Vec<Part> {
     ALL.iter().map(one).collect()
 }
 
-enum Verdict {
-    Passed,
-    Failed,
-    Missing,
-}
-
-fn run(arguments: &[&str]) -> Result<(Verdict, Option<Duration>)> {
+/// Whether cargo is content, and its CPU time; `None`: this cargo has no such command.
+fn run(arguments: &[&str]) -> Result<(Option<bool>, Option<Duration>)> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let installed = command(&program)
         .args([arguments[0], "--version"])
@@ -144,7 +93,7 @@ fn run(arguments: &[&str]) -> Result<(Verdict, Option<Duration>)> {
         .status();
     // `cargo test --version` answers with cargo's own version, so only what is a program of its own can be missing.
     if !installed.context("cannot start cargo")?.success() && arguments[0] != "test" {
-        return Ok((Verdict::Missing, None));
+        return Ok((None, None));
     }
     let mut cargo = command(&program)
         .current_dir(workspace())
@@ -153,9 +102,46 @@ fn run(arguments: &[&str]) -> Result<(Verdict, Option<Duration>)> {
         .spawn()
         .context("cannot start cargo")?;
     let (status, cpu) = wait_counting(&mut cargo).context("cannot wait for cargo")?;
-    Ok((if status.success() { Verdict::Passed } else { Verdict::Failed }, Some(cpu)))
+    Ok((Some(status.success()), Some(cpu)))
 }
 
-fn component(name: &str) -> &str {
-    if name.ends_with("fmt") { "rustfmt" } else { "clippy" }
+fn missing(component: &str) -> String {
+    format!("cargo has no {component} here; `rustup component add {component}` adds it")
+}
+
+fn format() -> Result<Tally> {
+    let name = "cargo xtask fmt";
+    println!("== {name}");
+    if find_program("rustfmt").is_none() {
+        return Ok(skip(name, missing("rustfmt")));
+    }
+    Ok(verdict(name, fmt::run(true)? == 0, "cargo xtask fmt"))
+}
+
+fn deny() -> Result<Tally> {
+    println!("== {}", deny::NAME);
+    Ok(match deny::if_there()? {
+        Some(good) => verdict(deny::NAME, good, "cargo xtask deny"),
+        None => {
+            let reason = "there is no cargo-deny, and building it takes minutes; `cargo xtask deny` does";
+            skip(deny::NAME, reason.to_owned())
+        }
+    })
+}
+
+fn verdict(name: &str, good: bool, repeat: &str) -> Tally {
+    let mut tally = Tally::default();
+    if good {
+        println!("{name}: ok");
+        tally.passed += 1;
+    } else {
+        println!("{name}: FAILED; repeat it with: {repeat}");
+        tally.fail(name);
+    }
+    tally
+}
+
+fn skip(name: &str, reason: String) -> Tally {
+    println!("{name}: skipped: {reason}");
+    Tally { skipped: vec![(name.to_owned(), reason)], ..Tally::default() }
 }

@@ -19,11 +19,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use crate::bench;
+use crate::build::Binaries;
 use crate::build::{self, Profile};
 use crate::cache::{Cache, progress};
 use crate::kernels::{self, KERNELS, Kernel};
 use crate::setup;
-use build::Binaries;
 use cell::Cell;
 use results::Results;
 use summary::{Part, Took};
@@ -133,6 +134,9 @@ pub fn run(options: &Options) -> Result<u8> {
             done.extend(perform(&cells, options.guests.into(), &binaries, &keeper));
         }
         parts.extend(done);
+        if options.full && options.only.is_empty() {
+            parts.push(keeper.part("bench check --quick", quick_bench)?);
+        }
     }
     // What is not read any more is no failure.
     let _ = std::io::stdout().write_all(summary::summary(&parts, started.elapsed()).as_bytes());
@@ -205,6 +209,30 @@ fn build_for_guests() -> Result<(Binaries, Took)> {
     setup::for_build(&Cache::open()?)?;
     let binaries = Binaries::keep(&build::binaries(Profile::Tests)?)?;
     Ok((binaries, Took { wall: started.elapsed(), cpu: None }))
+}
+
+/// The quick part of `bench check`; it counts as one. A guest that fails is a failure of it, not the end of all.
+fn quick_bench() -> Result<Part> {
+    let started = Instant::now();
+    let name = "bench check --quick";
+    println!("== {name}");
+    let mut tally = Tally::default();
+    match bench::quick() {
+        Ok((table, good)) => {
+            print!("{table}");
+            if good {
+                tally.passed += 1;
+            } else {
+                tally.fail(name);
+            }
+        }
+        Err(error) => {
+            println!("{name}: FAILED: {error:#}");
+            tally.fail(name);
+        }
+    }
+    let took = Took { wall: started.elapsed(), cpu: None };
+    Ok(Part { took: Some(took), ..Part::new(name, tally) })
 }
 
 /// Gets what the guests take while this machine's own checks run: most of that is waiting, for the network or for one CPU.

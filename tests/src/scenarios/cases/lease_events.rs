@@ -14,6 +14,7 @@ use super::programs::output;
 use crate::Outcome;
 use crate::actors::Actors;
 use crate::guest::{Guest, SOON, eventually, shell};
+use crate::schema;
 
 const BREAK_TIME: &str = "/proc/sys/fs/lease-break-time";
 /// More events than the daemon keeps.
@@ -51,6 +52,7 @@ impl Follower {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     let event: Value = serde_json::from_str(&line)?;
+                    schema::check_value(schema::What::Lines("event"), &event)?;
                     if is_it(&event) {
                         return Ok(event);
                     }

@@ -11,6 +11,7 @@ use crate::compare;
 use crate::factory::Mkpins;
 use crate::gaps;
 use crate::guest::{Guest, HOOKED, SOON, eventually, shell, start_daemon, start_daemon_through};
+use crate::schema;
 
 /// A daemon of a scenario's own, ended with it.
 pub(super) struct Own(pub(super) Child);
@@ -22,6 +23,7 @@ impl Drop for Own {
     }
 }
 
+/// Runs a program: its exit status (-1: a signal), standard output and standard error. JSON of lspins is held against its schema.
 pub(super) fn output(program: &str, arguments: &[&str]) -> Result<(i32, String, String)> {
     let Output { status, stdout, stderr } = Command::new(program)
         .args(arguments)
@@ -29,7 +31,10 @@ pub(super) fn output(program: &str, arguments: &[&str]) -> Result<(i32, String, 
         .output()
         .with_context(|| format!("cannot run {program}"))?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok((status.code().unwrap_or(-1), text(stdout), text(stderr)))
+    let stdout = text(stdout);
+    let words = std::iter::once(program).chain(arguments.iter().copied());
+    schema::check_command(words, &stdout).with_context(|| format!("{program} {}", arguments.join(" ")))?;
+    Ok((status.code().unwrap_or(-1), stdout, text(stderr)))
 }
 
 pub(super) fn no_panic(text: &str) -> Result<()> {
