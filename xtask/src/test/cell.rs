@@ -35,6 +35,12 @@ impl Cell<'_> {
         format!("{} {}", self.kernel, self.attach)
     }
 
+    /// Larger for a cell that takes longer: with trampolines more scenarios run, and newer kernels (`at` counts them up) boot
+    /// and run slower.
+    pub fn length(&self, at: usize) -> (bool, usize) {
+        (self.attach == "auto", at)
+    }
+
     /// The guest that it takes, with these binaries of ours.
     pub fn guest(&self, binaries: &[PathBuf]) -> Guest {
         Guest {

@@ -16,7 +16,20 @@ use crate::{deny, fmt};
 pub struct Check {
     /// What the summary calls it.
     pub name: &'static str,
+    /// When it is done, if there are guests.
+    pub when: When,
     what: What,
+}
+
+/// Guests wait for much of their time: what only compiles is done beside them, with what they leave of the CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Before the guests: it takes seconds.
+    Before,
+    /// Beside them.
+    Beside,
+    /// After them, as it measures time itself; what it runs is built beside them.
+    After,
 }
 
 enum What {
@@ -27,11 +40,12 @@ enum What {
 
 /// All of them, those that end soonest first.
 pub const ALL: &[Check] = &[
-    Check { name: "cargo xtask fmt", what: What::Own(format) },
-    Check { name: deny::NAME, what: What::Own(deny) },
-    Check { name: manifest::NAME, what: What::Own(manifest::check) },
+    Check { name: "cargo xtask fmt", when: When::Before, what: What::Own(format) },
+    Check { name: deny::NAME, when: When::Before, what: What::Own(deny) },
+    Check { name: manifest::NAME, when: When::Before, what: What::Own(manifest::check) },
     Check {
         name: "cargo clippy",
+        when: When::Beside,
         what: What::Cargo(&[
             "clippy",
             "--quiet",
@@ -43,7 +57,11 @@ pub const ALL: &[Check] = &[
             "warnings",
         ]),
     },
-    Check { name: "cargo test", what: What::Cargo(&["test", "--profile", "tests", "--no-fail-fast"]) },
+    Check {
+        name: "cargo test",
+        when: When::After,
+        what: What::Cargo(&["test", "--profile", "tests", "--no-fail-fast"]),
+    },
 ];
 
 impl Check {
@@ -51,26 +69,40 @@ impl Check {
     ///
     /// # Errors
     /// When cargo cannot be started, or there is no cache.
-    pub fn perform(&self) -> Result<Part> {
+    pub fn perform(&self, pace: Pace) -> Result<Part> {
         let started = Instant::now();
         let (tally, cpu) = match self.what {
-            What::Cargo(arguments) => self.cargo(arguments)?,
+            What::Cargo(arguments) => self.cargo(arguments, pace)?,
             What::Own(check) => (check()?, None),
         };
         let took = Took { wall: started.elapsed(), cpu };
         Ok(Part { took: Some(took), ..Part::new(self.name, tally) })
     }
 
-    fn cargo(&self, arguments: &[&str]) -> Result<(Tally, Option<Duration>)> {
+    fn cargo(&self, arguments: &[&str], pace: Pace) -> Result<(Tally, Option<Duration>)> {
         let name = self.name;
         println!("== {name}");
-        let (done, cpu) = run(arguments)?;
+        let (done, cpu) = run(arguments, pace)?;
         let tally = match done {
             Some(good) => verdict(name, good, &format!("cargo {}", arguments.join(" "))),
             None => skip(name, missing("clippy")),
         };
         Ok((tally, cpu))
     }
+}
+
+/// Whether a check has the CPUs for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Nothing else runs.
+    Alone,
+    /// Guests do, and go first.
+    BesideGuests,
+}
+
+/// Builds what `cargo test` runs, beside the guests. If that fails, `cargo test` says so afterwards.
+pub fn build_tests() {
+    let _ = run(&["test", "--quiet", "--profile", "tests", "--no-run"], Pace::BesideGuests);
 }
 
 /// What stands in for the checks when they are not wanted.
@@ -83,7 +115,7 @@ pub fn skipped(reason: &str) -> Vec<Part> {
 }
 
 /// Whether cargo is content, and its CPU time; `None`: this cargo has no such command.
-fn run(arguments: &[&str]) -> Result<(Option<bool>, Option<Duration>)> {
+fn run(arguments: &[&str], pace: Pace) -> Result<(Option<bool>, Option<Duration>)> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let installed = command(&program)
         .args([arguments[0], "--version"])
@@ -95,7 +127,15 @@ fn run(arguments: &[&str]) -> Result<(Option<bool>, Option<Duration>)> {
     if !installed.context("cannot start cargo")?.success() && arguments[0] != "test" {
         return Ok((None, None));
     }
-    let mut cargo = command(&program)
+    let mut cargo = match pace {
+        Pace::Alone => command(&program),
+        Pace::BesideGuests => {
+            let mut nice = command("nice");
+            nice.args(["-n", "19"]).arg(&program);
+            nice
+        }
+    };
+    let mut cargo = cargo
         .current_dir(workspace())
         .args(arguments)
         .stdin(Stdio::null())

@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, ValueEnum};
 
 use crate::bench;
@@ -26,6 +26,7 @@ use crate::cache::{Cache, progress};
 use crate::kernels::{self, KERNELS, Kernel};
 use crate::setup;
 use cell::Cell;
+use host::{Pace, When};
 use results::Results;
 use summary::{Part, Took};
 use tally::Tally;
@@ -108,31 +109,43 @@ pub fn run(options: &Options) -> Result<u8> {
         }
     }
     let mut parts = Vec::new();
-    thread::scope(|scope| -> Result<()> {
-        if !options.no_vm {
-            scope.spawn(|| fetch(&cells));
-        }
-        if options.no_unit {
-            parts.extend(host::skipped("--no-unit"));
-            return Ok(());
-        }
-        for check in host::ALL {
-            parts.push(keeper.part(check.name, || check.perform())?);
-        }
-        Ok(())
-    })?;
+    if options.no_unit {
+        parts.extend(host::skipped("--no-unit"));
+    }
+    let checks = |keeper: &Keeper, when: When, pace: Pace| -> Result<Vec<Part>> {
+        let wanted = host::ALL.iter().filter(|check| check.when == when && !options.no_unit);
+        wanted.map(|check| keeper.part(check.name, || check.perform(pace))).collect()
+    };
+    parts.extend(checks(&keeper, When::Before, Pace::Alone)?);
     if options.no_vm {
+        parts.extend(checks(&keeper, When::Beside, Pace::Alone)?);
+        parts.extend(checks(&keeper, When::After, Pace::Alone)?);
         parts.extend(cells.iter().map(|cell| Part::new(&cell.name(), not_run())));
     } else {
         let mut done: Vec<Part> = cells.iter().filter_map(|cell| keeper.taken_over(&cell.name())).collect();
         cells.retain(|cell| done.iter().all(|part| part.name != cell.name()));
+        let mut binaries = None;
         if !cells.is_empty() {
-            let (binaries, took) = build_for_guests()?;
+            let (built, took) = build_for_guests(&cells)?;
             keeper.built();
             parts.push(Part { took: Some(took), ..Part::new("build for guests", Tally::default()) });
+            binaries = Some(built);
             println!("== scenarios, seed {seed}");
-            done.extend(perform(&cells, options.guests.into(), &binaries, &keeper));
         }
+        parts.extend(thread::scope(|scope| {
+            let beside = scope.spawn(|| {
+                let parts = checks(&keeper, When::Beside, Pace::BesideGuests);
+                if !options.no_unit {
+                    host::build_tests();
+                }
+                parts
+            });
+            if let Some(binaries) = &binaries {
+                done.extend(perform(&cells, options.guests.into(), binaries, &keeper));
+            }
+            beside.join().unwrap_or_else(|_| Err(anyhow!("a check beside the guests panicked")))
+        })?);
+        parts.extend(checks(&keeper, When::After, Pace::Alone)?);
         parts.extend(done);
         if options.full && options.only.is_empty() {
             parts.push(keeper.part("bench check --quick", quick_bench)?);
@@ -202,12 +215,17 @@ impl Keeper {
     }
 }
 
-/// Builds what runs in the guests, and puts it where no later build replaces it: each cell of a run has the same.
-fn build_for_guests() -> Result<(Binaries, Took)> {
+/// Builds what runs in the guests, and puts it where no later build replaces it: each cell of a run has the same. What else the
+/// guests take is fetched meanwhile.
+fn build_for_guests(cells: &[Cell<'_>]) -> Result<(Binaries, Took)> {
     progress("building the binaries for the guests");
     let started = Instant::now();
     setup::for_build(&Cache::open()?)?;
-    let binaries = Binaries::keep(&build::binaries(Profile::Tests)?)?;
+    let built = thread::scope(|scope| {
+        scope.spawn(|| fetch(cells));
+        build::binaries(Profile::Tests)
+    })?;
+    let binaries = Binaries::keep(&built)?;
     Ok((binaries, Took { wall: started.elapsed(), cpu: None }))
 }
 
@@ -235,7 +253,7 @@ fn quick_bench() -> Result<Part> {
     Ok(Part { took: Some(took), ..Part::new(name, tally) })
 }
 
-/// Gets what the guests take while this machine's own checks run: most of that is waiting, for the network or for one CPU.
+/// Gets what the guests take: most of that is waiting, for the network or for one CPU.
 /// What cannot be had is reported where it is needed.
 fn fetch(cells: &[Cell<'_>]) {
     for cell in cells.iter().rev() {
@@ -243,10 +261,12 @@ fn fetch(cells: &[Cell<'_>]) {
     }
 }
 
-/// Performs cells, so many at a time, and gives their parts in their order. Those of the newest kernel, which take
-/// longest, begin first.
+/// Performs cells, so many at a time, and gives their parts in their order. Those that take longest begin first, so that no CPU
+/// is left alone at the end.
 fn perform(cells: &[Cell<'_>], at_once: usize, binaries: &Binaries, keeper: &Keeper) -> Vec<Part> {
-    let waiting = Mutex::new((0..cells.len()).collect::<Vec<_>>());
+    let mut order: Vec<usize> = (0..cells.len()).collect();
+    order.sort_by_key(|at| cells[*at].length(*at));
+    let waiting = Mutex::new(order);
     let done: Mutex<Vec<(usize, Part)>> = Mutex::default();
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     thread::scope(|scope| {
