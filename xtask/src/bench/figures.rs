@@ -289,7 +289,10 @@ fn line(text: &mut String, cells: [&str; 7], verdict: &str) {
 
 /// Whole where it is large, with four digits where it is a ratio.
 fn number(value: f64) -> String {
-    if value.abs() >= 100.0 || value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.4}") }
+    if value.abs() >= 100.0 || value.fract() == 0.0 {
+        return format!("{value:.0}");
+    }
+    format!("{value:.4}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

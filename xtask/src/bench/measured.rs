@@ -159,8 +159,7 @@ mod tests {
 
     #[test]
     fn scrapes_are_compared_with_node_exporter_and_with_few_pins() {
-        let output =
-            "scraped few 150 200\nscraped many 160 250\nscraped node_exporter 700 1000\n\
+        let output = "scraped few 150 200\nscraped many 160 250\nscraped node_exporter 700 1000\n\
                       scraping 3000000000 60\nmemory start 100\n";
         let expected = [
             ("many-ns", "-", 250.0),
