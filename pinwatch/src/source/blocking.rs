@@ -43,8 +43,11 @@ impl TimedWorker {
                 self.overdue = Some(overdue);
                 None
             }
-            // It panicked, and the panic was printed.
-            Err(RecvTimeoutError::Disconnected) => None,
+            // It panicked, and the panic was printed. Its thread is ending: the next call is not to be queued there.
+            Err(RecvTimeoutError::Disconnected) => {
+                self.calls = None;
+                None
+            }
         }
     }
 
