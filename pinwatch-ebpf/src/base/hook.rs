@@ -3,7 +3,7 @@
 //!
 //! Why backups: the kernel skips a trampoline program that is already running on this CPU (`prog->active`). Where BPF
 //! programs can be preempted, another task's call on the same CPU is then not seen at all. A backup behind the
-//! first is a program of its own, with a mark of its own: it sees that call, and does nothing where the first one has
+//! primary is a program of its own, with a mark of its own: it sees that call, and does nothing where the primary has
 //! done its work. Probes run with preemption off and need none.
 
 use aya_ebpf::{
@@ -37,6 +37,7 @@ pub struct HookCtx<H> {
     pub trampoline: bool,
     /// Whether this is the backup of another program.
     pub backup: bool,
+    /// Which hook.
     pub hook: PhantomData<H>,
 }
 

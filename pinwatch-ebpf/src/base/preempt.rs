@@ -1,8 +1,8 @@
 //! Trampoline programs that are not preempted.
 //!
 //! A task that is preempted in the middle of a program keeps it marked as running on its CPU (`prog->active`), for as long as
-//! it waits for its next turn, and the kernel skips the program there meanwhile. A second instance (see `hook`) sees what the
-//! first one misses, but when several tasks make pins on one CPU, or the kernel itself undoes what a process with many rings
+//! it waits for its next turn, and the kernel skips the program there meanwhile. A backup (see `hook`) sees what the
+//! primary misses, but when several tasks make pins on one CPU, or the kernel itself undoes what a process with many rings
 //! has left, both can be held up so, and then thousands of calls are missed at once.
 //!
 //! To disable preemption is not enough: what has been put off happens at the very place where it is enabled again, and that

@@ -1,5 +1,5 @@
 //! What a thread carries from one program to a later one: a call's arguments from its entry to its return, the mark by which
-//! the second instance of a program sees that the first has run, memory that a name will be found for.
+//! the backup of a program sees that the primary has run, memory that a name will be found for.
 //!
 //! A hash map would do, at three times the price: an entry here lives for microseconds. So there is an array, in which a
 //! thread's place follows from its id, and the hash map is for a place that another thread has.
