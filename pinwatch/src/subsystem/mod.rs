@@ -55,6 +55,9 @@ impl From<Vec<Hook>> for Hooks {
     }
 }
 
+/// Tells of a record whether its object is gone.
+pub type IsGone = Box<dyn Fn(&PinRecord) -> bool>;
+
 /// A subsystem.
 pub trait Room: Sync {
     /// Which.
@@ -92,7 +95,7 @@ pub trait Room: Sync {
 
     /// Asks the kernel, by other ways than the programs have, which objects there are now. The answer tells of a record of the
     /// subsystem whether its object is gone; `None`: nothing else knows.
-    fn gone(&self) -> Option<Box<dyn Fn(&PinRecord) -> bool>> {
+    fn gone(&self) -> Option<IsGone> {
         None
     }
 

@@ -101,7 +101,7 @@ impl super::Room for Room {
     }
 
     /// The RDMA netlink lists all memory regions.
-    fn gone(&self) -> Option<Box<dyn Fn(&PinRecord) -> bool>> {
+    fn gone(&self) -> Option<super::IsGone> {
         let regions = Regions::read();
         Some(Box::new(move |pin| {
             pin.kind == Kind::RdmaMr as u32 && regions.lack(pin.device, pin.mrn)
