@@ -42,14 +42,14 @@ impl Part {
 /// The table of all parts, the skipped and the failed by name, the times, and the last line with the sums.
 pub fn summary(parts: &[Part], whole: Duration) -> String {
     let mut text = format!(
-        "\n{:<18} {:>6} {:>6} {:>7} {:>7} {:>7}\n",
+        "\n{:<20} {:>6} {:>6} {:>7} {:>7} {:>7}\n",
         "WHERE", "PASSED", "FAILED", "SKIPPED", "TIME", "CPU"
     );
     for Part { name, tally, took, taken_over } in parts {
         let (failed, skipped) = (tally.failed.len(), tally.skipped.len());
         let time = |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), minutes);
         let (wall, cpu) = (time(took.map(|took| took.wall)), time(took.and_then(|took| took.cpu)));
-        let line = format!("{name:<18} {:>6} {failed:>6} {skipped:>7} {wall:>7} {cpu:>7}", tally.passed);
+        let line = format!("{name:<20} {:>6} {failed:>6} {skipped:>7} {wall:>7} {cpu:>7}", tally.passed);
         let _ = match taken_over {
             Some(when) => writeln!(text, "{line}  taken over: {when}"),
             None => writeln!(text, "{line}"),
@@ -149,7 +149,7 @@ mod tests {
         let tally = read(&lines.iter().map(String::as_str).collect::<Vec<_>>());
         let took = Took { wall: Duration::from_secs(61), cpu: Some(Duration::from_secs(100)) };
         let text = summary(&[Part { took: Some(took), ..Part::new("7.3 auto", tally) }], took.wall);
-        assert!(text.contains("7.3 auto                8      0       0    1:01    1:40\n"), "{text}");
+        assert!(text.contains("7.3 auto                  8      0       0    1:01    1:40\n"), "{text}");
         let expected = "slowest on 7.3 auto: s8 8 s, s7 7 s, s6 6 s, s5 5 s, s4 4 s, s3 3 s, 2 others 3 s, \
                         boot and set-up 25 s\n";
         assert!(text.contains(expected), "{text}");
