@@ -132,8 +132,8 @@ pub struct Programs {
     log_level: u8,
     btf: Option<Btf>,
     module_programs: Option<ModulePrograms>,
-    /// The object, for `module_programs`.
-    object: KfuncObject,
+    /// See [`LoadOptions::kfuncs`]; for `module_programs`, whose copy of the object, megabytes, is made when it is needed.
+    kfuncs: Option<[u32; KFUNCS.len()]>,
     links: BTreeMap<&'static str, Vec<Link>>,
     attached: BTreeMap<&'static str, Attached>,
     tracepoints: Vec<RawTracePointLink>,
@@ -182,7 +182,7 @@ impl Programs {
             log_level: log_level.0,
             btf: None,
             module_programs: None,
-            object,
+            kfuncs: options.kfuncs,
             links: BTreeMap::new(),
             attached: BTreeMap::new(),
             tracepoints: Vec::new(),
@@ -338,7 +338,8 @@ impl Programs {
                 let globals =
                     [("KERNEL_LAYOUT", offsets), ("AYA_LOG_LEVEL", std::slice::from_ref(&self.log_level))];
                 let map = |name: &str| self.maps.get(name).map(|fd| fd.as_raw_fd());
-                none.insert(ModulePrograms::new(self.object.bytes(), &globals, map)?)
+                let object = KfuncObject::put_into(OBJECT, self.kfuncs.as_ref());
+                none.insert(ModulePrograms::new(object.bytes(), &globals, map)?)
             }
         };
         let module = hook.module.as_deref().ok_or(Cause::NotInModuleBtf)?;
