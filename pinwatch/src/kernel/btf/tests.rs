@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use super::*;
 
 // The tool that makes the fixtures and these tests write BTF in the same way.
-#[path = "../../../examples/cut_btf/writer.rs"]
+#[path = "writer.rs"]
 mod writer;
 use writer::{NewField, Writer};
 
