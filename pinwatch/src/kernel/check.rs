@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::{
     facts::{BtfState, Facts},
-    feature::{Feature, FeatureName, State},
+    feature::Feature,
+    feature_name::{FeatureName, State},
     missing::Missing,
     plan::{Hook, Method, Plan, Verdict, hook::describe_as},
 };

@@ -5,7 +5,7 @@
 
 use pinwatch_common::subsystems::Subsystem;
 
-use super::feature::{FeatureName, State};
+use super::feature_name::{FeatureName, State};
 
 /// Why something cannot be had, or is not wanted. Its text is a clause without a full stop.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

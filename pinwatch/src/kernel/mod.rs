@@ -10,6 +10,7 @@ pub mod btf;
 pub mod check;
 pub mod facts;
 pub mod feature;
+pub mod feature_name;
 mod kfuncs;
 pub mod lists;
 pub mod missing;

@@ -16,7 +16,8 @@ use pinwatch_common::{KFUNCS, KernelLayout, ModuleLayout};
 pub use planner::Planner;
 use serde::Serialize;
 
-use super::feature::{Detail, Feature, FeatureName, State};
+use super::feature::Feature;
+use super::feature_name::{Detail, FeatureName, State};
 use super::missing::Missing;
 
 /// `--attach`.

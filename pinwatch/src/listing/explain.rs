@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::argument::ArgumentError;
 use super::columns::age_seconds;
-use super::render::counted;
+use super::size::counted;
 use super::{escape, gaps, label, leases, path, size};
 use crate::model::object::Release;
 use crate::model::{

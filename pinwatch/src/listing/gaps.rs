@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::size;
+use super::size::{self, counted};
 use crate::model::{Backing, Doubt, FullMap, Gap, Pin, Subsystem};
 
 /// One gap, as a sentence without a full stop.
@@ -221,10 +221,6 @@ fn time(since: i64) -> String {
         Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         Err(_) => "?".to_owned(),
     }
-}
-
-fn counted(number: u64, word: &str) -> String {
-    super::render::counted(number, word)
 }
 
 /// "1 pin is", "2 pins are".

@@ -6,6 +6,7 @@ use tabled::settings::Color;
 use super::columns::{Column, Context};
 use super::grid::{GAP, Grid};
 use super::select::Selection;
+use super::size::counted;
 use super::{Row, escape, gaps, size};
 use crate::model::{CoverageState, GapCode, LeasePolicy, Table};
 
@@ -142,10 +143,6 @@ pub fn caveats(table: &Table, reported: &[GapCode]) -> Vec<String> {
         lines.push(format!("not shown: {pins} of other users, {bytes}; run as root to see them"));
     }
     lines
-}
-
-pub(super) fn counted(number: u64, word: &str) -> String {
-    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 mod cgroup;
 mod count;
 pub mod coverage;
+mod doubt;
 mod event;
 mod extent;
 mod file;
@@ -23,14 +24,16 @@ mod refusal;
 mod table;
 mod visibility;
 mod who;
+mod words;
 
 pub use cgroup::Workload;
 pub use count::KernelCount;
 pub use coverage::{Coverage, CoverageState, LeasePolicy, OnFile};
+pub use doubt::{Doubt, Doubts, UnknownDoubts};
 pub use event::{Event, Happened, LeaseTag, Outcome};
 pub use extent::{Extent, Extents, Part, Parts, Segment, parts_of};
 pub use file::{Backing, Device, File, FileId};
-pub use gap::{Doubt, Doubts, FullMap, Gap, GapCode, UnknownDoubts};
+pub use gap::{FullMap, Gap, GapCode};
 pub use index::{FileIndex, HoldingIndex, ProcessIndex};
 pub use lease::{Breaker, Lease, LeaseKind, LeaseMode, LeaseState, Waiter};
 pub use name::Name;

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::coverage::Coverage;
+use super::doubt::Doubts;
 use super::extent::Parts;
-use super::gap::Doubts;
 use super::index::{HoldingIndex, ProcessIndex};
 use super::lease::Lease;
 use super::object::Object;

@@ -1,11 +1,11 @@
 //! io_uring: registered buffers, and what else a ring keeps in memory of its user. How a buffer is registered has changed in
 //! 6.12, 6.13 and 6.15, how other memory is kept in 6.5 and 6.13.
 
-use pinwatch_common::subsystems::{Subsystem, HookId, Kind, UnknownKind};
+use pinwatch_common::subsystems::{HookId, Kind, Subsystem, UnknownKind};
 use pinwatch_common::{FileKey, LayoutGroup, PinRecord, RefusedEvent};
 
 use super::{Hooks, Needs};
-use crate::kernel::feature::FeatureName;
+use crate::kernel::feature_name::FeatureName;
 use crate::kernel::missing::Missing;
 use crate::kernel::plan::Planner;
 use crate::kernel::wanted::{KernelFn, kernel_functions};

@@ -15,7 +15,7 @@ pub use refusal::refusal;
 use pinwatch_common::subsystems::{HookId, Kind, Subsystem, UnknownKind};
 use pinwatch_common::{PinRecord, RefusedEvent};
 
-use crate::kernel::feature::Part;
+use crate::kernel::feature_name::Part;
 use crate::kernel::missing::Missing;
 use crate::kernel::plan::{Hook, Planner};
 use crate::kernel::wanted::KernelFn;

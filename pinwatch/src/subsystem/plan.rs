@@ -1,7 +1,8 @@
 //! The plan of all subsystems: each room is asked in turn.
 
 use crate::kernel::facts::Facts;
-use crate::kernel::feature::{Detail, Feature, FeatureName, State};
+use crate::kernel::feature::Feature;
+use crate::kernel::feature_name::{Detail, FeatureName, State};
 use crate::kernel::missing::Missing;
 use crate::kernel::plan::{Choices, Plan, Planner, describe};
 use crate::kernel::wanted::{self, Wanted};

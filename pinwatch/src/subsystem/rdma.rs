@@ -1,10 +1,10 @@
 //! RDMA: memory regions and queue buffers, which are all an `ib_umem`. The modules may come and go.
 
-use pinwatch_common::subsystems::{Subsystem, HookId, Kind, UnknownKind};
+use pinwatch_common::subsystems::{HookId, Kind, Subsystem, UnknownKind};
 use pinwatch_common::{LayoutGroup, PinRecord, RDMA_WRITABLE};
 
 use super::{Hooks, Needs, mode_by};
-use crate::kernel::feature::{FeatureName, Part};
+use crate::kernel::feature_name::{FeatureName, Part};
 use crate::kernel::missing::Missing;
 use crate::kernel::plan::{Hook, Planner};
 use crate::kernel::wanted::kernel_functions;
@@ -26,11 +26,8 @@ kernel_functions! {
 }
 
 /// Numbers and keys of RDMA memory regions, and what the other RDMA buffers are for.
-static NAMES: Part = Part {
-    subsystem: Subsystem::Rdma,
-    word: "rdma names",
-    loss: "memory regions have no numbers and keys",
-};
+static NAMES: Part =
+    Part { subsystem: Subsystem::Rdma, word: "rdma names", loss: "memory regions have no numbers and keys" };
 
 static NEEDS: Needs = Needs {
     // `ib_uverbs_support` is new in 7.x, and `ib_umem` moved to `ib_core` there.
@@ -69,16 +66,18 @@ impl super::Room for Room {
         Ok(Hooks { hooks, lacks: lacks.collect(), parts: vec![names(planner)] })
     }
 
-    fn object(&self, kind: Kind, record: &PinRecord, naming: &Naming<'_>) -> Result<model::Object, UnknownKind> {
+    fn object(
+        &self,
+        kind: Kind,
+        record: &PinRecord,
+        naming: &Naming<'_>,
+    ) -> Result<model::Object, UnknownKind> {
         let device = naming.rdma_device(record.device);
         let buffer = |kind| Object::Buffer { device: device.clone(), kind };
         let object = match kind {
-            Kind::RdmaMr => Object::Region {
-                device,
-                mrn: record.mrn,
-                lkey: Some(record.lkey),
-                rkey: Some(record.rkey),
-            },
+            Kind::RdmaMr => {
+                Object::Region { device, mrn: record.mrn, lkey: Some(record.lkey), rkey: Some(record.rkey) }
+            }
             Kind::RdmaCq => buffer(BufferKind::Cq),
             Kind::RdmaQp => buffer(BufferKind::Qp),
             Kind::RdmaSrq => buffer(BufferKind::Srq),
@@ -103,9 +102,7 @@ impl super::Room for Room {
     /// The RDMA netlink lists all memory regions.
     fn gone(&self) -> Option<super::IsGone> {
         let regions = Regions::read();
-        Some(Box::new(move |pin| {
-            pin.kind == Kind::RdmaMr as u32 && regions.lack(pin.device, pin.mrn)
-        }))
+        Some(Box::new(move |pin| pin.kind == Kind::RdmaMr as u32 && regions.lack(pin.device, pin.mrn)))
     }
 
     fn procfs(&self) -> Option<Box<dyn Reader>> {

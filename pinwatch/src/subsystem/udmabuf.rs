@@ -1,10 +1,10 @@
 //! udmabuf: DMA buffers made of memfds. Since 6.11 their pages are pinned for the long term.
 
-use pinwatch_common::subsystems::{Subsystem, HookId, Kind, UnknownKind};
+use pinwatch_common::subsystems::{HookId, Kind, Subsystem, UnknownKind};
 use pinwatch_common::{LayoutGroup, PinRecord, RefusedEvent};
 
 use super::{Hooks, Needs};
-use crate::kernel::feature::FeatureName;
+use crate::kernel::feature_name::FeatureName;
 use crate::kernel::missing::Missing;
 use crate::kernel::plan::Planner;
 use crate::kernel::wanted::{MEMFD_PIN_FOLIOS, kernel_functions};

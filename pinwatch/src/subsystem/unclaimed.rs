@@ -1,10 +1,10 @@
 //! Whatever pins pages for the long term and is none of the other subsystems: the functions that give out pins are hooked.
 
-use pinwatch_common::subsystems::{Subsystem, HookId, Kind, UnknownKind};
+use pinwatch_common::subsystems::{HookId, Kind, Subsystem, UnknownKind};
 use pinwatch_common::{FOLL_WRITE, LayoutGroup, PinRecord};
 
 use super::{Hooks, Needs, mode_by};
-use crate::kernel::feature::FeatureName;
+use crate::kernel::feature_name::FeatureName;
 use crate::kernel::missing::Missing;
 use crate::kernel::plan::Planner;
 use crate::kernel::wanted::{KernelFn, MEMFD_PIN_FOLIOS, kernel_functions};
@@ -71,9 +71,7 @@ impl super::Room for Room {
             return Err(Missing::TooCostly);
         }
         planner.layout.long_term = match planner.facts.enums.get(FOLL_LONGTERM).copied().flatten() {
-            Some(value) => {
-                u64::try_from(value).map_err(|_| Missing::NoEnumerator { name: FOLL_LONGTERM })?
-            }
+            Some(value) => u64::try_from(value).map_err(|_| Missing::NoEnumerator { name: FOLL_LONGTERM })?,
             // Before 6.2 or so it is no enumerator.
             None => OLD_FOLL_LONGTERM,
         };

@@ -1,10 +1,10 @@
 //! V4L2: user memory that video devices use as buffers. The module may come and go.
 
-use pinwatch_common::subsystems::{Subsystem, HookId, Kind, UnknownKind};
+use pinwatch_common::subsystems::{HookId, Kind, Subsystem, UnknownKind};
 use pinwatch_common::{FOLL_WRITE, LayoutGroup, PinRecord};
 
 use super::{Hooks, Needs, mode_by};
-use crate::kernel::feature::FeatureName;
+use crate::kernel::feature_name::FeatureName;
 use crate::kernel::missing::Missing;
 use crate::kernel::plan::Planner;
 use crate::kernel::wanted::kernel_functions;
@@ -43,7 +43,8 @@ impl super::Room for Room {
         planner.needs_module("videobuf2_memops", FUNCTIONS)?;
         planner.needs(LayoutGroup::V4l2)?;
         // Buffers are not made often enough to need trampolines.
-        let hooks = [(HookId::v4l2_create, &VB2_CREATE_FRAMEVEC), (HookId::v4l2_destroy, &VB2_DESTROY_FRAMEVEC)];
+        let hooks =
+            [(HookId::v4l2_create, &VB2_CREATE_FRAMEVEC), (HookId::v4l2_destroy, &VB2_DESTROY_FRAMEVEC)];
         let hooks = planner.hooks_that_free_modules(FeatureName::Subsystem(Subsystem::V4l2), hooks)?;
         let create = planner.signature(&VB2_CREATE_FRAMEVEC);
         let is_told_write = create.is_ok_and(|function| function.params.len() > 2);

@@ -1,10 +1,10 @@
 //! VFIO (type1): what a container maps for its devices' DMA. The modules may come and go.
 
-use pinwatch_common::subsystems::{Subsystem, HookId, Kind, UnknownKind};
+use pinwatch_common::subsystems::{HookId, Kind, Subsystem, UnknownKind};
 use pinwatch_common::{IOMMU_WRITE, LayoutGroup, PinRecord};
 
 use super::{Hooks, Needs, mode_by};
-use crate::kernel::feature::FeatureName;
+use crate::kernel::feature_name::FeatureName;
 use crate::kernel::missing::Missing;
 use crate::kernel::plan::Planner;
 use crate::kernel::wanted::kernel_functions;

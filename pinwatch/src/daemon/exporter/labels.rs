@@ -4,7 +4,7 @@
 //! name, which are off by default, have values that users choose.
 
 use crate::kernel::bpf::MapFull;
-use crate::kernel::feature::{FeatureName, State};
+use crate::kernel::feature_name::{FeatureName, State};
 use crate::model::{Backing, CoverageState, GapCode, LeaseKind, LeaseState, Outcome, Reason, Subsystem};
 use crate::subsystem;
 

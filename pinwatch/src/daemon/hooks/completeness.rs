@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::kernel::feature::{Feature, FeatureName, State};
+use crate::kernel::feature::Feature;
+use crate::kernel::feature_name::{FeatureName, State};
 use crate::model::Gap;
 
 /// The gaps. `since`: when the hooks of each feature were attached that see pins made, nanoseconds since the epoch; `failed`:
@@ -39,7 +40,7 @@ pub fn gaps(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::feature::Detail;
+    use crate::kernel::feature_name::Detail;
     use crate::model::{GapCode, Subsystem};
 
     const FIRST: i64 = 1_000;

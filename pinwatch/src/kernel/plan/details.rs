@@ -5,7 +5,8 @@ use pinwatch_common::subsystems::HookId;
 
 use super::hook::{Hook, describe};
 use super::planner::Planner;
-use crate::kernel::feature::{Detail, Feature, FeatureName};
+use crate::kernel::feature::Feature;
+use crate::kernel::feature_name::{Detail, FeatureName};
 use crate::kernel::missing::Missing;
 use crate::kernel::wanted;
 

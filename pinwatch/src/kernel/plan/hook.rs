@@ -10,7 +10,7 @@ use super::AttachMode;
 use crate::kernel::{
     btf::Function,
     facts::{BtfState, Facts, FunctionFact},
-    feature::FeatureName,
+    feature_name::FeatureName,
     missing::Missing,
     wanted::{self, KernelFn},
 };

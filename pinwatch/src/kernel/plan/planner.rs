@@ -8,7 +8,8 @@ use super::layout::{self, Groups};
 use super::{AttachMode, Choices, Plan};
 use crate::kernel::btf::Function;
 use crate::kernel::facts::{BtfState, Facts};
-use crate::kernel::feature::{Feature, FeatureName};
+use crate::kernel::feature::Feature;
+use crate::kernel::feature_name::FeatureName;
 use crate::kernel::missing::Missing;
 use crate::kernel::wanted::KernelFn;
 

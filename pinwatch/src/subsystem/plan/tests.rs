@@ -8,7 +8,7 @@ use pinwatch_common::{KernelLayout, ModuleLayout};
 use super::*;
 use crate::kernel::btf::Btf;
 use crate::kernel::facts::BtfState;
-use crate::kernel::feature::{Detail, Part};
+use crate::kernel::feature_name::{Detail, Part};
 use crate::kernel::plan::hook::{CAP_BPF, CAP_PERFMON};
 use crate::kernel::plan::{AttachMode, Method, Verdict};
 use crate::subsystem::plan as decide;
