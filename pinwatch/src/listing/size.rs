@@ -1,4 +1,4 @@
-//! Sizes and times as people write them.
+//! Sizes, times and counts as people write them.
 
 use std::str::FromStr;
 
@@ -20,6 +20,11 @@ pub fn long(bytes: u64) -> String {
         None => format!("{bytes} bytes"),
         Some((tenths, unit)) => format!("{}.{} {unit}iB", tenths / 10, tenths % 10),
     }
+}
+
+/// A number with what it counts: "1 pin", "2 pins".
+pub(super) fn counted(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Tenths of the largest unit that fits, rounded; `None` below the first unit.
