@@ -2,6 +2,7 @@
 
 mod apt;
 mod bench;
+mod btf;
 mod build;
 mod cache;
 mod dashboards;
@@ -62,6 +63,11 @@ enum Task {
     },
     /// Check licences, bans, sources and advisories of what pinwatch depends on (deny.toml)
     Deny,
+    /// Make the fixtures of BTF anew that pinwatch's plan is tested by, from kernels in guests
+    CutBtf {
+        /// Kernels, e.g. 6.1; all when none is named
+        kernels: Vec<String>,
+    },
     /// Virtual machines with real kernels
     #[command(subcommand)]
     Vm(Vm),
@@ -178,6 +184,7 @@ fn perform(task: Task) -> Result<u8> {
         Task::Bench(what) => bench::run(&what),
         Task::Dashboards { check } => dashboards::make(check),
         Task::Fmt { check } => fmt::run(check),
+        Task::CutBtf { kernels } => btf::cut(&kernels),
         Task::Deny => deny::run(),
         Task::Setup => setup::everything().map(|()| 0),
         Task::Vm(Vm::List) => {

@@ -1,11 +1,16 @@
-//! Cuts a kernel's BTF down to what pinwatch asks of it (the table of subsystems and their rooms): a few kilobytes that tests can decide by.
+//! Cuts a kernel's BTF down to what pinwatch asks of it (the table of subsystems and their rooms): a few kilobytes that tests
+//! can decide by. A crate of its own, as xtask has to be there before pinwatch can be built; `cargo xtask cut-btf` gets the BTF
+//! from guests and runs it.
 //!
-//!     cargo run --example cut_btf -- vmlinux.btf tests/fixtures/btf/6.1/vmlinux.btf
-//!     cargo run --example cut_btf -- --base vmlinux.btf ib_core.btf tests/fixtures/btf/6.1/ib_core.btf
+//!     cut-btf VMLINUX.btf TO.btf
+//!     cut-btf --base VMLINUX.btf MODULE.btf TO.btf
+//!     cut-btf --modules
 //!
 //! Names, offsets, sizes, anonymous members and duplicate structs are kept, other members and types are not; the ids
 //! are new. A module's result stands alone: it is read without its base.
 
+// The tests of pinwatch's reader write BTF in the same way.
+#[path = "../../../pinwatch/src/kernel/btf/writer.rs"]
 mod writer;
 
 use std::{collections::HashMap, env, fs, process::ExitCode, sync::Arc};
@@ -23,12 +28,16 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["--base", base, from, to] => cut(Some(base), from, to),
         [from, to] => cut(None, from, to),
-        _ => Err("usage: cut_btf [--base VMLINUX.btf] FROM.btf TO.btf".into()),
+        ["--modules"] => {
+            subsystem::wanted().modules.iter().for_each(|module| println!("{module}"));
+            Ok(())
+        }
+        _ => Err("usage: cut-btf [--base VMLINUX.btf] FROM.btf TO.btf, or cut-btf --modules".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cut_btf: {error}");
+            eprintln!("cut-btf: {error}");
             ExitCode::FAILURE
         }
     }
