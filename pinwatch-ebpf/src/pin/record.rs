@@ -116,6 +116,24 @@ fn total(pin: &PinRecord) {
     }
 }
 
+/// Moves a pin that has grown by `more` bytes, which are in its record already, to its new size in the totals. The new class is
+/// counted before the old one is left: nobody reads a number below zero.
+#[inline(always)]
+pub fn grown(pin: &PinRecord, more: u64) {
+    let Some(totals) = totals_of(pin) else { return };
+    let (was, is) = (size_class(pin.length.wrapping_sub(more)), size_class(pin.length));
+    // SAFETY: a live, aligned map value; `size_class` is within the array.
+    unsafe {
+        let totals = totals.as_ptr();
+        let sizes = (&raw mut (*totals).sizes).cast::<u64>();
+        fetch_add(&raw mut (*totals).bytes, more);
+        if was != is {
+            fetch_add(sizes.add(is), 1);
+            fetch_add(sizes.add(was), u64::MAX);
+        }
+    }
+}
+
 /// The place in [`Totals::sizes`] of a length.
 #[inline(always)]
 fn size_class(length: u64) -> usize {

@@ -30,7 +30,7 @@ use crate::{
     },
     pin::{
         liveness,
-        record::{NewPin, init_record, insert, retract},
+        record::{NewPin, grown, init_record, insert, retract},
         refused::{self, Refused},
         ring::wake,
     },
@@ -267,6 +267,7 @@ fn pinned<H: BeginHook>(call: &HookCtx<H>, asked: &Asked, form: u32, caller: u64
             if PINS.insert(&key, &*pin, EXIST).is_err() {
                 return;
             }
+            grown(&*pin, length);
         } else if insert(call.ctx, key, &*pin) {
             count(counter::UNCLAIMED);
             wake(event::UNCLAIMED);
