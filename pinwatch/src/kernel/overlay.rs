@@ -73,7 +73,46 @@ impl Overlay {
 
 #[cfg(test)]
 mod tests {
+    use super::super::btf::writer::{NewField, Writer};
     use super::*;
+
+    /// BTF with overlayfs' structures; `ovl_file` is of 6.13 and later.
+    fn with_overlay(has_ovl_file: bool) -> Vec<u8> {
+        let field = |name: &str, type_id, bytes: u32| NewField {
+            name: name.to_owned(),
+            type_id,
+            bit_offset: bytes * 8,
+        };
+        let mut writer = Writer::new(1, 0);
+        let pointer = writer.pointer(0);
+        let inode = writer.structure("inode", false, 600, &[]);
+        writer.structure("dentry", false, 192, &[field("d_inode", pointer, 48)]);
+        let members = [field("__upperdentry", pointer, 16), field("vfs_inode", inode, 40)];
+        writer.structure("ovl_inode", false, 700, &members);
+        if has_ovl_file {
+            writer.structure("ovl_file", false, 16, &[field("realfile", pointer, 8)]);
+        }
+        writer.finish()
+    }
+
+    #[test]
+    fn members_are_where_btf_has_them() {
+        let read = |bytes: Vec<u8>| {
+            let root = tempfile::tempdir().unwrap();
+            let folder = root.path().join("sys/kernel/btf");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("vmlinux"), bytes).unwrap();
+            Overlay::read(root.path())
+        };
+        let expected = Overlay { through: 9, vfs_inode: 40, upper: 16, dentry_inode: 48 };
+        assert_eq!(read(with_overlay(true)).unwrap(), expected);
+        assert_eq!(read(with_overlay(false)).unwrap(), Overlay { through: 0, ..expected });
+        let mut writer = Writer::new(1, 0);
+        writer.int(4);
+        let error = read(writer.finish()).unwrap_err();
+        assert!(matches!(error, OverlayError::NoMember("ovl_inode.vfs_inode")), "{error}");
+        assert!(matches!(read(vec![0; 8]), Err(OverlayError::Btf(_))));
+    }
 
     #[test]
     fn without_btf_there_is_a_reason() {

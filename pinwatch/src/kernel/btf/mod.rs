@@ -16,6 +16,9 @@ mod query;
 #[cfg(test)]
 mod tests;
 mod types;
+// The tool that makes the fixtures (xtask/cut-btf) and tests write BTF in the same way.
+#[cfg(test)]
+pub(crate) mod writer;
 
 use std::{ops::Range, sync::Arc};
 

@@ -2,12 +2,8 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use super::writer::{NewField, Writer};
 use super::*;
-
-// The tool that makes the fixtures and these tests write BTF in the same way.
-#[path = "writer.rs"]
-mod writer;
-use writer::{NewField, Writer};
 
 fn field(name: &str, type_id: u32, bit_offset: u32) -> NewField {
     NewField { name: name.to_owned(), type_id, bit_offset }

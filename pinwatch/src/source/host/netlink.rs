@@ -252,14 +252,17 @@ mod tests {
 
     #[test]
     fn a_real_dump() {
-        // Diagnostics of Unix sockets, all states; kernels without them answer with an error, never with silence.
-        let mut request = [0u8; 24];
-        request[0] = 1;
-        request[4..8].fill(0xff);
-        let _listening = std::os::unix::net::UnixDatagram::unbound().unwrap();
-        match dump(rustix::net::netlink::SOCK_DIAG, 20, &request) {
-            Ok(dump) => assert!(!dump.messages.is_empty()),
-            Err(e) => assert_eq!(e.raw_os_error(), Some(libc::ENOENT)),
-        }
+        // CTRL_CMD_GETFAMILY of generic netlink's own family (GENL_ID_CTRL): it lists itself at least.
+        let dump = dump(rustix::net::netlink::GENERIC, 16, &[3, 2, 0, 0]).unwrap();
+        assert!(!dump.interrupted);
+        let named = |message: &&Vec<u8>| attribute(&message[4..], 2) == Some(&b"nlctrl\0"[..]);
+        assert_eq!(dump.messages.iter().filter(named).count(), 1, "{:?}", dump.messages);
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_an_error() {
+        // No family of generic netlink has this number.
+        let error = dump(rustix::net::netlink::GENERIC, 0x7fff, &[3, 2, 0, 0]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     }
 }
