@@ -25,9 +25,7 @@ use crate::source::clocks::Clocks;
 use crate::source::file_records::nameless;
 use crate::source::trace::Snapshot;
 
-/// A pass that no client needs comes no sooner than so many times the duration of the latest one: that is 5 % of one CPU at most,
-/// and 20 % while leases on pinned files change all the time.
-const REST: u32 = 20;
+/// As [`exporter::PASS_REST`], while leases on pinned files change all the time: 20 % of one CPU at most.
 const SHORT_REST: u32 = 4;
 /// So many ticks, a second, pass between two passes while a pinned file has a lease.
 const LEASE_TICKS: u32 = 2;
@@ -251,7 +249,8 @@ impl Core {
     /// Makes a pass if verdicts on leases have changed, or `may_have`; then publishes what has happened.
     fn refresh_coverage(&mut self, may_have: bool) {
         let changed = self.events.has_lease_changed();
-        let is_wanted = changed && self.has_rested(SHORT_REST) || may_have && self.has_rested(REST);
+        let is_wanted =
+            changed && self.has_rested(SHORT_REST) || may_have && self.has_rested(exporter::PASS_REST);
         if is_wanted && let Err(error) = self.pass() {
             warn!(%error, "cannot read the pins: verdicts on leases are out of date");
         }

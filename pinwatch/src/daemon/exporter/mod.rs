@@ -22,7 +22,7 @@ pub use labels::Label;
 pub use overview::{Overview, text};
 pub use reference::text as reference;
 pub use report::{References, Report};
-pub use scrape::{Activity, Exporter, HttpCounts, Pass};
+pub use scrape::{Activity, Exporter, HttpCounts, PASS_REST, Pass};
 
 #[cfg(test)]
 mod tests {

@@ -25,8 +25,8 @@ const QUICK: Duration = Duration::from_millis(20);
 const OLD: Duration = Duration::from_secs(15);
 /// Between scrapes passes are made for this long after a scrape.
 const SCRAPED: Duration = Duration::from_secs(300);
-/// Between scrapes a pass is made only after this many times as long as the latest one took: 5 % of one CPU.
-const PASS_REST: u32 = 20;
+/// A pass that no client waits for is made only after this many times as long as the latest one took: 5 % of one CPU at most.
+pub const PASS_REST: u32 = 20;
 /// A scrape within this many times the duration of the latest one gets the same reply, so that a scrape loop cannot keep the
 /// daemon from its work.
 const REPLY_REST: u32 = 4;
